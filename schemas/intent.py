@@ -1,0 +1,147 @@
+"""What Kubernetes wants, as the watcher tells it: stream NSM_INTENT."""
+
+import msgspec
+
+from schemas.subjects import EndpointKey, LeaderKey, NetworkServiceKey, PrefixKey, RequestKey
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """A route through a connection. `destination` is a prefix; without `next_hop` the peer is the next hop."""
+
+    destination: str
+    next_hop: str = ""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy route of an endpoint: what matches is looked up in a table holding `routes`."""
+
+    source: str = ""  # prefix
+    protocol: str = ""
+    destination_port: str = ""  # "6666" or "6667-6670"
+    source_port: str = ""
+    routes: tuple[Route, ...] = ()
+
+
+class Dns(msgspec.Struct, frozen=True, kw_only=True):
+    """DNS that an endpoint provides. No servers: the connection's endpoint address. No domains: every name."""
+
+    servers: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    search_domains: tuple[str, ...] = ()
+
+
+class PodRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A Pod, and what its node needs to find it."""
+
+    namespace: str
+    name: str
+    uid: str
+    node: str
+    cgroup_uid: str = ""  # differs from uid for static Pods
+    ips: tuple[str, ...] = ()
+    node_ready: bool = True
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A Pod wants a network service. Stands as long as the Pod and its annotation do."""
+
+    pod: PodRef
+    interface: str
+    network_service: str  # as written
+    network_service_namespace: str = ""  # as written; empty: resolved by ipam
+    labels: dict[str, str] = {}  # of the annotation
+    mechanism: str = "kernel"
+
+    @property
+    def key(self) -> RequestKey:
+        return RequestKey(self.pod.namespace, self.pod.name, self.interface)
+
+
+class IpamSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an endpoint's addresses come from."""
+
+    prefixes: tuple[str, ...] = ()
+    exclude_prefixes: tuple[str, ...] = ()
+    addressing: str = "shared"  # or "pointToPoint"
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A Pod offers network services: one replica of a NetworkServiceEndpoint object."""
+
+    endpoint: str
+    pod: PodRef
+    ready: bool  # may get new connections; what it has it keeps
+    network_services: tuple[str, ...]
+    labels: dict[str, str] = {}
+    ipam: IpamSpec = IpamSpec()
+    routes: tuple[Route, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    dns: Dns | None = None
+
+    @property
+    def key(self) -> EndpointKey:
+        return EndpointKey(self.pod.namespace, self.endpoint, self.pod.name)
+
+
+class Destination(msgspec.Struct, frozen=True, kw_only=True):
+    """A set of endpoints by label, with its share."""
+
+    destination_selector: dict[str, str] = {}
+    weight: int = 1
+
+
+class Match(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule: clients whose labels contain `source_selector` go to one of `routes`."""
+
+    source_selector: dict[str, str] = {}
+    routes: tuple[Destination, ...] = ()
+    fallthrough: bool = False
+
+
+class NetworkService(msgspec.Struct, frozen=True, kw_only=True):
+    """Rules of a network service. Optional: without one every endpoint of that name is a candidate."""
+
+    namespace: str
+    name: str
+    payload: str = "IP"  # or "ETHERNET"
+    matches: tuple[Match, ...] = ()
+    allowed_namespaces: tuple[str, ...] = ()  # patterns such as team-*; its own is always allowed
+
+    @property
+    def key(self) -> NetworkServiceKey:
+        return NetworkServiceKey(self.namespace, self.name)
+
+
+class UsedPrefix(msgspec.Struct, frozen=True, kw_only=True):
+    """A prefix in use, and by what, in words for people: `Pod CIDR of node node1`."""
+
+    prefix: str
+    used_by: str
+
+
+class PrefixesInUse(msgspec.Struct, frozen=True, kw_only=True):
+    """Prefixes of one source (`node`, `service`, `cluster`, `user`) that no connection may touch."""
+
+    source: str
+    name: str = ""
+    prefixes: tuple[UsedPrefix, ...] = ()
+
+    @property
+    def key(self) -> PrefixKey:
+        return PrefixKey(self.source, self.name)
+
+
+class Leader(msgspec.Struct, frozen=True, kw_only=True):
+    """Who writes a stream. Its sequence guards every write; `complete` allows readers to judge by absence.
+
+    `incarnations` maps a stream to its creation time: a reader that remembers another one lost its place.
+    """
+
+    service: str
+    holder: str
+    incarnations: dict[str, str]
+    complete: bool = False
+
+    @property
+    def key(self) -> LeaderKey:
+        return LeaderKey(self.service)

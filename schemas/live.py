@@ -1,0 +1,26 @@
+"""Who lives right now: memory stream NSM_LIVE, every message with a time to live, never logged."""
+
+import msgspec
+
+from schemas.subjects import AliveKey, LeaseKey
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """The right to lead a service until it expires."""
+
+    service: str
+    holder: str
+
+    @property
+    def key(self) -> LeaseKey:
+        return LeaseKey(self.service)
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's heartbeat."""
+
+    node: str
+
+    @property
+    def key(self) -> AliveKey:
+        return AliveKey(self.node)
