@@ -50,7 +50,11 @@ class Tombstone(msgspec.Struct, frozen=True, kw_only=True):
 
     released: str = ""  # uid of the Pod that held it
     revision: int = 0
-    addresses: tuple[str, ...] = ()
+    endpoint: str = (
+        ""  # `<namespace>/<name>` of the endpoint object whose pool the addresses return to
+    )
+    addresses: tuple[str, ...] = ()  # the client's
+    peer_addresses: tuple[str, ...] = ()  # the endpoint Pod's, families in the same order
     vni: int = 0
     at: str = ""  # RFC 3339
 

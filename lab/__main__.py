@@ -1,0 +1,20 @@
+"""`python -m lab CONFIG-JSON REPORT-FD`: a lab in this process and below; `nsm lab up` starts it so."""
+
+import sys
+
+import msgspec
+
+from lab import sandbox
+from lab.layout import Config
+
+
+def _daemon(config: Config, report: sandbox.Reporter, pids: sandbox.Pids) -> int:
+    # Only in the daemon: the launcher and init stay small and have one thread.
+    from lab.daemon import main  # noqa: PLC0415
+
+    return main(config, report, pids)
+
+
+if __name__ == "__main__":
+    options = msgspec.json.decode(sys.argv[1], type=Config)
+    sys.exit(sandbox.run(options, report_fd=int(sys.argv[2]), daemon=_daemon))

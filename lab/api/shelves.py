@@ -1,0 +1,147 @@
+"""Every kind's shelf under one version counter: reading, watching, and the one place that commits.
+
+Callers get copies; what lies on the shelves is never changed, only replaced. Watch callbacks run inside the
+write that caused them, on the event loop: they must not block.
+"""
+
+import datetime
+import random
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from lab.api import fields
+from lab.api.errors import ApiError, not_found
+from lab.api.history import Change, Record, Shelf
+from lab.api.kinds import EVENTS, KINDS, Kind
+from lab.api.selectors import select
+
+Obj = dict[str, Any]
+Watcher = Callable[[str, Obj], None]
+
+EVENT_TTL = datetime.timedelta(hours=1)
+
+# Without vowels and look-alikes, as the real server names things.
+_NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+
+
+def utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+class Shelves:
+    """The objects of the lab's cluster."""
+
+    def __init__(
+        self, *, clock: Callable[[], datetime.datetime] = utc_now, history: int = 2000
+    ) -> None:
+        self.version = 1
+        self._clock = clock
+        self._shelves = {kind: Shelf(kind, keep=history) for kind in KINDS if not kind.stored_as}
+
+    def shelf(self, kind: Kind) -> Shelf:
+        return self._shelves[EVENTS if kind.stored_as == EVENTS.plural else kind]
+
+    # ---- reading
+
+    def record(self, kind: Kind, namespace: str, name: str) -> Record:
+        """The stored record, not to be changed. Raises ApiError (NotFound)."""
+        found = self.shelf(kind).records.get((namespace if kind.namespaced else "", name))
+        if found is None:
+            raise not_found(kind, name)
+        return found
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Obj:
+        """An object. Raises ApiError (NotFound)."""
+        return self.record(kind, namespace, name).copy()
+
+    def find(self, kind: Kind, namespace: str, name: str) -> Obj | None:
+        """An object, or None."""
+        try:
+            return self.get(kind, namespace, name)
+        except ApiError:
+            return None
+
+    def objects(
+        self, kind: Kind, *, namespace: str = "", labels: str = "", fields: str = ""
+    ) -> list[Obj]:
+        """Objects that match the selectors, by namespace and name."""
+        wanted = select(kind, namespace=namespace, labels=labels, fields=fields)
+        records = sorted(self.shelf(kind).records.items())
+        return [record.copy() for _, record in records if wanted.holds(record.body)]
+
+    def watch(
+        self,
+        kind: Kind,
+        callback: Watcher,
+        *,
+        namespace: str = "",
+        labels: str = "",
+        fields: str = "",
+        replay: bool = True,
+    ) -> Callable[[], None]:
+        """Call `callback(event_type, object)` for every change from now on; returns what ends it.
+
+        `replay` first gives what is there already, as ADDED.
+        """
+        wanted = select(kind, namespace=namespace, labels=labels, fields=fields)
+
+        def on_change(change: Change) -> None:
+            if event := change.seen_by(wanted):
+                callback(event[0], event[1].copy())
+
+        if replay:
+            for _, record in sorted(self.shelf(kind).records.items()):
+                if wanted.holds(record.body):
+                    callback("ADDED", record.copy())
+        return self.shelf(kind).listen(on_change)
+
+    # ---- committing
+
+    def _add(self, kind: Kind, body: Obj, applied: dict[str, Any] | None = None) -> Record:
+        metadata = body["metadata"]
+        metadata["uid"] = str(uuid.uuid4())
+        metadata["creationTimestamp"] = fields.timestamp(self._clock())
+        metadata["resourceVersion"] = str(self._next())
+        record = Record(body, applied)
+        self._commit(kind, None, record, record)
+        return record
+
+    def _replace(self, kind: Kind, old: Record, body: Obj) -> Record:
+        body["metadata"] = body["metadata"] | {"resourceVersion": str(self._next())}
+        record = Record(body, old.applied)
+        self._commit(kind, old, record, record)
+        return record
+
+    def _remove(self, kind: Kind, old: Record) -> Record:
+        last = old.at(self._next())
+        self._commit(kind, old, None, last)
+        return last
+
+    def _commit(self, kind: Kind, before: Record | None, after: Record | None, last: Record) -> None:
+        key = (fields.namespace_of(last.body), fields.name_of(last.body))
+        self.shelf(kind).commit(Change(last.version, key, before, after, last))
+
+    def _next(self) -> int:
+        self.version += 1
+        return self.version
+
+    def _new_name(self, prefix: str) -> str:
+        return prefix[:58] + "".join(random.choices(_NAME_ALPHABET, k=5))
+
+    def expire_events(self) -> None:
+        """Remove Events nobody wrote to for an hour."""
+        oldest = self._clock() - EVENT_TTL
+        for record in list(self.shelf(EVENTS).records.values()):
+            written = _last_written(record.body)
+            if written is not None and written < oldest:
+                self._remove(EVENTS, record)
+
+
+def _last_written(event: Obj) -> datetime.datetime | None:
+    stamps = (
+        fields.text(event, "lastTimestamp"),
+        fields.text(event, "series", "lastObservedTime"),
+        fields.text(event, "metadata", "creationTimestamp"),
+    )
+    return max((found for stamp in stamps if (found := fields.moment(stamp))), default=None)

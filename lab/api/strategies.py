@@ -1,0 +1,261 @@
+"""How each kind fills in defaults, what it refuses, and what an update may not change. Pure.
+
+The rules are the real server's as far as a client can notice them; what only its controllers notice is left
+out. Functions get the new object and may change it; the old one is never changed.
+"""
+
+import copy
+import re
+from collections.abc import Callable
+from typing import Any
+
+from lab.api import fields, shapes
+from lab.api.errors import Cause, bad_value, forbidden_change, required
+from lab.api.kinds import CONFIG_MAPS, NAMESPACES, NODES, PODS, SERVICES, Kind
+
+Obj = dict[str, Any]
+
+# Kept from the old object whatever an update says; uid, name and version are checked by the store.
+_KEPT = ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName")
+
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+
+_SUBDOMAIN_RULE = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
+    "and must start and end with an alphanumeric character"
+)
+_LABEL_RULE = (
+    "a lowercase RFC 1123 label must consist of at most 63 lower case alphanumeric characters or '-', "
+    "and must start and end with an alphanumeric character"
+)
+
+
+# ---- defaults
+
+
+def fill_in(kind: Kind, obj: Obj) -> None:
+    """The fields an object of this kind always has, unless it says otherwise.
+
+    An object of the wrong shape is left as it is: `problems` will say what is wrong with it.
+    """
+    default = _DEFAULTS.get(kind)
+    if default is not None and not shapes.check(kind, obj):
+        default(obj)
+
+
+def begin(kind: Kind, obj: Obj) -> None:
+    """The state a new object starts in, whatever its creator wrote there."""
+    if kind in _FIRST_STATUS:
+        obj["status"] = copy.deepcopy(_FIRST_STATUS[kind])
+    elif kind.custom:
+        obj.pop("status", None)
+    if kind == NAMESPACES:
+        obj["spec"] = {"finalizers": ["kubernetes"]}
+    if kind.generation:
+        obj["metadata"]["generation"] = 1
+
+
+def _fill_pod(obj: Obj) -> None:
+    spec = obj["spec"]
+    if not spec.get("serviceAccountName"):
+        spec["serviceAccountName"] = "default"
+    for name, value in _POD_SPEC.items():
+        spec.setdefault(name, copy.deepcopy(value))
+    for container in [*fields.items(spec, "initContainers"), *fields.items(spec, "containers")]:
+        for name, value in _CONTAINER.items():
+            container.setdefault(name, copy.deepcopy(value))
+        for port in fields.items(container, "ports"):
+            port.setdefault("protocol", "TCP")
+
+
+_POD_SPEC: Obj = {
+    "restartPolicy": "Always",
+    "terminationGracePeriodSeconds": 30,
+    "dnsPolicy": "ClusterFirst",
+    "securityContext": {},
+    "schedulerName": "default-scheduler",
+    "enableServiceLinks": True,
+}
+_CONTAINER: Obj = {
+    "imagePullPolicy": "IfNotPresent",
+    "resources": {},
+    "terminationMessagePath": "/dev/termination-log",
+    "terminationMessagePolicy": "File",
+}
+
+
+def _fill_namespace(obj: Obj) -> None:
+    metadata = obj["metadata"]
+    labels = metadata.get("labels") or {}
+    metadata["labels"] = labels | {"kubernetes.io/metadata.name": metadata.get("name", "")}
+
+
+def _fill_service(obj: Obj) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("type", "ClusterIP")
+    spec.setdefault("sessionAffinity", "None")
+    for port in fields.items(spec, "ports"):
+        port.setdefault("protocol", "TCP")
+        port.setdefault("targetPort", port["port"])
+
+
+def _fill_node(obj: Obj) -> None:
+    obj.setdefault("spec", {})
+    obj.setdefault("status", {})
+
+
+_DEFAULTS: dict[Kind, Callable[[Obj], None]] = {
+    PODS: _fill_pod,
+    NAMESPACES: _fill_namespace,
+    SERVICES: _fill_service,
+    NODES: _fill_node,
+}
+_FIRST_STATUS: dict[Kind, Obj] = {
+    PODS: {"phase": "Pending", "qosClass": "BestEffort"},
+    NAMESPACES: {"phase": "Active"},
+    SERVICES: {"loadBalancer": {}},
+}
+
+
+# ---- validation
+
+
+def problems(kind: Kind, obj: Obj) -> list[Cause]:
+    """Everything that is wrong with an object by itself."""
+    causes = shapes.check(kind, obj)
+    if causes:  # what has the wrong shape cannot be looked into
+        return causes
+    metadata = obj["metadata"]
+    causes += _name_problems(kind, metadata.get("name", ""))
+    for name, value in (metadata.get("labels") or {}).items():
+        if _KEY.fullmatch(name) is None:
+            causes.append(bad_value("metadata.labels", name, "is no label key"))
+        if _VALUE.fullmatch(value) is None:
+            causes.append(bad_value("metadata.labels", value, "is no label value"))
+    for name in metadata.get("annotations") or {}:
+        if _KEY.fullmatch(name.lower()) is None and _KEY.fullmatch(name) is None:
+            causes.append(bad_value("metadata.annotations", name, "is no annotation key"))
+    if kind == PODS:
+        causes += _pod_problems(obj["spec"])
+    return causes
+
+
+def _name_problems(kind: Kind, name: str) -> list[Cause]:
+    if kind in (NAMESPACES, SERVICES):
+        good, rule = _LABEL.fullmatch(name), _LABEL_RULE
+    else:
+        good, rule = (len(name) <= 253 and _SUBDOMAIN.fullmatch(name)) or None, _SUBDOMAIN_RULE
+    return [] if good else [bad_value("metadata.name", name, rule)]
+
+
+def _pod_problems(spec: Obj) -> list[Cause]:
+    seen: set[str] = set()
+    causes = []
+    for where in ("initContainers", "containers"):
+        for number, container in enumerate(fields.items(spec, where)):
+            name = container["name"]
+            if name in seen:
+                field = f"spec.{where}[{number}].name"
+                causes.append(Cause(field, "FieldValueDuplicate", f'Duplicate value: "{name}"'))
+            seen.add(name)
+    return causes
+
+
+# ---- updates
+
+
+def keep_fixed(kind: Kind, old: Obj, new: Obj) -> None:
+    """Put back what no update of the object itself may change, so that a stale copy harms nothing."""
+    _keep_metadata(old, new)
+    if kind.status:
+        _keep(old, new, "status")
+    if kind == SERVICES and isinstance(new.get("spec"), dict):
+        for name in ("clusterIP", "clusterIPs"):
+            if not new["spec"].get(name) and name in fields.part(old, "spec"):
+                new["spec"][name] = old["spec"][name]
+
+
+def keep_for_status(kind: Kind, old: Obj, new: Obj) -> Obj:
+    """What an update of the status subresource makes of `new`.
+
+    Built-in kinds let metadata through (a kubelet may annotate with its status), a CRD's do not.
+    """
+    if kind.custom:
+        return old | ({"status": new["status"]} if "status" in new else {})
+    _keep_metadata(old, new)
+    _keep(old, new, "spec")
+    if kind == PODS:
+        _keep(old["metadata"], new["metadata"], "ownerReferences")
+        if isinstance(new.get("status"), dict) and "qosClass" in fields.part(old, "status"):
+            new["status"]["qosClass"] = old["status"]["qosClass"]
+    return new
+
+
+def _keep_metadata(old: Obj, new: Obj) -> None:
+    for name in _KEPT:
+        _keep(old["metadata"], new["metadata"], name)
+
+
+def _keep(old: Obj, new: Obj, name: str) -> None:
+    if name in old:
+        new[name] = old[name]
+    else:
+        new.pop(name, None)
+
+
+def forbidden_changes(kind: Kind, old: Obj, new: Obj) -> list[Cause]:
+    """What this update may not do. Both objects have their shape."""
+    causes = _finalizer_problems(old, new)
+    if kind == PODS:
+        causes += _pod_changes(fields.part(old, "spec"), fields.part(new, "spec"))
+    elif kind == CONFIG_MAPS and old.get("immutable") is True:
+        causes += [
+            forbidden_change(name, "field is immutable when `immutable` is set")
+            for name in ("data", "binaryData", "immutable")
+            if old.get(name) != new.get(name)
+        ]
+    elif kind == SERVICES:
+        before, after = fields.text(old, "spec", "clusterIP"), fields.text(new, "spec", "clusterIP")
+        if before not in ("", after):
+            causes.append(bad_value("spec.clusterIPs[0]", after, "may not change once set"))
+    return causes
+
+
+def _finalizer_problems(old: Obj, new: Obj) -> list[Cause]:
+    if "deletionTimestamp" not in old["metadata"]:
+        return []
+    added = set(fields.items(new, "metadata", "finalizers"))
+    added -= set(fields.items(old, "metadata", "finalizers"))
+    if not added:
+        return []
+    why = f"no new finalizers can be added if the object is being deleted, found {sorted(added)}"
+    return [forbidden_change("metadata.finalizers", why)]
+
+
+_POD_RULE = (
+    "pod updates may not change fields other than `spec.containers[*].image`,"
+    "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to "
+    "existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was "
+    "previously negative)"
+)
+
+
+def _pod_changes(old: Obj, new: Obj) -> list[Cause]:
+    if old == new or _frozen_part(old) == _frozen_part(new):
+        return []
+    return [forbidden_change("spec", _POD_RULE)]
+
+
+def _frozen_part(spec: Obj) -> Obj:
+    frozen = {k: v for k, v in spec.items() if k not in ("activeDeadlineSeconds", "tolerations")}
+    for where in ("containers", "initContainers"):
+        if where in frozen:
+            frozen[where] = [{k: v for k, v in c.items() if k != "image"} for c in frozen[where]]
+    return frozen
+
+
+def no_name() -> Cause:
+    return required("metadata.name", "name or generateName is required")

@@ -1,0 +1,143 @@
+"""The lab's own hands in its cluster: the store as scheduler, kubelets and DNS use it.
+
+Callbacks run after the write that caused them, in order, never inside it: so they may write themselves.
+A thing that vanished meanwhile is no error: the next event says so.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from lab.api import ApiError, Store, kinds
+from lab.network import DNS_ADDRESS, KUBERNETES_ADDRESS, Node
+
+Json = dict[str, Any]
+
+_KINDS = {kind.plural: kind for kind in kinds.KINDS if not kind.stored_as}
+
+
+class Cluster:
+    """A store, seen by those who run Pods."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def seed(self, nodes: tuple[Node, ...]) -> None:
+        """What every cluster has: its nodes, and the Services of its API and its DNS."""
+        for node in nodes:
+            self.store.create(kinds.NODES, _node(node))
+        ports = [{"name": "https", "port": 443, "protocol": "TCP"}]
+        self._service("default", "kubernetes", KUBERNETES_ADDRESS, ports)
+        ports = [
+            {"name": "dns", "port": 53, "protocol": "UDP"},
+            {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+        ]
+        self._service("kube-system", "kube-dns", DNS_ADDRESS, ports)
+
+    def objects(self, plural: str, namespace: str = "") -> list[Json]:
+        return self.store.list(_KINDS[plural], namespace=namespace)
+
+    def watch(self, plural: str, callback: Callable[[str, Json], None]) -> None:
+        """Everything there is, then every change: `callback(event type, object)`."""
+        loop = asyncio.get_running_loop()
+        self.store.watch(
+            _KINDS[plural], lambda event, obj: loop.call_soon(callback, event, obj) and None
+        )
+
+    def bind(self, pod: Json, node: str) -> None:
+        try:
+            self.store.bind(pod["metadata"]["namespace"], pod["metadata"]["name"], node)
+        except ApiError:
+            pass  # bound or deleted meanwhile
+
+    def change_status(self, plural: str, obj: Json, change: Callable[[Json], Json]) -> None:
+        """Write `change(newest object)` as its status, unless it stands there already."""
+        metadata = obj["metadata"]
+        newest = self.store.find(
+            _KINDS[plural], metadata.get("namespace", ""), metadata["name"]
+        )
+        if newest is None or newest["metadata"]["uid"] != metadata["uid"]:
+            return
+        self.store.update_status(_KINDS[plural], newest | {"status": change(newest)})
+
+    def confirm_deleted(self, pod: Json) -> None:
+        """Nothing of the Pod runs any more: its object may go."""
+        metadata = pod["metadata"]
+        try:
+            self.store.delete(
+                kinds.PODS,
+                metadata["namespace"],
+                metadata["name"],
+                grace_seconds=0,
+                uid=metadata["uid"],
+            )
+        except ApiError:
+            pass  # gone, or another Pod bears the name
+
+    def set_node_ready(self, name: str, *, ready: bool) -> None:
+        node = self.store.find(kinds.NODES, "", name)
+        if node is not None:
+            self.change_status(
+                "nodes", node, lambda n: n["status"] | {"conditions": [_ready(ready=ready)]}
+            )
+
+    def service_addresses(self, name: str, namespace: str) -> list[str] | None:
+        """What the DNS says for a Service; None: there is no such Service."""
+        service = self.store.find(kinds.SERVICES, namespace, name)
+        if service is None:
+            return None
+        address = service["spec"].get("clusterIP") or "None"
+        if address != "None":
+            return [address]
+        selector = service["spec"].get("selector") or {}
+        if not selector:
+            return []
+        labels = ",".join(f"{key}={value}" for key, value in selector.items())
+        pods = self.store.list(kinds.PODS, namespace=namespace, labels=labels)
+        return [pod["status"]["podIP"] for pod in pods if _is_ready(pod)]
+
+    def _service(self, namespace: str, name: str, address: str, ports: list[Json]) -> None:
+        self.store.create(
+            kinds.SERVICES,
+            {
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {"clusterIP": address, "ports": ports},
+            },
+        )
+
+
+def _is_ready(pod: Json) -> bool:
+    status = pod.get("status") or {}
+    conditions = {c["type"]: c["status"] for c in status.get("conditions") or []}
+    return conditions.get("Ready") == "True" and bool(status.get("podIP"))
+
+
+def _node(node: Node) -> Json:
+    cidr = str(node.pod_cidr)
+    return {
+        "metadata": {
+            "name": node.name,
+            "labels": {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux"},
+        },
+        "spec": {"podCIDR": cidr, "podCIDRs": [cidr]},
+        "status": {
+            "addresses": [
+                {"type": "InternalIP", "address": str(node.address)},
+                {"type": "Hostname", "address": node.name},
+            ],
+            "conditions": [_ready(ready=True)],
+        },
+    }
+
+
+def _ready(*, ready: bool) -> Json:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "type": "Ready",
+        "status": "True" if ready else "Unknown",
+        "reason": "KubeletReady" if ready else "NodeStatusUnknown",
+        "message": "the lab runs this node" if ready else "Kubelet stopped posting node status.",
+        "lastTransitionTime": now,
+        "lastHeartbeatTime": now,
+    }

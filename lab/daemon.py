@@ -1,0 +1,228 @@
+"""The lab's main process: API server, DNS, kubelets and supervisor on one event loop, outside of every node.
+
+It leaves no tidying to itself: when it ends, init ends, and the kernel takes everything else.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from lab import control, nats
+from lab.api import LabApi, Store, write_kubeconfig
+from lab.cluster import Cluster
+from lab.clusterdns import ClusterDns
+from lab.kubelet import Kubelet
+from lab.layout import Config, LabProblem, Layout, State
+from lab.network import MAX_NODES, Network, Node
+from lab.sandbox import Pids, Reporter
+from lab.supervisor import Spec, Supervisor, is_installed, service_spec
+
+SYSTEM_NAMESPACE = "nsm-system"
+_NATS_READY_SECONDS = 15.0
+_PER_NODE = ("plumber", "dns")
+
+log = structlog.get_logger()
+
+
+def main(config: Config, report: Reporter, pids: Pids) -> int:
+    """Run until TERM; the exit code."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+    try:
+        asyncio.run(_Lab(config, report, pids).run())
+    except* LabProblem as group:
+        report.say(error="; ".join(str(exc) for exc in group.exceptions), code=1)
+        return 1
+    except* Exception as group:
+        log.exception("the lab failed")
+        first = group.exceptions[0]
+        report.say(error=f"the lab failed: {first!r}; see its lab.log", code=1)
+        return 1
+    return 0
+
+
+class _Lab:
+    def __init__(self, config: Config, report: Reporter, pids: Pids) -> None:
+        self._config = config
+        self._report = report
+        self._pids = pids
+        self._layout = Layout(Path(config.directory))
+        self._nodes = tuple(Node(number=n) for n in range(1, config.nodes + 1))
+        self._network = Network(self._layout, self._nodes)
+        self._supervisor = Supervisor(self._layout)
+        self._cluster = Cluster(Store())
+        self._kubelet = Kubelet(self._cluster, self._network, self._layout)
+        self._dns = ClusterDns(self._cluster.service_addresses)
+        self._nats_url = ""
+
+    async def run(self) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        self._check()
+        await asyncio.to_thread(self._wipe)
+        async with asyncio.TaskGroup() as tasks:
+            url = await self._start_api()
+            wires = tasks.create_task(asyncio.to_thread(self._network.build))
+            if self._config.services:
+                await self._start_nats(tasks)
+            await wires
+            for node in self._nodes:
+                await self._dns.serve(node.name, self._network.path(node))
+            tasks.create_task(self._kubelet.run(), name="kubelet")
+            self._start_services(tasks)
+            await control.serve(self._layout, self)
+            self._announce(url)
+            await stop.wait()
+            log.info("the lab ends")
+            # Nothing to put in order: what we started ends with us, and its state is wiped at the next start.
+            os._exit(0)
+
+    # ---- verbs of the control socket
+
+    def processes(self) -> list[Any]:
+        return self._supervisor.statuses()
+
+    def kill(self, name: str, number: int, *, hold: bool) -> None:
+        self._known(name)
+        self._supervisor.kill(name, number, hold=hold)
+
+    def start(self, name: str) -> None:
+        self._known(name)
+        self._supervisor.release(name)
+
+    async def stop_node(self, name: str) -> None:
+        """Power off: its services, its Pods and its cable; Kubernetes says NotReady."""
+        node = self._node(name)
+        for service in self._services_of(name):
+            self._supervisor.kill(service, signal.SIGKILL, hold=True)
+        await asyncio.to_thread(self._network.set_node_link, node, up=False)
+        await self._kubelet.stop_node(name)
+        self._cluster.set_node_ready(name, ready=False)
+
+    async def start_node(self, name: str) -> None:
+        node = self._node(name)
+        await asyncio.to_thread(self._network.set_node_link, node, up=True)
+        for service in self._services_of(name):
+            self._supervisor.release(service)
+        self._cluster.set_node_ready(name, ready=True)
+        self._kubelet.start_node(name)
+
+    def _services_of(self, node: str) -> list[str]:
+        return [name for name in self._supervisor.names if name.endswith(f"/{node}")]
+
+    def _known(self, name: str) -> None:
+        if name not in self._supervisor.names:
+            known = ", ".join(self._supervisor.names) or "none"
+            raise LabProblem(f"no process {name!r} in this lab; there are: {known}")
+
+    def _node(self, name: str) -> Node:
+        for node in self._nodes:
+            if node.name == name:
+                return node
+        raise LabProblem(f"no node {name!r}; there are: {', '.join(self._config.node_names)}")
+
+    # ---- start
+
+    def _check(self) -> None:
+        if not 1 <= len(self._nodes) <= MAX_NODES:
+            raise LabProblem(f"{len(self._nodes)} nodes: a lab has 1 to {MAX_NODES}")
+
+    def _wipe(self) -> None:
+        """A new cluster remembers nothing of the one before in this directory."""
+        layout = self._layout
+        layout.kubeconfig.unlink(missing_ok=True)
+        for place in (layout.nats, layout.netns, layout.root / "nodes", layout.root / "pods"):
+            shutil.rmtree(place, ignore_errors=True)
+        for old in layout.logs.rglob("*.log"):
+            if old.name != "lab.log":  # ours, open
+                old.unlink()
+        for name in self._config.node_names:
+            layout.cni_results(name).mkdir(parents=True)
+            layout.run_dir(name).mkdir(parents=True)
+
+    async def _start_api(self) -> str:
+        self._cluster.seed(self._nodes)
+        url = await LabApi(self._cluster.store).start("127.0.0.1", 0)
+        write_kubeconfig(self._layout.kubeconfig, url, "")
+        return url
+
+    async def _start_nats(self, tasks: asyncio.TaskGroup) -> None:
+        """The server chooses its port once; the choice is kept over restarts, as an address would be."""
+        directory = self._layout.nats
+        config = nats.write_config(directory)
+        self._supervisor.add(Spec(name="nats", command=tuple(nats.command(config))), tasks)
+        deadline = time.monotonic() + _NATS_READY_SECONDS
+        port: int | None = None
+        while port is None or not await asyncio.to_thread(nats.is_ready, port):
+            if time.monotonic() > deadline:
+                raise LabProblem(f"nats-server is not ready; see {self._layout.log('nats')}")
+            await asyncio.sleep(0.005)
+            port = nats.read_port(directory)
+        nats.write_config(directory, port=port)
+        self._nats_url = f"nats://127.0.0.1:{port}"
+
+    def _start_services(self, tasks: asyncio.TaskGroup) -> None:
+        for service in self._config.services:
+            if service == "nats":
+                continue
+            if not is_installed(service):
+                log.warning("service not in this tree, not started", missing=service)
+                continue
+            for node in self._nodes if service in _PER_NODE else (None,):
+                spec = service_spec(
+                    service,
+                    nats_url=self._nats_url,
+                    env=self._service_env(service, node),
+                    node=node.name if node else "",
+                )
+                self._supervisor.add(spec, tasks)
+
+    def _service_env(self, service: str, node: Node | None) -> dict[str, str]:
+        layout = self._layout
+        if service == "watcher":
+            return {
+                "WATCHER_KUBECONFIG": str(layout.kubeconfig),
+                "WATCHER_SYSTEM_NAMESPACE": SYSTEM_NAMESPACE,
+            }
+        if node is None:
+            return {}
+        prefix = service.upper()
+        return {
+            f"{prefix}_NODE": node.name,
+            f"{prefix}_NODE_NETNS": str(self._network.path(node)),
+            f"{prefix}_CNI_RESULTS": str(layout.cni_results(node.name)),
+            f"{prefix}_RUNTIME_DIR": str(layout.run_dir(node.name)),
+        }
+
+    def _announce(self, api_url: str) -> None:
+        self._layout.write_state(
+            State(
+                launcher_pid=self._pids.launcher,
+                init_pid=self._pids.init,
+                daemon_pid=self._pids.daemon,
+                nodes=self._config.node_names,
+                services=self._config.services,
+                api_url=api_url,
+                nats_url=self._nats_url,
+                started=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            )
+        )
+        log.info("the lab is ready", api=api_url, nats=self._nats_url)
+        self._report.say(ready=True)
+        self._report.close()

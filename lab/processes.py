@@ -1,0 +1,80 @@
+"""Child processes on the event loop, without a thread each: a pidfd tells when one ended."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class Child:
+    """A started process, leader of its own group. Make it on the loop that will wait for it."""
+
+    def __init__(self, popen: "subprocess.Popen[bytes]") -> None:
+        self._popen = popen
+        self._ended = asyncio.Event()
+        self._pidfd = os.pidfd_open(popen.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_end)
+
+    @property
+    def pid(self) -> int:
+        """In the lab's pid namespace."""
+        return self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        return not self._ended.is_set()
+
+    async def wait(self) -> int:
+        """The exit code; a signal's number negative."""
+        await self._ended.wait()
+        code = self._popen.returncode
+        assert code is not None
+        return code
+
+    def send(self, number: int) -> None:
+        """A signal to the whole group; nothing when it is gone."""
+        try:
+            os.killpg(self._popen.pid, number)
+        except ProcessLookupError:
+            pass
+
+    async def stop(self, *, grace_seconds: float) -> int:
+        """TERM, and KILL when the grace is over; the exit code."""
+        self.send(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(grace_seconds):
+                return await self.wait()
+        except TimeoutError:
+            self.send(signal.SIGKILL)
+        return await self.wait()
+
+    def _on_end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._popen.wait()
+        # What the leader left of its group would keep ports and files open.
+        self.send(signal.SIGKILL)
+        self._ended.set()
+
+
+def popen(
+    command: Sequence[str],
+    *,
+    log: Path,
+    env: Mapping[str, str],
+    directory: str | None = None,
+) -> "subprocess.Popen[bytes]":
+    """Start `command` in a session of its own, output appended to `log`; from any thread."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            cwd=directory,
+            start_new_session=True,
+        )

@@ -1,0 +1,184 @@
+"""A Pod's sandbox: network namespace, address, CNI result file; and the processes started in it.
+
+What a container runtime and a CNI plugin do on a node. Blocking; the kubelet calls from threads.
+"""
+
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from lab import entering
+from lab.layout import Layout
+from lab.network import CLUSTER_DOMAIN, DNS_ADDRESS, Network, Node
+from lab.pods import Sandbox
+from lab.processes import popen
+from services._node import cni, netns
+
+CNI_NETWORK = "lab"
+
+Json = dict[str, Any]
+
+
+class NoAddress(Exception):
+    """Every address of the node's Pod network is in use."""
+
+
+class Addresses:
+    """A node's Pod addresses, next-fit: a freed one rests while others are free, for caches' sake."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._used: set[int] = set()
+        self._next = 2  # .1 is the gateway
+
+    def take(self) -> IPv4Address:
+        for step in range(253):
+            offset = 2 + (self._next - 2 + step) % 253
+            if offset not in self._used:
+                self._used.add(offset)
+                self._next = offset + 1
+                return self._node.pod_cidr[offset]
+        raise NoAddress(f"all 253 addresses of {self._node.pod_cidr} are in use; delete Pods")
+
+    def free(self, address: str) -> None:
+        self._used.discard(int(IPv4Address(address)) - int(self._node.pod_cidr[0]))
+
+
+class Sandboxes:
+    """Makes and removes the sandboxes of one node."""
+
+    def __init__(self, layout: Layout, network: Network, node: Node) -> None:
+        self._layout = layout
+        self._network = network
+        self._node = node
+        self._addresses = Addresses(node)
+
+    def create(self, pod: Json, *, now: str) -> Sandbox:
+        """The network of a Pod, announced by its CNI result. Raises NoAddress, OSError."""
+        identity = secrets.token_hex(32)
+        node = self._node
+        host_ip = str(node.address)
+        if pod["spec"].get("hostNetwork"):
+            path, ip = self._network.path(node), host_ip
+        else:
+            path = self._layout.netns / f"pod-{identity[:12]}"
+            address = self._addresses.take()
+            ip = str(address)
+            try:
+                self._network.add_pod(path, node, address, port=_port(identity))
+            except BaseException:
+                self._addresses.free(ip)
+                raise
+        sandbox = Sandbox(
+            id=identity, netns=str(path), ip=ip, host_ip=host_ip, started_at=now
+        )
+        self._write_pod_dir(pod, sandbox)
+        if ip != host_ip:
+            cni.write(self._layout.cni_results(node.name), _result(pod, sandbox))
+        return sandbox
+
+    def remove(self, pod: Json, sandbox: Sandbox) -> None:
+        """In a CNI's order: processes, result file, interface, namespace."""
+        directory = self._pod_dir(pod)
+        own = sandbox.ip != sandbox.host_ip
+        if own:
+            kill_everything_in(Path(sandbox.netns))
+            cni.remove(self._layout.cni_results(self._node.name), _result(pod, sandbox))
+            self._network.remove_pod(Path(sandbox.netns), self._node, port=_port(sandbox.id))
+            self._addresses.free(sandbox.ip)
+        for name in ("netns", "resolv.conf"):
+            (directory / name).unlink(missing_ok=True)
+        directory.rmdir()
+
+    def start(
+        self,
+        pod: Json,
+        sandbox: Sandbox,
+        *,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        directory: str,
+    ) -> "subprocess.Popen[bytes]":
+        """A container: a plain process in the Pod's network. Raises OSError when it cannot start."""
+        resolv_conf = self._pod_dir(pod) / "resolv.conf"
+
+        def enter_and_start() -> "subprocess.Popen[bytes]":
+            warning = entering.become(hostname=pod["metadata"]["name"], resolv_conf=resolv_conf)
+            if warning:
+                with log.open("a") as output:
+                    output.write(f"nsm lab: {warning}\n")
+            return popen(command, log=log, env=env, directory=directory)
+
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return netns.in_netns(sandbox.netns, enter_and_start)
+
+    def _pod_dir(self, pod: Json) -> Path:
+        return self._layout.pod_dir(pod["metadata"]["namespace"], pod["metadata"]["name"])
+
+    def _write_pod_dir(self, pod: Json, sandbox: Sandbox) -> None:
+        directory = self._pod_dir(pod)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "resolv.conf").write_text(_resolv_conf(pod))
+        link = directory / "netns"
+        link.unlink(missing_ok=True)
+        link.symlink_to(sandbox.netns)
+
+
+def _port(identity: str) -> str:
+    return f"veth{identity[:10]}"
+
+
+def _result(pod: Json, sandbox: Sandbox) -> cni.CniResult:
+    metadata = pod["metadata"]
+    return cni.CniResult(
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        container_id=sandbox.id,
+        netns=sandbox.netns,
+        network=CNI_NETWORK,
+        ips=(f"{sandbox.ip}/24",),
+    )
+
+
+def _resolv_conf(pod: Json) -> str:
+    """As a kubelet writes it: ClusterFirst, or what dnsConfig says with dnsPolicy None."""
+    config = pod["spec"].get("dnsConfig") or {}
+    namespace = pod["metadata"]["namespace"]
+    servers = [DNS_ADDRESS]
+    searches = [f"{namespace}.svc.{CLUSTER_DOMAIN}", f"svc.{CLUSTER_DOMAIN}", CLUSTER_DOMAIN]
+    options = ["ndots:5"]
+    if pod["spec"].get("dnsPolicy") == "None":
+        servers, searches, options = [], [], []
+    servers += config.get("nameservers") or []
+    searches += config.get("searches") or []
+    options += [
+        f"{o['name']}:{o['value']}" if o.get("value") else o["name"]
+        for o in config.get("options") or []
+    ]
+    lines = [f"nameserver {server}" for server in servers]
+    if searches:
+        lines.append(f"search {' '.join(searches)}")
+    if options:
+        lines.append(f"options {' '.join(options)}")
+    return "\n".join(lines) + "\n"
+
+
+def kill_everything_in(path: Path) -> None:
+    """KILL what still runs in a namespace: what a container left behind, what `nsm lab exec` started."""
+    wanted = os.stat(path)  # noqa: PTH116 one call for both numbers
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            found = os.stat(entry / "ns" / "net")  # noqa: PTH116
+            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                os.kill(int(entry.name), signal.SIGKILL)
+        except OSError:
+            continue  # ended meanwhile, or not ours to look at

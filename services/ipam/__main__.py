@@ -1,0 +1,10 @@
+"""`python -m services.ipam`."""
+
+from services._runtime.run import run
+from services._runtime.settings import load
+from services.ipam.service import Ipam
+from services.ipam.settings import Settings
+
+if __name__ == "__main__":
+    settings = load(Settings, "IPAM_")
+    run("ipam", settings, lambda runtime: Ipam(runtime, settings).run())

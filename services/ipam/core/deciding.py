@@ -1,0 +1,230 @@
+"""The decision: one request against everything that is known. Reads the state, changes nothing."""
+
+import hashlib
+
+import msgspec
+
+from schemas import grant, intent, values
+from schemas.grant import Connection
+from schemas.subjects import NetworkServiceKey
+from schemas.values import Address
+from services.ipam.core import choosing
+from services.ipam.core.pools import Exhausted, Pair, Pool
+from services.ipam.core.state import Holding, ObjectKey, State, Use, endpoint_key
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """What a request gets. Equal to what stands already if nothing changed."""
+
+    connection: Connection
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Why a request gets nothing."""
+
+    refusal: grant.Refusal
+
+
+def decide(
+    state: State, request: intent.Request, *, previous: Connection | None, revision: int
+) -> Granted | Refused:
+    """Answer a request. `previous` is what it has or last had; `revision` the number a change would get."""
+    current = endpoint_key(previous) if previous is not None else None
+    choice = choosing.choose(state.registry, request, current=current, load=state.load)
+    if isinstance(choice, choosing.NoChoice):
+        return _refuse(request, choice.reason, choice.message, choice.candidates)
+    fallen = list(choice.ruled_out)
+    for endpoint in choice.candidates:
+        result = _connect(state, request, endpoint, choice.namespace, previous)
+        if isinstance(result, Connection):
+            if previous is not None and result == msgspec.structs.replace(previous, revision=0):
+                return Granted(previous)
+            return Granted(msgspec.structs.replace(result, revision=revision))
+        code, text = result
+        fallen.append((code, grant.Candidate(endpoint=choosing.describe(endpoint), reason=text)))
+    return _refuse_all(request, fallen)
+
+
+def _connect(
+    state: State,
+    request: intent.Request,
+    endpoint: intent.Endpoint,
+    namespace: str,
+    previous: Connection | None,
+) -> Connection | tuple[str, str]:
+    """The connection to this endpoint, revision 0, or (reason code, text)."""
+    pool = state.pool(endpoint)
+    if not pool.prefixes:
+        return "NoPrefixes", "names no ipam.prefixes"
+    object_ = (endpoint.pod.namespace, endpoint.endpoint)
+    shared_of = object_ if pool.is_shared else None
+    taken = [
+        *(Use(values.parse_prefix_loosely(ip), "the Pod's own address") for ip in request.pod.ips),
+        *state.used_by_pod(request.pod.uid, but=request.key),
+    ]
+    of_server = state.used_by_pod(endpoint.pod.uid, but=request.key, shared_of=shared_of)
+    avoid = [use.prefix for use in [*taken, *of_server] if not values.is_default_route(use.prefix)]
+    is_standing = previous is not None and endpoint_key(previous) == endpoint.key
+    if previous is None or not is_standing or previous.client.routes != endpoint.routes:
+        problem = _route_problem(endpoint, state.excluded, taken)
+        if problem is not None:
+            return problem
+    preferred = _pairs(state.last_known(request.key), object_)
+    pairs: list[Pair] = []
+    for family in pool.families:
+        wish = next((pair for pair in preferred if pair.client.version == family), None)
+        pair = pool.allocate(
+            request.key.subject, family, avoid=avoid, preferred=wish, is_standing=is_standing
+        )
+        if isinstance(pair, Exhausted):
+            return _exhausted(state, pool, pair)
+        pairs.append(pair)
+    return _connection(state, request, endpoint, namespace, pairs)
+
+
+def _connection(
+    state: State,
+    request: intent.Request,
+    endpoint: intent.Endpoint,
+    namespace: str,
+    pairs: list[Pair],
+) -> Connection:
+    from_key = request.key.subject
+    service = state.registry.network_services.get(
+        NetworkServiceKey(namespace, request.network_service)
+    )
+    client = grant.End(
+        pod=_found_by(request.pod),
+        interface=request.interface,
+        mac=_mac(request.pod.uid, request.interface, "client"),
+        addresses=tuple(_host(pair.client) for pair in pairs),
+        routes=endpoint.routes,
+    )
+    server = grant.End(
+        pod=_found_by(endpoint.pod),
+        interface=f"nse-{hashlib.sha256(from_key.encode()).hexdigest()[:11]}",
+        mac=_mac(request.pod.uid, request.interface, "server"),
+        addresses=tuple(_host(pair.server) for pair in pairs),
+    )
+    dns = endpoint.dns
+    if dns is not None and not dns.servers:
+        dns = msgspec.structs.replace(dns, servers=tuple(str(pair.server) for pair in pairs))
+    return Connection(
+        node=request.pod.node,
+        revision=0,
+        network_service=request.network_service,
+        network_service_namespace=namespace,
+        endpoint=endpoint.endpoint,
+        endpoint_namespace=endpoint.pod.namespace,
+        client=client,
+        server=server,
+        payload=service.payload if service is not None else "IP",
+        policies=endpoint.policies,
+        dns=dns,
+    )
+
+
+def _route_problem(
+    endpoint: intent.Endpoint, excluded: list[Use], taken: list[Use]
+) -> tuple[str, str] | None:
+    """Why one of the endpoint's routes may not be given to this client, or None."""
+    for route in endpoint.routes:
+        destination = values.parse_prefix(route.destination)
+        if values.is_default_route(destination):
+            return (
+                "DefaultRouteNotSupported",
+                f"declares the default route {destination}: not supported yet",
+            )
+        for use in [*excluded, *taken]:
+            if not values.is_default_route(use.prefix) and values.overlap(destination, use.prefix):
+                return (
+                    "PrefixCollision",
+                    f"declares the route {destination}, which overlaps {use.prefix} ({use.by})",
+                )
+    return None
+
+
+def _exhausted(state: State, pool: Pool, exhausted: Exhausted) -> tuple[str, str]:
+    """Full, or swallowed by a prefix in use? The user mends these in different places."""
+    swallowed = [pair for pair in pool.swallowed_by() if pair[0].version == exhausted.family]
+    own = [prefix for prefix in pool.prefixes if prefix.version == exhausted.family]
+    if len({prefix for prefix, _ in swallowed}) == len(own):
+        prefix, other = swallowed[0]
+        by = next(use.by for use in state.excluded if use.prefix == other)
+        return "PrefixCollision", f"its prefix {prefix} lies in {other} ({by})"
+    names = ", ".join(map(str, own))
+    if exhausted.free:
+        return (
+            "PrefixCollision",
+            f"of {names} {exhausted.free} free, but none that this Pod or the endpoint Pod does not use already",
+        )
+    return "PoolExhausted", f"pool {names} is full: {pool.used()} of {pool.size()} addresses used"
+
+
+def _pairs(holding: Holding | None, object_: ObjectKey) -> list[Pair]:
+    """Addresses by family, if they are of this endpoint's object."""
+    if holding is None or holding.object != object_:
+        return []
+    return [
+        Pair(server, client) for server, client in zip(holding.server, holding.client, strict=False)
+    ]
+
+
+_PRECEDENCE = (
+    # The cause nearest to a connection is the one to mend first.
+    "PoolExhausted",
+    "PrefixCollision",
+    "DefaultRouteNotSupported",
+    "NoPrefixes",
+    "RemoteNotSupported",
+    "EndpointNotReady",
+    "NoMatchingEndpoint",
+)
+
+_REMEDIES = {
+    "PoolExhausted": "add a prefix to the endpoint's ipam.prefixes or remove clients",
+    "PrefixCollision": "give the endpoint a prefix or route that nothing in the cluster uses",
+    "DefaultRouteNotSupported": "declare the routes that are needed",
+    "NoPrefixes": "add ipam.prefixes to the NetworkServiceEndpoint",
+    "RemoteNotSupported": "run an endpoint Pod on the client's node",
+    "EndpointNotReady": "see why the endpoint Pod is not Ready",
+    "NoMatchingEndpoint": "correct the labels in the annotation or on the endpoint",
+}
+
+
+def _refuse_all(request: intent.Request, fallen: list[tuple[str, grant.Candidate]]) -> Refused:
+    reason = min((code for code, _ in fallen), key=_PRECEDENCE.index)
+    why = "; ".join(f"{candidate.endpoint} {candidate.reason}" for _, candidate in fallen)
+    message = f"network service {request.network_service}: {why}; {_REMEDIES[reason]}"
+    return _refuse(request, reason, message, tuple(candidate for _, candidate in fallen))
+
+
+def _refuse(
+    request: intent.Request, reason: str, message: str, candidates: tuple[grant.Candidate, ...]
+) -> Refused:
+    refusal = grant.Refusal(
+        namespace=request.pod.namespace,
+        pod=request.pod.name,
+        interface=request.interface,
+        uid=request.pod.uid,
+        network_service=request.network_service,
+        reason=reason,
+        message=message,
+        candidates=candidates,
+    )
+    return Refused(refusal)
+
+
+def _found_by(pod: intent.PodRef) -> intent.PodRef:
+    """What a node finds a Pod by. Its addresses and its node's health may change without a new revision."""
+    return msgspec.structs.replace(pod, ips=(), node_ready=True)
+
+
+def _host(address: Address) -> str:
+    return f"{address}/{address.max_prefixlen}"
+
+
+def _mac(uid: str, interface: str, side: str) -> str:
+    """A locally administered unicast MAC, the same whenever the same connection is made again."""
+    digest = hashlib.sha256(f"{uid}/{interface}/{side}".encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))

@@ -1,0 +1,6 @@
+"""The foreign things a plumber touches: the kernel, and its own files on the node."""
+
+from services.plumber.adapters.files import Grants
+from services.plumber.adapters.kernel import Gone, Kernel, NameTaken, Refused
+
+__all__ = ["Gone", "Grants", "Kernel", "NameTaken", "Refused"]

@@ -1,0 +1,20 @@
+"""What the kernel's side can answer. Each names the thing; the service turns it into a status reason."""
+
+
+class Refused(Exception):
+    """The kernel said no, in its own words. Nothing half-made is left."""
+
+
+class NameTaken(Exception):
+    """An interface that is not ours has the name. It was not touched."""
+
+    def __init__(self, interface: str, where: str) -> None:
+        super().__init__(
+            f"{where} already has an interface {interface!r} that is not ours; "
+            "rename it or ask for another interface name in the annotation"
+        )
+        self.interface = interface
+
+
+class Gone(Exception):
+    """A Pod's network is not there, or is another one by now."""

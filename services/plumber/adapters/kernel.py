@@ -1,0 +1,160 @@
+"""The kernel of this node, seen through sockets opened in Pods' network namespaces.
+
+Every operation may be repeated. What fails half-way is rolled back: a link of ours stands complete or not at
+all. Descriptors live as long as the call that opened them. Calls block in worker threads; the threads
+that enter a namespace are others, thrown away at once.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from services._node import links, netns
+from services._node.cni import CniResult
+from services.plumber.adapters import reading, writing
+from services.plumber.adapters.errors import Gone, NameTaken, Refused
+from services.plumber.model import (
+    Adjust,
+    Create,
+    Found,
+    Operation,
+    Pair,
+    Place,
+    Remove,
+    Wiring,
+    parse_alias,
+)
+
+__all__ = ["Gone", "Kernel", "NameTaken", "Refused"]
+
+T = TypeVar("T")
+
+_WORKERS = 4  # a removal sleeps 17 ms in the kernel; more only queue for the same lock
+
+
+class Kernel:
+    """Reads and changes links in Pods' namespaces, never those of the process or of the node."""
+
+    def __init__(self, node_netns: str = "") -> None:
+        self._node = node_netns or None
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="kernel")
+
+    def close(self) -> None:
+        """Wait for what is under way: half a change is worse than a late exit."""
+        self._workers.shutdown(wait=True)
+
+    async def find_place(self, result: CniResult) -> Place:
+        """The network that a CNI result names. Raises Gone if it is not there or not the Pod's."""
+        return await self._work(lambda: self._find_place(result))
+
+    async def is_there(self, place: Place) -> bool:
+        return await self._work(lambda: _is_there(place))
+
+    async def read(self, wiring: Wiring) -> Pair:
+        """What stands of a connection where the wiring says. What cannot be reached does not stand."""
+        return await self._work(lambda: self._read_pair(wiring))
+
+    async def apply(self, operation: Operation) -> Pair:
+        """Perform one operation; the ends it made. Raises NameTaken, Refused or Gone."""
+        return await self._work(lambda: self._apply(operation))
+
+    async def read_node(self) -> reading.Node:
+        """Facts of the node's own network."""
+        return await self._work(lambda: reading.read_node(self._node))
+
+    async def _work(self, action: Callable[[], T]) -> T:
+        future = asyncio.get_running_loop().run_in_executor(self._workers, action)
+        return await future
+
+    def _find_place(self, result: CniResult) -> Place:
+        place = Place(uid=result.uid, netns=result.netns, cookie=0)
+        with self._opened(place) as (_, socket):
+            held = reading.held_addresses(socket) if result.ips else set()
+            for address in result.ips:
+                if address.partition("/")[0] not in held:
+                    raise Gone(f"{result.netns} does not hold {address} of its CNI result")
+            return Place(uid=result.uid, netns=result.netns, cookie=socket.cookie)
+
+    def _read_pair(self, wiring: Wiring) -> Pair:
+        ends: list[Found | None] = []
+        for end, is_server in ((wiring.client, False), (wiring.server, True)):
+            try:
+                with self._opened(end.place) as (_, socket):
+                    ends.append(reading.read_end(socket, end, (wiring.tag, is_server)))
+            except Gone:
+                ends.append(None)
+        return Pair(client=ends[0], server=ends[1])
+
+    def _apply(self, operation: Operation) -> Pair:
+        try:
+            match operation:
+                case Create():
+                    return self._create(operation.wiring)
+                case Adjust():
+                    with self._opened(operation.end.place) as (_, socket):
+                        writing.adjust(socket, operation)
+                case Remove():
+                    for end in operation.ends:
+                        self._remove(end, operation.connection)
+        except links.LinkError as exc:
+            raise Refused(str(exc)) from exc
+        except OSError as exc:
+            raise Refused(f"{exc.strerror or exc} ({exc.filename or 'no file'})") from exc
+        return Pair()
+
+    def _create(self, wiring: Wiring) -> Pair:
+        with (
+            self._opened(wiring.client.place) as (client_fd, client),
+            self._opened(wiring.server.place) as (server_fd, server),
+        ):
+            return writing.create(wiring, (client_fd, server_fd), (client, server))
+
+    def _remove(self, end: Found, connection: str) -> None:
+        try:
+            with self._opened(end.place) as (_, socket):
+                standing = socket.find_link(end.interface)
+                if standing is None or not _is_of(standing.get_attr("IFLA_IFALIAS"), connection):
+                    return
+                socket.request([links.link(links.DELLINK, index=standing["index"])])
+        except Gone:
+            return
+        except links.LinkError as exc:
+            if exc.errno != errno.ENODEV:  # the peer's end was faster
+                raise
+
+    @contextlib.contextmanager
+    def _opened(self, place: Place) -> Iterator[tuple[int, links.Netlink]]:
+        """Descriptor and netlink socket of a Pod's namespace. Raises Gone."""
+        try:
+            fd = netns.open_fd(place.netns)
+        except OSError as exc:
+            raise Gone(f"{place.netns}: {exc.strerror}") from exc
+        try:
+            try:
+                netns.guard(fd, *([self._node] if self._node else []))
+                socket = links.Netlink(fd)
+            except (OSError, netns.WrongNamespace) as exc:
+                # EINVAL: a plain file, not a namespace (any more)
+                raise Gone(f"{place.netns}: {exc}") from exc
+            with socket:
+                if place.cookie not in {0, socket.cookie}:
+                    raise Gone(f"{place.netns} is another network namespace by now")
+                yield fd, socket
+        finally:
+            os.close(fd)
+
+
+def _is_there(place: Place) -> bool:
+    try:
+        return netns.cookie(place.netns) == place.cookie
+    except OSError:
+        return False
+
+
+def _is_of(alias: str | None, connection: str) -> bool:
+    found = parse_alias(alias)
+    return found is not None and found.tag == connection

@@ -1,0 +1,10 @@
+"""What a plumber is told: `PLUMBER_*` variables."""
+
+import msgspec
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    node: str  # name of the Node object
+    node_netns: str = ""  # file of the node's network namespace; empty: our own
+    cni_results: str = "/var/lib/cni/results"
+    runtime_dir: str = "/run/nsm"

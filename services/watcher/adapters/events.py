@@ -1,0 +1,121 @@
+"""Events: what people see in `kubectl describe`. The same news about the same object is one Event, counted.
+
+An Event's name is made from what it says, so a restarted watcher goes on counting instead of repeating.
+One object gets a handful at once and then one every half minute: a flapping Pod must not drown the others.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from services._runtime.errors import Conflict
+from services.watcher.adapters.kube import Kube, Missing
+from services.watcher.model import ObjectRef
+
+COMPONENT = "nsm-watcher"
+_BURST = 12
+_REFILL_SECONDS = 30.0
+_REMEMBERED = 10_000
+_MESSAGE_LIMIT = 1024  # the API server's
+
+
+class _Counted(msgspec.Struct, frozen=True):
+    count: int | None = None
+
+
+class Events:
+    """`announce` creates or counts; `clock` is monotonic seconds."""
+
+    def __init__(self, kube: Kube, *, instance: str, clock: Callable[[], float]) -> None:
+        self._kube = kube
+        self._instance = instance
+        self._clock = clock
+        self._counts: OrderedDict[str, int] = OrderedDict()  # by path
+        self._budgets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # uid: (left, at)
+
+    async def announce(
+        self, about: ObjectRef, *, kind: str, reason: str, message: str, again: bool = True
+    ) -> bool:
+        """Say it. Not `again`: what was said before, also by a predecessor, is not counted up.
+
+        False: kept back, this object has said enough for now.
+        """
+        text = message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…"
+        namespace = about.namespace or "default"
+        digest = hashlib.sha256(f"{about.uid}\0{reason}\0{text}".encode()).hexdigest()[:16]
+        name = f"{about.name[:230]}.{digest}"
+        folder = f"/api/v1/namespaces/{namespace}/events"
+        path = f"{folder}/{name}"
+        if not again and path in self._counts:
+            return True
+        if not self._spend(about.uid):
+            return False
+        event = _event(about, name=name, namespace=namespace, instance=self._instance)
+        event |= {"type": kind, "reason": reason, "message": text}
+        for _ in range(3):  # it may expire or appear between our look and our word
+            if path in self._counts:
+                try:
+                    await self._count(path, self._counts[path] + 1)
+                    return True
+                except Missing:
+                    del self._counts[path]
+            try:
+                await self._kube.post(folder, event)
+                self._remember(path, 1)
+                return True
+            except Conflict:
+                told = msgspec.json.decode(await self._kube.get(path), type=_Counted)
+                self._remember(path, told.count or 1)
+                if not again:
+                    return True
+        return False
+
+    async def _count(self, path: str, count: int) -> None:
+        await self._kube.patch(path, {"count": count, "lastTimestamp": _now()})
+        self._remember(path, count)
+
+    def _remember(self, path: str, count: int) -> None:
+        self._counts[path] = count
+        self._counts.move_to_end(path)
+        while len(self._counts) > _REMEMBERED:
+            self._counts.popitem(last=False)
+
+    def _spend(self, uid: str) -> bool:
+        now = self._clock()
+        left, at = self._budgets.pop(uid, (float(_BURST), now))
+        left = min(float(_BURST), left + (now - at) / _REFILL_SECONDS)
+        allowed = left >= 1
+        self._budgets[uid] = (left - 1 if allowed else left, now)
+        while len(self._budgets) > _REMEMBERED:
+            self._budgets.popitem(last=False)
+        return allowed
+
+
+def _event(about: ObjectRef, *, name: str, namespace: str, instance: str) -> dict[str, Any]:
+    now = _now()
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": about.api_version,
+            "kind": about.kind,
+            "namespace": about.namespace,
+            "name": about.name,
+            "uid": about.uid,
+        },
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "reportingInstance": instance,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

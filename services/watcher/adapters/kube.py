@@ -1,0 +1,161 @@
+"""Requests to the API server: kubernetes_asyncio finds and authenticates, we read raw bytes.
+
+Foreign errors end here: Unavailable (busy or away, try later), Conflict (our view is old), Missing,
+Expired (the version asked for is gone), Denied (somebody must fix a right or a request).
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import aiohttp
+import msgspec
+from kubernetes_asyncio.client import ApiClient, Configuration
+from kubernetes_asyncio.config import load_incluster_config, load_kube_config
+
+from services._runtime.errors import Conflict, Unavailable
+
+JSON = "application/json"
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+_REQUEST_SECONDS = 30.0
+
+
+class Missing(Exception):
+    """Neither the object nor, for a list, the kind is there."""
+
+
+class Expired(Exception):
+    """410: the version asked for is compacted away; list again."""
+
+
+class Denied(Exception):
+    """The request will not be taken like this; trying again does not help."""
+
+
+class _Status(msgspec.Struct, frozen=True):
+    reason: str = ""
+    message: str = ""
+
+
+class Kube:
+    """One API server. `async with Kube(kubeconfig)`; an empty path means: from inside a Pod."""
+
+    def __init__(self, kubeconfig: str = "") -> None:
+        self._kubeconfig = kubeconfig
+        self._client: ApiClient | None = None
+
+    async def __aenter__(self) -> Self:
+        configuration = Configuration()
+        if self._kubeconfig:
+            await load_kube_config(
+                config_file=self._kubeconfig,
+                client_configuration=configuration,
+                persist_config=False,
+            )
+        else:
+            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        self._client = ApiClient(configuration=configuration)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
+        """The body of a GET."""
+        return await self._whole("GET", path, query=query)
+
+    async def post(self, path: str, body: Any) -> bytes:
+        """Create an object."""
+        return await self._whole("POST", path, body=body, content_type=JSON)
+
+    async def patch(self, path: str, body: Any, *, content_type: str = MERGE) -> bytes:
+        """Change an object; the body's metadata.uid, if given, is a precondition."""
+        return await self._whole("PATCH", path, body=body, content_type=content_type)
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, query: Mapping[str, str]
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The body of a GET, chunk by chunk, without a limit on time: who reads watches the clock."""
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=10)
+        async with self._request("GET", path, query=query, limits=limits) as response:
+            yield response.content.iter_any()
+
+    async def _whole(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "",
+    ) -> bytes:
+        limits = aiohttp.ClientTimeout(total=_REQUEST_SECONDS, sock_connect=10)
+        async with self._request(
+            method, path, query=query, body=body, content_type=content_type, limits=limits
+        ) as response:
+            return await response.read()
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        limits: aiohttp.ClientTimeout,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "",
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        client = self._client
+        if client is None:
+            raise RuntimeError("a Kube is used inside `async with`")
+        headers = {"Accept": JSON}
+        if content_type:
+            headers["Content-Type"] = content_type
+        await client.update_params_for_auth(headers, [], ["BearerToken"])
+        configuration = client.configuration
+        what = f"{method} {path}"
+        try:
+            async with client.rest_client.pool_manager.request(
+                method,
+                f"{configuration.host}{path}",
+                params=query or {},
+                headers=headers,
+                data=json.dumps(body) if body is not None else None,
+                timeout=limits,
+                proxy=configuration.proxy or None,
+                server_hostname=configuration.tls_server_name or None,
+            ) as response:
+                if response.status >= 400:
+                    raise _error(what, response, await response.read())
+                yield response
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            raise Unavailable(f"{what}: {exc!r}") from exc
+
+
+def _error(what: str, response: aiohttp.ClientResponse, body: bytes) -> Exception:
+    try:
+        told = msgspec.json.decode(body, type=_Status)
+    except msgspec.DecodeError:
+        told = _Status(message=body[:200].decode(errors="replace"))
+    text = f"{what}: {response.status} {told.reason}: {told.message}"
+    match response.status:
+        case 404:
+            return Missing(text)
+        case 409:
+            return Conflict(text)
+        case 410:
+            return Expired(text)
+        case status if status == 429 or status >= 500:
+            after = response.headers.get("Retry-After", "")
+            return Unavailable(text, float(after) if after.isdigit() else None)
+        case 401:
+            return Unavailable(
+                text
+            )  # a token is rotated under us; the next request reads the new one
+        case _:
+            return Denied(text)

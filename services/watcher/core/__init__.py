@@ -1,0 +1,8 @@
+"""What the watcher decides, without a clock, a socket or a log.
+
+specs       our own kinds as written → what they mean, or what is wrong with them
+requests    a Pod and its annotation → what it asks for
+prefixes    nodes, Services and ConfigMaps → prefixes in use
+intent      all of it, kept up to date object by object → the messages that must stand on the bus
+report      grants, refusals and statuses of a Pod → what its status says, and what to announce
+"""

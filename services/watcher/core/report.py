@@ -1,0 +1,281 @@
+"""Report: what a Pod's status must say, and what changed in it that people should hear of.
+
+Judged only from what is current: of this Pod (UID) and of the newest grant (revision). Where the word of
+ipam or of the node is merely missing, because they have not told everything yet, what the Pod already
+shows goes on being true.
+"""
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from schemas.grant import Connection, Refusal
+from schemas.intent import Request
+from schemas.state import EndStatus, Status
+from services.watcher.core.requests import Wanted
+from services.watcher.model import CONDITION, STATUS_ANNOTATION, Pod, Problem, Shown
+
+CONNECTED = "Connected"
+CONNECTING = "Connecting"
+DISCONNECTED = "Disconnected"
+UPDATING = "Updating"  # an older revision stands while the newer one is being applied
+COMPLETED = "PodCompleted"
+
+NORMAL = "Normal"
+WARNING = "Warning"
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the bus holds about a request. `settled`: what is absent is truly not there."""
+
+    grant: Connection | None = None
+    refusal: Refusal | None = None
+    status: Status | None = None
+    settled: bool = True
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    shown: Shown
+    message: str = ""  # empty when ready
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a Pod must show. Without items there is no annotation."""
+
+    items: tuple[Shown, ...]
+    connected: bool
+    reason: str
+    message: str
+    messages: tuple[str, ...] = ()  # one per item
+
+    @property
+    def annotation(self) -> str | None:
+        if not self.items:
+            return None
+        return msgspec.json.encode([_fields(each) for each in self.items]).decode()
+
+    @property
+    def updating(self) -> bool:
+        """Whether all that is missing is a newer revision of what already works."""
+        waiting = [each for each in self.items if each.state != "ready"]
+        return bool(waiting) and all(each.reason == UPDATING for each in waiting)
+
+
+class Announcement(msgspec.Struct, frozen=True, kw_only=True):
+    """An Event to be written."""
+
+    type: str
+    reason: str
+    message: str
+
+
+class Showing(msgspec.Struct, frozen=True, kw_only=True):
+    """What a Pod shows now."""
+
+    annotation: str | None = None
+    items: tuple[Shown, ...] = ()
+    connected: bool | None = None  # None: it has no condition of ours
+    reason: str = ""
+    message: str = ""
+
+    @property
+    def nothing(self) -> bool:
+        return self.annotation is None and self.connected is None
+
+
+def showing(pod: Pod) -> Showing:
+    """What a Pod shows; an annotation that is not ours to read shows no items."""
+    text = pod.annotations.get(STATUS_ANNOTATION)
+    condition = pod.condition(CONDITION)
+    items: tuple[Shown, ...] = ()
+    if text is not None:
+        try:
+            items = msgspec.json.decode(text, type=tuple[Shown, ...])
+        except msgspec.DecodeError:
+            items = ()
+    return Showing(
+        annotation=text,
+        items=items,
+        connected=None if condition is None else condition.status == "True",
+        reason=(condition and condition.reason) or "",
+        message=(condition and condition.message) or "",
+    )
+
+
+def as_shown(report: Report) -> Showing:
+    """What a Pod shows once a report was written."""
+    return Showing(
+        annotation=report.annotation,
+        items=report.items,
+        connected=report.connected,
+        reason=report.reason,
+        message=report.message,
+    )
+
+
+def report(
+    pod: Pod, wanted: Wanted, shown: Showing, facts: Callable[[Request], Facts]
+) -> Report | None:
+    """What a Pod must show; None: it is none of our business."""
+    if not wanted.asks and shown.nothing and not (pod.gated and pod.node):
+        return None
+    if pod.terminal:
+        return None if shown.nothing else _COMPLETED
+    if not pod.node and wanted.problem is None and shown.nothing:
+        return None  # what it asks for is published once it has a node
+    before = {each.interface: each for each in shown.items}
+    items = [
+        _item(request, facts(request), before.get(request.interface)) for request in wanted.requests
+    ]
+    connected, reason, message = _verdict(wanted.problem, items)
+    if wanted.problem is None and not connected and shown.connected is False and _unheard(items):
+        reason, message = shown.reason, shown.message
+    return Report(
+        items=tuple(each.shown for each in items),
+        connected=connected,
+        reason=reason,
+        message=message,
+        messages=tuple(each.message for each in items),
+    )
+
+
+def announcements(before: Showing, after: Report) -> Iterator[Announcement]:
+    """What is new in a report compared with what was shown or announced last."""
+    was = {each.interface: each for each in before.items}
+    for item, message in zip(after.items, after.messages, strict=True):
+        yield from _news(was.pop(item.interface, None), item, message)
+    for gone in was.values():
+        if gone.state == "ready":
+            yield _disconnected(gone, "no longer asked for")
+    if after.reason in _WITHOUT_ITEM and (before.reason, before.message) != (
+        after.reason,
+        after.message,
+    ):
+        yield Announcement(type=WARNING, reason=after.reason, message=after.message)
+
+
+def _item(request: Request, facts: Facts, shown: Shown | None) -> Item:
+    if not facts.settled and shown is not None and _is_of(shown, request):
+        return Item(shown=shown, message="" if shown.state == "ready" else _WAITING_FOR_NEWS)
+    if facts.grant is not None:
+        return _granted(request, facts.grant, facts.status)
+    if facts.refusal is not None:
+        return _not_ready(request, "refused", facts.refusal.reason, facts.refusal.message)
+    return _not_ready(request, "waiting", CONNECTING, "waiting for an endpoint and addresses")
+
+
+def _granted(request: Request, grant: Connection, status: Status | None) -> Item:
+    end = status.client if status is not None else None
+    if end is None or end.uid != request.pod.uid:
+        return _not_ready(
+            request, "waiting", CONNECTING, f"waiting for node {grant.node} to wire it", grant
+        )
+    if end.state == "failed":
+        return _not_ready(
+            request, "failed", end.reason or "Failed", end.message or "no reason given", grant
+        )
+    if end.applied is None or end.applied.revision != grant.revision or end.state != "ready":
+        reason = UPDATING if end.state == "ready" and end.applied is not None else CONNECTING
+        missing = end.message or f"waiting for node {grant.node} to wire it"
+        return _not_ready(request, "waiting", reason, missing, grant)
+    return Item(shown=_shown(request, grant, end))
+
+
+def _shown(request: Request, grant: Connection, end: EndStatus) -> Shown:
+    return Shown(
+        name=f"{grant.network_service_namespace}/{grant.network_service}",
+        interface=request.interface,
+        ips=tuple(each.partition("/")[0] for each in end.addresses or grant.client.addresses),
+        mac=end.mac or grant.client.mac,
+        mtu=grant.mtu,
+        state="ready",
+        endpoint=f"{grant.server.pod.namespace}/{grant.server.pod.name}",
+    )
+
+
+def _not_ready(
+    request: Request, state: str, reason: str, message: str, grant: Connection | None = None
+) -> Item:
+    namespace = request.network_service_namespace or request.pod.namespace
+    if grant is not None:
+        namespace = grant.network_service_namespace
+    name = f"{namespace}/{request.network_service}"
+    return Item(
+        shown=Shown(name=name, interface=request.interface, state=state, reason=reason),
+        message=message,
+    )
+
+
+def _is_of(shown: Shown, request: Request) -> bool:
+    namespace, _, name = shown.name.partition("/")
+    asked = request.network_service_namespace
+    return name == request.network_service and asked in ("", namespace)
+
+
+def _verdict(problem: Problem | None, items: list[Item]) -> tuple[bool, str, str]:
+    if problem is not None:
+        return False, problem.reason, problem.message
+    failing = [each for each in items if each.shown.state != "ready"]
+    if failing:
+        # Waiting passes by itself; what does not is the reason to show.
+        worst = next((each for each in failing if each.shown.state != "waiting"), None)
+        reason = worst.shown.reason if worst is not None else CONNECTING
+        return False, reason, "; ".join(_told(each.shown, each.message) for each in failing)
+    if not items:
+        return True, CONNECTED, "no network service is asked for"
+    return (
+        True,
+        CONNECTED,
+        "; ".join(f"{each.shown.interface} ({each.shown.name})" for each in items),
+    )
+
+
+def _unheard(items: list[Item]) -> bool:
+    return any(each.message == _WAITING_FOR_NEWS for each in items)
+
+
+def _told(item: Shown, message: str) -> str:
+    return f"{item.interface} ({item.name}): {item.reason}: {message}"
+
+
+def _news(was: Shown | None, item: Shown, message: str) -> Iterator[Announcement]:
+    if item.state == "ready":
+        if was != item:
+            yield Announcement(
+                type=NORMAL,
+                reason=CONNECTED,
+                message=f"{item.interface} is connected to {item.name} with "
+                f"{', '.join(item.ips) or 'no address'} by endpoint Pod {item.endpoint}",
+            )
+        return
+    if was is not None and was.state == "ready" and item.reason != UPDATING:
+        yield _disconnected(was, f"{item.reason}: {message}")
+    if item.state != "waiting" and (
+        was is None or (was.state, was.reason) != (item.state, item.reason)
+    ):
+        yield Announcement(type=WARNING, reason=item.reason, message=_told(item, message))
+
+
+def _disconnected(item: Shown, why: str) -> Announcement:
+    return Announcement(
+        type=NORMAL,
+        reason=DISCONNECTED,
+        message=f"{item.interface} is disconnected from {item.name}: {why}",
+    )
+
+
+def _fields(item: Shown) -> dict[str, object]:
+    """As `network-status` is written: what is not known is left out."""
+    always = ("name", "interface", "ips", "state")
+    fields = msgspec.structs.asdict(item)
+    return {key: value for key, value in fields.items() if value or key in always}
+
+
+_WITHOUT_ITEM = frozenset({"MalformedAnnotation", "HostNetwork"})
+_WAITING_FOR_NEWS = "waiting for news from ipam and the node"
+_COMPLETED = Report(
+    items=(),
+    connected=False,
+    reason=COMPLETED,
+    message="the Pod has ended and gave back what it was granted",
+)

@@ -1,0 +1,96 @@
+"""A Pod and its annotation: what it asks for, or why it gets nothing.
+
+The Pod's annotation wins over its Namespace's; present but empty, it asks for nothing. A malformed one
+wires nothing new: what already stands for this Pod (by UID) goes on being wanted.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from schemas import annotation
+from schemas.intent import PodRef, Request
+from services.watcher.model import STATIC_POD_ANNOTATION, Namespace, Pod, Problem
+
+MALFORMED = "MalformedAnnotation"
+HOST_NETWORK = "HostNetwork"
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a Pod asks for. `asks`: whether anybody wrote an annotation for it, be it an empty one."""
+
+    asks: bool = False
+    requests: tuple[Request, ...] = ()
+    problem: Problem | None = None
+
+
+def annotation_of(pod: Pod, namespace: Namespace | None) -> str | None:
+    """The annotation that holds for a Pod; None: nobody wrote one."""
+    own = pod.annotations.get(annotation.ANNOTATION)
+    if own is not None or namespace is None:
+        return own
+    return namespace.annotations.get(annotation.ANNOTATION)
+
+
+def pod_ref(pod: Pod, *, node_ready: bool) -> PodRef:
+    """How the node of a Pod finds it."""
+    return PodRef(
+        namespace=pod.metadata.namespace,
+        name=pod.metadata.name,
+        uid=pod.uid,
+        node=pod.node,
+        cgroup_uid=pod.annotations.get(STATIC_POD_ANNOTATION, ""),
+        ips=pod.ips,
+        node_ready=node_ready,
+    )
+
+
+def wanted(
+    pod: Pod, namespace: Namespace | None, *, node_ready: bool, standing: Iterable[Request]
+) -> Wanted:
+    """What a Pod asks for; `standing` are the requests of its name that the stream holds."""
+    text = annotation_of(pod, namespace)
+    if text is None:
+        return Wanted()
+    holds = bool(pod.node) and not pod.terminal
+    try:
+        items = annotation.parse(text, namespace=pod.metadata.namespace)
+    except annotation.AnnotationError as exc:
+        ref = pod_ref(pod, node_ready=node_ready)
+        kept = tuple(
+            msgspec.structs.replace(each, pod=ref)
+            for each in standing
+            if holds and not pod.host_network and each.pod.uid == pod.uid
+        )
+        return Wanted(asks=True, requests=kept, problem=_malformed(exc))
+    if items and pod.host_network:
+        return Wanted(asks=True, problem=_HOST_NETWORK)
+    if not holds:
+        return Wanted(asks=True)
+    ref = pod_ref(pod, node_ready=node_ready)
+    return Wanted(asks=True, requests=tuple(_request(ref, item) for item in items))
+
+
+def _request(ref: PodRef, item: annotation.Item) -> Request:
+    return Request(
+        pod=ref,
+        interface=item.interface,
+        network_service=item.network_service,
+        network_service_namespace=item.namespace or "",
+        labels=item.labels,
+        mechanism=item.mechanism,
+    )
+
+
+def _malformed(exc: annotation.AnnotationError) -> Problem:
+    return Problem(
+        reason=MALFORMED,
+        message=f"annotation {annotation.ANNOTATION}, {exc} (nothing new is connected until then)",
+    )
+
+
+_HOST_NETWORK = Problem(
+    reason=HOST_NETWORK,
+    message="the Pod uses its node's network (hostNetwork), where no network service can be connected; "
+    f"remove hostNetwork or the annotation {annotation.ANNOTATION}",
+)

@@ -1,0 +1,357 @@
+"""Specs of our own kinds: what they mean, or one Problem that names field, reason and remedy.
+
+The anchor's spelling (`source_selector`, `network_service_names`, …) is read like ours: every field name
+may be written in snake_case; label maps stay as they are.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from schemas import intent, values
+from services.watcher.model import NetworkService, NetworkServiceEndpoint, Problem
+
+INVALID = "InvalidSpec"
+_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_PROTOCOLS = ("", "tcp", "udp", "sctp", "icmp", "ipv6-icmp")
+_LABEL_MAPS = frozenset({"labels", "matchLabels", "sourceSelector", "destinationSelector"})
+_OTHER_NAMES = {
+    "networkServiceNames": "networkServices",
+    "from": "source",
+    "dstPort": "destinationPort",
+    "srcPort": "sourcePort",
+    "proto": "protocol",
+}
+Text = str | int  # YAML reads 6666 as a number
+Texts = tuple[str, ...] | None
+
+
+class Expression(msgspec.Struct, frozen=True, kw_only=True):
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: Texts = None
+
+    def holds(self, labels: dict[str, str]) -> bool:
+        given, listed = labels.get(self.key), self.values or ()
+        match self.operator:
+            case "In":
+                return given is not None and given in listed
+            case "NotIn":
+                return given is None or given not in listed
+            case "Exists":
+                return given is not None
+            case "DoesNotExist":
+                return given is None
+
+
+class Selector(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Kubernetes' label selector; the empty one selects everything."""
+
+    match_labels: dict[str, str] | None = None
+    match_expressions: tuple[Expression, ...] | None = None
+
+    def selects(self, labels: dict[str, str]) -> bool:
+        wanted = self.match_labels or {}
+        return all(labels.get(key) == value for key, value in wanted.items()) and all(
+            each.holds(labels) for each in self.match_expressions or ()
+        )
+
+
+class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What every endpoint Pod of one NetworkServiceEndpoint offers."""
+
+    network_services: tuple[str, ...]
+    selector: Selector
+    labels: dict[str, str]
+    ipam: intent.IpamSpec
+    routes: tuple[intent.Route, ...]
+    policies: tuple[intent.Policy, ...]
+    dns: intent.Dns | None
+
+
+class _Ipam(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    prefixes: Texts = None
+    exclude_prefixes: Texts = None
+    addressing: str | None = None
+
+
+class _Route(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    destination: str
+    next_hop: str | None = None
+
+
+class _Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    source: str | None = None
+    protocol: str | None = None
+    destination_port: Text | None = None
+    source_port: Text | None = None
+    routes: tuple[_Route, ...] | None = None
+
+
+class _Dns(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    servers: Texts = None
+    domains: Texts = None
+    search_domains: Texts = None
+
+
+class _ServiceLabels(msgspec.Struct, frozen=True, kw_only=True):
+    labels: dict[str, str] | None = None
+
+
+class _Endpoint(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    network_services: Texts = None
+    labels: dict[str, str] | None = None
+    network_service_labels: dict[str, _ServiceLabels] | None = None
+    pod_selector: Selector | None = None
+    ipam: _Ipam | None = None
+    routes: tuple[_Route, ...] | None = None
+    policies: tuple[_Policy, ...] | None = None
+    dns: _Dns | None = None
+
+
+class _Destination(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    destination_selector: dict[str, str] | None = None
+    weight: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class _Match(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    source_selector: dict[str, str] | None = None
+    routes: tuple[_Destination, ...] | None = None
+    fallthrough: bool | None = None
+
+
+class _NetworkService(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    payload: str | None = None
+    matches: tuple[_Match, ...] | None = None
+    allowed_namespaces: Texts = None
+
+
+class _BadField(ValueError):
+    def __init__(self, field: str, reason: str, remedy: str) -> None:
+        super().__init__(f"spec.{field}: {reason}; {remedy}")
+
+
+def read_endpoint(found: NetworkServiceEndpoint) -> EndpointSpec | Problem:
+    """What a NetworkServiceEndpoint says."""
+    try:
+        return _endpoint(_shaped(found.spec, _Endpoint, "networkserviceendpoint"))
+    except _BadField as exc:
+        return Problem(
+            reason=INVALID,
+            message=f"NetworkServiceEndpoint {'/'.join(found.ref)} is not published: {exc}",
+        )
+
+
+def read_network_service(found: NetworkService) -> intent.NetworkService | Problem:
+    """What a NetworkService says."""
+    try:
+        spec = _shaped(found.spec, _NetworkService, "networkservice")
+        return _network_service(found, spec)
+    except _BadField as exc:
+        return Problem(
+            reason=INVALID,
+            message=f"NetworkService {'/'.join(found.ref)}: this edit has no effect: {exc}",
+        )
+
+
+def _shaped(spec: Any, shape: type[Any], kind: str) -> Any:
+    try:
+        return msgspec.convert(_our_names(spec if spec is not None else {}), shape)
+    except msgspec.ValidationError as exc:
+        reason, _, path = str(exc).partition(" - at `$")
+        raise _BadField(
+            path.rstrip("`").lstrip(".") or "(whole)",
+            (reason[:1].lower() + reason[1:]).replace(" | null", ""),
+            f"`kubectl explain {kind}.spec` shows what belongs there",
+        ) from exc
+
+
+def _our_names(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_our_names(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    renamed: dict[str, Any] = {}
+    for written, inner in value.items():
+        head, *rest = str(written).split("_")
+        name = head + "".join(part.capitalize() for part in rest)
+        name = _OTHER_NAMES.get(name, name)
+        if name in _LABEL_MAPS:
+            renamed[name] = inner
+        elif name == "networkServiceLabels" and isinstance(inner, dict):
+            renamed[name] = dict(inner)  # keys are names of network services
+        else:
+            renamed[name] = _our_names(inner)
+    return renamed
+
+
+def _endpoint(spec: _Endpoint) -> EndpointSpec:
+    names = spec.network_services or ()
+    if not names:
+        raise _BadField("networkServices", "it is empty", "name at least one network service")
+    for at, name in enumerate(names):
+        if not values.is_object_name(name) or len(name) > 63:
+            raise _BadField(
+                f"networkServices[{at}]",
+                f"{name!r} is no network service name",
+                "use at most 63 lower case letters, digits, '-' and '.'",
+            )
+    if spec.pod_selector is None:
+        raise _BadField("podSelector", "it is missing", "write podSelector: {matchLabels: {…}}")
+    return EndpointSpec(
+        network_services=names,
+        selector=spec.pod_selector,
+        labels=_labels(spec),
+        ipam=_ipam(spec.ipam or _Ipam()),
+        routes=_routes(spec.routes, "routes"),
+        policies=tuple(
+            _policy(each, f"policies[{at}]") for at, each in enumerate(spec.policies or ())
+        ),
+        dns=_dns(spec.dns) if spec.dns is not None else None,
+    )
+
+
+def _labels(spec: _Endpoint) -> dict[str, str]:
+    labels = dict(spec.labels or {})
+    for name, of_service in (spec.network_service_labels or {}).items():
+        for key, value in (of_service.labels or {}).items():
+            if labels.setdefault(key, value) != value:
+                raise _BadField(
+                    f"networkServiceLabels[{name}].labels[{key}]",
+                    f"{value!r} differs from {labels[key]!r} given elsewhere",
+                    "write one NetworkServiceEndpoint per set of labels",
+                )
+    return labels
+
+
+def _ipam(spec: _Ipam) -> intent.IpamSpec:
+    addressing = spec.addressing or "shared"
+    if addressing not in ("shared", "pointToPoint"):
+        raise _BadField(
+            "ipam.addressing", f"{addressing!r} is unknown", "write shared or pointToPoint"
+        )
+    return intent.IpamSpec(
+        prefixes=_each(spec.prefixes, "ipam.prefixes", values.parse_prefix, "write 172.16.1.0/24"),
+        exclude_prefixes=_each(
+            spec.exclude_prefixes,
+            "ipam.excludePrefixes",
+            values.parse_prefix_loosely,
+            "write 172.16.1.8/29",
+        ),
+        addressing=addressing,
+    )
+
+
+def _each(
+    texts: Iterable[str] | None, field: str, parse: Callable[[str], object], remedy: str
+) -> tuple[str, ...]:
+    return tuple(
+        str(_checked(text, f"{field}[{at}]", parse, remedy)) for at, text in enumerate(texts or ())
+    )
+
+
+def _checked(text: str, field: str, parse: Callable[[str], object], remedy: str) -> object:
+    try:
+        return parse(text)
+    except ValueError as exc:
+        raise _BadField(field, str(exc), remedy) from exc
+
+
+def _routes(routes: tuple[_Route, ...] | None, field: str) -> tuple[intent.Route, ...]:
+    return tuple(_route(each, f"{field}[{at}]") for at, each in enumerate(routes or ()))
+
+
+def _route(route: _Route, field: str) -> intent.Route:
+    to = _checked(
+        route.destination, f"{field}.destination", values.parse_prefix, "write 10.20.0.0/16"
+    )
+    via = ""
+    if route.next_hop:
+        hop = _checked(route.next_hop, f"{field}.nextHop", ipaddress.ip_address, "write 172.16.3.1")
+        if getattr(hop, "version", 0) != getattr(to, "version", 0):
+            raise _BadField(
+                f"{field}.nextHop",
+                f"{route.next_hop!r} is of another family than {route.destination!r}",
+                "write both as IPv4 or both as IPv6",
+            )
+        via = str(hop)
+    return intent.Route(destination=str(to), next_hop=via)
+
+
+def _policy(policy: _Policy, field: str) -> intent.Policy:
+    protocol = (policy.protocol or "").lower()
+    if protocol not in _PROTOCOLS:
+        raise _BadField(
+            f"{field}.protocol",
+            f"{policy.protocol!r} is unknown",
+            f"write one of {', '.join(_PROTOCOLS[1:])}, or leave it out",
+        )
+    source = ""
+    if policy.source:
+        source = str(
+            _checked(policy.source, f"{field}.from", values.parse_prefix, "write 172.16.2.201/32")
+        )
+    return intent.Policy(
+        source=source,
+        protocol=protocol,
+        destination_port=_ports(policy.destination_port, f"{field}.destinationPort"),
+        source_port=_ports(policy.source_port, f"{field}.sourcePort"),
+        routes=_routes(policy.routes, f"{field}.routes"),
+    )
+
+
+def _ports(text: Text | None, field: str) -> str:
+    written = "" if text is None else str(text)
+    if not written:
+        return ""
+    found = _PORTS.fullmatch(written)
+    bounds = [int(each) for each in found.groups() if each] if found else []
+    if not bounds or bounds[0] > bounds[-1] or not all(1 <= each <= 65535 for each in bounds):
+        raise _BadField(field, f"{written!r} is no port or range", 'write "6666" or "6667-6670"')
+    return written
+
+
+def _dns(spec: _Dns) -> intent.Dns:
+    return intent.Dns(
+        servers=_each(spec.servers, "dns.servers", ipaddress.ip_address, "write an address"),
+        domains=_domains(spec.domains, "dns.domains"),
+        search_domains=_domains(spec.search_domains, "dns.searchDomains"),
+    )
+
+
+def _domains(texts: Texts, field: str) -> tuple[str, ...]:
+    names = tuple(text.strip(".").lower() for text in texts or ())
+    for at, name in enumerate(names):
+        # Underscores are allowed: DNS knows them, though host names do not.
+        if not values.is_object_name(name.replace("_", "a")):
+            raise _BadField(f"{field}[{at}]", f"{name!r} is no domain", "write corp.example")
+    return names
+
+
+def _network_service(found: NetworkService, spec: _NetworkService) -> intent.NetworkService:
+    payload = (spec.payload or "IP").upper()
+    if payload not in ("IP", "ETHERNET"):
+        raise _BadField("payload", f"{spec.payload!r} is unknown", "write IP or ETHERNET")
+    return intent.NetworkService(
+        namespace=found.metadata.namespace,
+        name=found.metadata.name,
+        payload=payload,
+        matches=tuple(
+            intent.Match(
+                source_selector=match.source_selector or {},
+                routes=tuple(
+                    intent.Destination(
+                        destination_selector=route.destination_selector or {},
+                        weight=1 if route.weight is None else route.weight,
+                    )
+                    for route in match.routes or ()
+                ),
+                fallthrough=bool(match.fallthrough),
+            )
+            for match in spec.matches or ()
+        ),
+        allowed_namespaces=spec.allowed_namespaces or (),
+    )

@@ -1,0 +1,221 @@
+"""The few fields we need of Kubernetes' objects; everything else is dropped while decoding.
+
+Every field has a default: an object that lacks one is an object without it. Specs of our own kinds stay
+free-form here and are read by `core.specs`, which can say what is wrong with them.
+"""
+
+from typing import Any
+
+import msgspec
+
+STATUS_ANNOTATION = "networkservicemesh.io/status"
+CONDITION = "networkservicemesh.io/connected"
+STATIC_POD_ANNOTATION = "kubernetes.io/config.hash"
+
+Ref = tuple[str, str]  # (namespace, name); namespace "" for cluster-wide objects
+
+
+class Metadata(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    deletion_timestamp: str | None = None
+
+
+class Object(msgspec.Struct, frozen=True, kw_only=True):
+    """What all kinds share."""
+
+    metadata: Metadata = Metadata()
+
+    @property
+    def ref(self) -> Ref:
+        return (self.metadata.namespace, self.metadata.name)
+
+    @property
+    def uid(self) -> str:
+        return self.metadata.uid
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return self.metadata.labels or {}
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        return self.metadata.annotations or {}
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    type: str
+    status: str = "Unknown"
+    reason: str | None = None
+    message: str | None = None
+
+
+class ReadinessGate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    condition_type: str = ""
+
+
+class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    node_name: str | None = None
+    host_network: bool | None = None
+    readiness_gates: tuple[ReadinessGate, ...] | None = None
+
+
+class PodIp(msgspec.Struct, frozen=True, kw_only=True):
+    ip: str = ""
+
+
+class PodStatus(
+    msgspec.Struct, frozen=True, kw_only=True, rename={"pod_ip": "podIP", "pod_ips": "podIPs"}
+):
+    phase: str | None = None
+    pod_ip: str | None = None
+    pod_ips: tuple[PodIp, ...] | None = None
+    conditions: tuple[Condition, ...] | None = None
+
+
+class Pod(Object, frozen=True, kw_only=True):
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    @property
+    def node(self) -> str:
+        return self.spec.node_name or ""
+
+    @property
+    def host_network(self) -> bool:
+        return bool(self.spec.host_network)
+
+    @property
+    def terminal(self) -> bool:
+        return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def terminating(self) -> bool:
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        listed = tuple(each.ip for each in self.status.pod_ips or () if each.ip)
+        return listed or ((self.status.pod_ip,) if self.status.pod_ip else ())
+
+    @property
+    def gated(self) -> bool:
+        """Whether the Pod waits for our condition before it is Ready."""
+        return any(gate.condition_type == CONDITION for gate in self.spec.readiness_gates or ())
+
+    def condition(self, kind: str) -> Condition | None:
+        return next((each for each in self.status.conditions or () if each.type == kind), None)
+
+    @property
+    def ready(self) -> bool:
+        found = self.condition("Ready")
+        return found is not None and found.status == "True"
+
+
+class Namespace(Object, frozen=True, kw_only=True):
+    """Its annotation holds for its Pods that have none."""
+
+
+class NodeSpec(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename={"pod_cidr": "podCIDR", "pod_cidrs": "podCIDRs"},
+):
+    pod_cidr: str | None = None
+    pod_cidrs: tuple[str, ...] | None = None
+
+
+class NodeAddress(msgspec.Struct, frozen=True, kw_only=True):
+    type: str = ""
+    address: str = ""
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    addresses: tuple[NodeAddress, ...] | None = None
+    conditions: tuple[Condition, ...] | None = None
+
+
+class Node(Object, frozen=True, kw_only=True):
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+    @property
+    def ready(self) -> bool:
+        """A node that says nothing about itself counts as ready: we judge by word, not by silence."""
+        found = [each for each in self.status.conditions or () if each.type == "Ready"]
+        return not found or found[0].status == "True"
+
+    @property
+    def pod_cidrs(self) -> tuple[str, ...]:
+        return self.spec.pod_cidrs or ((self.spec.pod_cidr,) if self.spec.pod_cidr else ())
+
+    @property
+    def internal_ips(self) -> tuple[str, ...]:
+        listed = self.status.addresses or ()
+        return tuple(each.address for each in listed if each.type == "InternalIP")
+
+
+class ServiceSpec(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename={"cluster_ip": "clusterIP", "cluster_ips": "clusterIPs"},
+):
+    cluster_ip: str | None = None
+    cluster_ips: tuple[str, ...] | None = None
+
+
+class KubeService(Object, frozen=True, kw_only=True):
+    spec: ServiceSpec = ServiceSpec()
+
+    @property
+    def cluster_ips(self) -> tuple[str, ...]:
+        listed = self.spec.cluster_ips or ((self.spec.cluster_ip,) if self.spec.cluster_ip else ())
+        return tuple(each for each in listed if each not in ("", "None"))
+
+
+class ConfigMap(Object, frozen=True, kw_only=True):
+    data: dict[str, str] | None = None
+
+
+class NetworkService(Object, frozen=True, kw_only=True):
+    spec: Any = None
+
+
+class NetworkServiceEndpoint(Object, frozen=True, kw_only=True):
+    spec: Any = None
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """An item of the status annotation, in the shape of `k8s.v1.cni.cncf.io/network-status`."""
+
+    name: str  # <namespace>/<network service>
+    interface: str
+    ips: tuple[str, ...] = ()
+    mac: str = ""
+    mtu: int = 0
+    state: str = "waiting"  # ready, waiting, refused, failed
+    reason: str = ""
+    endpoint: str = ""  # <namespace>/<Pod> at the other end
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an object is not obeyed. `reason` is stable CamelCase; `message` names thing, reason and remedy."""
+
+    reason: str
+    message: str
+
+
+class ObjectRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom an Event is about."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str

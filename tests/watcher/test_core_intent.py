@@ -1,0 +1,305 @@
+"""Intent: incremental and from scratch are the same, and each change touches only what it should."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.intent import Endpoint, NetworkService, Request
+from schemas.subjects import EndpointKey, NetworkServiceKey, PrefixKey, RequestKey
+from services.watcher import model
+from services.watcher.core.intent import Intent
+from tests.watcher.builders import a_node, a_pod, an_endpoint, an_object, read
+
+SYSTEM = "nsm-system"
+
+
+def an_intent(*found: Any) -> Intent:
+    intent = Intent(system_namespace=SYSTEM)
+    for each in found:
+        intent.put(type(each), each.ref, each)
+    return intent
+
+
+def pod(*args, **fields):
+    return read(model.Pod, a_pod(*args, **fields))
+
+
+def endpoint(*args, **fields):
+    return read(model.NetworkServiceEndpoint, an_endpoint(*args, **fields))
+
+
+def node(*args, **fields):
+    return read(model.Node, a_node(*args, **fields))
+
+
+VPN = {"app": "vpn"}
+NSM1 = RequestKey("default", "client", "nsm-1")
+
+
+def test_a_pod_with_an_annotation_is_a_request_until_it_is_gone():
+    intent = an_intent()
+    client = pod(asks="svc/nsm-1")
+    assert intent.put(model.Pod, client.ref, client).keys == {NSM1}
+    assert isinstance(intent.message(NSM1), Request)
+    assert intent.put(model.Pod, client.ref, None).keys == {NSM1}
+    assert intent.message(NSM1) is None
+    assert intent.desired == {}
+
+
+def test_editing_the_annotation_touches_only_what_changed():
+    intent = an_intent(pod(asks="svc/nsm-1, other/nsm-2"))
+    edited = pod(asks="svc/nsm-1, third/nsm-3")
+    assert intent.put(model.Pod, edited.ref, edited).keys == {
+        RequestKey("default", "client", "nsm-2"),
+        RequestKey("default", "client", "nsm-3"),
+    }
+
+
+def test_our_own_status_coming_back_touches_no_message():
+    intent = an_intent(pod(asks="svc/nsm-1"), endpoint())
+    shown = pod(asks="svc/nsm-1", annotations={model.STATUS_ANNOTATION: "[]"})
+    touched = intent.put(model.Pod, shown.ref, shown)
+    assert touched.keys == set()
+    assert touched.pods == {shown.ref}
+
+
+def test_every_matching_pod_of_the_namespace_is_an_endpoint():
+    intent = an_intent(
+        pod("vpn-0", labels=VPN),
+        pod("vpn-1", labels=VPN, ready=False),
+        pod("other"),
+        pod("vpn-0", labels=VPN, namespace="elsewhere"),
+        endpoint(),
+    )
+    one = intent.message(EndpointKey("default", "vpn", "vpn-0"))
+    two = intent.message(EndpointKey("default", "vpn", "vpn-1"))
+    assert isinstance(one, Endpoint)
+    assert (one.ready, two.ready) == (True, False)
+    assert len(intent.desired) == 2
+
+
+def test_an_endpoint_pod_that_ends_is_dropped_so_that_clients_move():
+    for fields in (
+        {"terminating": True},
+        {"phase": "Failed"},
+        {"node": ""},
+        {"host_network": True},
+        {"labels": {}},
+    ):
+        intent = an_intent(pod("vpn-0", labels=VPN), endpoint())
+        ended = pod("vpn-0", **{"labels": VPN, **fields})
+        key = EndpointKey("default", "vpn", "vpn-0")
+        assert intent.put(model.Pod, ended.ref, ended).keys == {key}
+        assert intent.message(key) is None
+
+
+def test_a_bad_endpoint_is_not_published_and_its_owner_is_told_once():
+    intent = an_intent(pod("vpn-0", labels=VPN))
+    bad = endpoint(ipam={"prefixes": ["nonsense"]})
+    touched = intent.put(model.NetworkServiceEndpoint, bad.ref, bad)
+    (about,) = touched.notices
+    assert about.kind == "NetworkServiceEndpoint"
+    assert about.uid == bad.uid
+    assert intent.notices[about].reason == "InvalidSpec"
+    assert intent.desired == {}
+    assert intent.put(model.NetworkServiceEndpoint, bad.ref, bad).notices == set()
+    good = endpoint()
+    assert intent.put(model.NetworkServiceEndpoint, good.ref, good).keys
+    assert intent.notices == {}
+
+
+def test_the_namespaces_annotation_holds_for_its_pods():
+    intent = an_intent(pod("a"), pod("b", asks="own/nsm-1"), pod("c", namespace="elsewhere"))
+    namespace = read(
+        model.Namespace,
+        an_object("default", namespace="", annotations={"networkservicemesh.io": "svc/nsm-9"}),
+    )
+    touched = intent.put(model.Namespace, namespace.ref, namespace)
+    assert touched.keys == {RequestKey("default", "a", "nsm-9")}
+    assert intent.put(model.Namespace, namespace.ref, None).keys == touched.keys
+
+
+def test_a_node_that_falls_ill_is_told_in_everything_of_its_pods():
+    intent = an_intent(
+        node("node1"),
+        pod(asks="svc/nsm-1"),
+        pod("vpn-0", labels=VPN),
+        pod("x", asks="svc/nsm-1", node="node2"),
+        endpoint(),
+    )
+    ill = node("node1", ready="Unknown")
+    touched = intent.put(model.Node, ill.ref, ill)
+    assert touched.keys == {NSM1, EndpointKey("default", "vpn", "vpn-0")}
+    assert intent.message(NSM1).pod.node_ready is False
+
+
+def test_a_node_without_word_counts_as_ready():
+    intent = an_intent(node("node1", ready=None), pod(asks="svc/nsm-1"))
+    assert intent.message(NSM1).pod.node_ready is True
+
+
+def test_a_malformed_edit_keeps_what_stands_and_follows_it():
+    intent = an_intent(pod(asks="svc/nsm-1"))
+    standing = intent.message(NSM1)
+    intent = an_intent(pod(asks="svc/nsm-1, :"))
+    assert intent.desired == {}
+    assert intent.stand(NSM1, standing).keys == {NSM1}
+    assert intent.desired == {NSM1: standing}
+    assert intent.stand(NSM1, None).keys == {NSM1}
+    assert intent.desired == {}
+
+
+def test_malformed_rules_leave_the_standing_rules_in_force():
+    rules = an_object("svc", spec={"matches": [{"routes": []}]})
+    intent = an_intent(read(model.NetworkService, rules))
+    key = NetworkServiceKey("default", "svc")
+    standing = intent.message(key)
+    assert isinstance(standing, NetworkService)
+    bad = read(model.NetworkService, {**rules, "spec": {"matches": "all"}})
+    intent = an_intent()
+    intent.stand(key, standing)
+    assert intent.put(model.NetworkService, bad.ref, bad).notices
+    assert intent.message(key) == standing
+
+
+def test_services_are_gathered_in_one_message():
+    intent = an_intent(
+        read(model.KubeService, an_object("b", spec={"clusterIP": "10.96.0.2"})),
+        read(model.KubeService, an_object("a", spec={"clusterIP": "10.96.0.1"})),
+        read(model.KubeService, an_object("c", spec={"clusterIP": "None"})),
+    )
+    key = PrefixKey("service", "clusterips")
+    assert [each.prefix for each in intent.message(key).prefixes] == [
+        "10.96.0.1/32",
+        "10.96.0.2/32",
+    ]
+    assert intent.put(model.KubeService, ("default", "c"), None).keys == set()
+    intent.put(model.KubeService, ("default", "a"), None)
+    assert intent.put(model.KubeService, ("default", "b"), None).keys == {key}
+    assert intent.desired == {}
+
+
+def test_only_the_two_config_maps_we_know_count():
+    data = {
+        "prefixes": "10.0.0.0/8",
+        "ClusterConfiguration": "networking: {podSubnet: 10.1.0.0/16}",
+    }
+    intent = an_intent(
+        read(model.ConfigMap, an_object("excluded-prefixes", namespace=SYSTEM, data=data)),
+        read(model.ConfigMap, an_object("kubeadm-config", namespace="kube-system", data=data)),
+        read(model.ConfigMap, an_object("excluded-prefixes", namespace="default", data=data)),
+    )
+    assert set(intent.desired) == {
+        PrefixKey("user", "excluded-prefixes"),
+        PrefixKey("cluster", "kubeadm"),
+    }
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+NAMESPACES = st.sampled_from(["default", "team"])
+ASKS = st.sampled_from([None, "", "svc/nsm-1", "svc/nsm-1, other/nsm-2", "svc/nsm-1, :", ":"])
+
+
+@st.composite
+def pods(draw):
+    return pod(
+        draw(NAMES),
+        namespace=draw(NAMESPACES),
+        uid=draw(st.sampled_from(["one", "two"])),
+        asks=draw(ASKS),
+        node=draw(st.sampled_from(["", "node1", "node2"])),
+        phase=draw(st.sampled_from(["Running", "Running", "Succeeded"])),
+        ready=draw(st.booleans()),
+        labels=draw(st.sampled_from([{}, VPN])),
+        terminating=draw(st.booleans()),
+        host_network=draw(st.sampled_from([False, False, True])),
+    )
+
+
+@st.composite
+def namespaces(draw):
+    text = draw(ASKS)
+    annotations = {} if text is None else {"networkservicemesh.io": text}
+    found = an_object(draw(NAMESPACES), namespace="", annotations=annotations)
+    return read(model.Namespace, found)
+
+
+@st.composite
+def nodes(draw):
+    ready = draw(st.sampled_from(["True", "False", None]))
+    return node(draw(st.sampled_from(["node1", "node2"])), ready=ready)
+
+
+@st.composite
+def endpoints(draw):
+    labels = draw(st.sampled_from([{}, VPN]))
+    prefixes = draw(st.sampled_from([["172.16.1.0/24"], ["bad"]]))
+    return endpoint(
+        draw(NAMES),
+        namespace=draw(NAMESPACES),
+        podSelector={"matchLabels": labels},
+        ipam={"prefixes": prefixes},
+    )
+
+
+@st.composite
+def rules(draw):
+    payload = draw(st.sampled_from(["IP", "ETHERNET", "bad"]))
+    found = an_object(draw(NAMES), namespace=draw(NAMESPACES), spec={"payload": payload})
+    return read(model.NetworkService, found)
+
+
+@st.composite
+def kube_services(draw):
+    ip = draw(st.sampled_from(["None", "10.96.0.1", "10.96.0.2"]))
+    return read(model.KubeService, an_object(draw(NAMES), spec={"clusterIP": ip}))
+
+
+STANDING = {
+    **an_intent(
+        *(pod(name, uid="one", asks="svc/nsm-1, other/nsm-2") for name in "abc"),
+        *(read(model.NetworkService, an_object(name, spec={})) for name in "abc"),
+    ).desired
+}
+CHANGES = st.one_of(
+    st.tuples(
+        st.sampled_from(["put", "put", "delete"]),
+        st.one_of(pods(), namespaces(), nodes(), endpoints(), rules(), kube_services()),
+    ),
+    st.tuples(st.sampled_from(["stand", "fall"]), st.sampled_from(sorted(STANDING, key=str))),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(CHANGES, max_size=40))
+def test_incremental_equals_from_scratch_and_tells_every_difference(changes):
+    intent = an_intent()
+    objects: dict[Any, Any] = {}
+    stands: dict[Any, Any] = {}
+    for verb, what in changes:
+        before = dict(intent.desired)
+        notices = dict(intent.notices)
+        if verb in ("stand", "fall"):
+            message = STANDING[what] if verb == "stand" else None
+            stands[what] = message
+            touched = intent.stand(what, message)
+        else:
+            found = what if verb == "put" else None
+            objects[type(what), what.ref] = found
+            touched = intent.put(type(what), what.ref, found)
+        after = intent.desired
+        differ = {key for key in {*before, *after} if before.get(key) != after.get(key)}
+        assert differ <= touched.keys
+        assert {about for about in intent.notices if about not in notices} <= touched.notices
+
+    scratch = an_intent()
+    for key, message in stands.items():
+        scratch.stand(key, message)
+    for (kind, ref), found in reversed(objects.items()):
+        if found is not None:
+            scratch.put(kind, ref, found)
+    assert intent.desired == scratch.desired
+    assert intent.wanted == scratch.wanted
+    assert intent.notices == scratch.notices
+    assert all(key == message.key for key, message in intent.desired.items())

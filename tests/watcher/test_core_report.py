@@ -1,0 +1,224 @@
+"""Report: what a Pod shows, judged only from what is current."""
+
+import msgspec
+import pytest
+
+from schemas.grant import Refusal
+from services.watcher.core import report as reporting
+from services.watcher.core import requests
+from services.watcher.core.report import Facts, Showing
+from services.watcher.model import CONDITION, STATUS_ANNOTATION
+from tests.watcher.builders import a_grant, a_status, pod
+
+NOTHING = Showing()
+
+
+def wanted(found):
+    return requests.wanted(found, None, node_ready=True, standing=())
+
+
+def told(found, facts, shown=NOTHING):
+    return reporting.report(found, wanted(found), shown, facts)
+
+
+def granted(request, **fields):
+    grant = a_grant(request)
+    return Facts(grant=grant, status=a_status(grant, **fields))
+
+
+def refused(request, reason="NoEndpoint"):
+    return Facts(
+        refusal=Refusal(
+            namespace=request.pod.namespace,
+            pod=request.pod.name,
+            interface=request.interface,
+            uid=request.pod.uid,
+            network_service=request.network_service,
+            reason=reason,
+            message=f"{request.network_service} has no endpoint; start one",
+        )
+    )
+
+
+def news(before, after):
+    return [(each.type, each.reason) for each in reporting.announcements(before, after)]
+
+
+def test_every_item_ready_is_connected():
+    found = pod(asks="svc/nsm-1, other/nsm-2")
+    result = told(found, granted)
+    assert (result.connected, result.reason) == (True, "Connected")
+    assert msgspec.json.decode(result.annotation)[0] == {
+        "name": "default/svc",
+        "interface": "nsm-1",
+        "ips": ["172.16.1.2"],
+        "mac": "02:00:00:00:00:01",
+        "mtu": 1500,
+        "state": "ready",
+        "endpoint": "default/vpn-0",
+    }
+    assert news(NOTHING, result) == [("Normal", "Connected")] * 2
+
+
+def test_one_failing_item_makes_it_false_and_is_named():
+    def facts(request):
+        return granted(request) if request.interface == "nsm-1" else refused(request)
+
+    result = told(pod(asks="svc/nsm-1, other/nsm-2, third/nsm-3"), facts)
+    assert (result.connected, result.reason) == (False, "NoEndpoint")
+    assert "nsm-1" not in result.message
+    assert "nsm-2 (default/other): NoEndpoint: other has no endpoint" in result.message
+    assert "nsm-3 (default/third)" in result.message
+    assert news(NOTHING, result) == [("Normal", "Connected"), *[("Warning", "NoEndpoint")] * 2]
+
+
+def test_what_no_one_answered_yet_is_connecting_and_no_news():
+    result = told(pod(asks="svc/nsm-1"), lambda _: Facts())
+    assert (result.connected, result.reason) == (False, "Connecting")
+    assert "waiting for an endpoint" in result.message
+    assert news(NOTHING, result) == []
+
+
+def test_a_status_of_another_pod_or_an_older_revision_is_not_ready():
+    found = pod(asks="svc/nsm-1")
+
+    def other_uid(request):
+        grant = a_grant(request)
+        return Facts(grant=grant, status=a_status(grant, uid="another"))
+
+    def older(request):
+        return Facts(
+            grant=a_grant(request, revision=2), status=a_status(a_grant(request, revision=1))
+        )
+
+    assert told(found, other_uid).items[0].reason == "Connecting"
+    assert told(found, older).items[0].reason == "Updating"
+    assert told(found, older).updating
+    assert told(found, older).reason == "Connecting"
+    assert not told(found, other_uid).updating
+
+
+def test_a_failed_end_says_the_nodes_reason():
+    def facts(request):
+        return granted(request, state="failed", reason="LinkFailed", message="no such netns")
+
+    result = told(pod(asks="svc/nsm-1"), facts)
+    assert result.reason == "LinkFailed"
+    assert "no such netns" in result.message
+    assert news(NOTHING, result) == [("Warning", "LinkFailed")]
+
+
+def test_what_is_not_known_yet_leaves_what_the_pod_shows():
+    found = pod(asks="svc/nsm-1")
+    ready = told(found, granted)
+    shown = reporting.as_shown(ready)
+    unsettled = told(found, lambda _: Facts(settled=False), shown)
+    assert unsettled == ready
+    assert news(shown, unsettled) == []
+    refusal = told(found, refused)
+    shown = reporting.as_shown(refusal)
+    unsettled = told(found, lambda _: Facts(settled=False), shown)
+    assert reporting.as_shown(unsettled) == shown
+    assert news(shown, unsettled) == []
+
+
+def test_what_is_not_known_about_another_network_service_is_not_kept():
+    shown = reporting.as_shown(told(pod(asks="svc/nsm-1"), granted))
+    result = told(pod(asks="other/nsm-1"), lambda _: Facts(settled=False), shown)
+    assert result.items[0].state == "waiting"
+
+
+def test_a_pod_that_never_asked_is_left_alone():
+    assert told(pod(), granted) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "shown"),
+    [
+        (pod(asks=""), NOTHING),
+        (pod(gated=True), NOTHING),
+        (pod(), Showing(connected=False, reason="Connecting")),
+        (pod(), Showing(annotation="[]")),
+    ],
+    ids=["empty annotation", "readiness gate", "had the condition", "had the annotation"],
+)
+def test_asking_for_nothing_is_connected(found, shown):
+    result = told(found, granted, shown)
+    assert (result.connected, result.reason, result.annotation) == (True, "Connected", None)
+
+
+def test_a_malformed_annotation_is_told_with_its_column_once():
+    found = pod(asks="svc/nsm-1, :")
+    result = told(found, granted)
+    assert (result.connected, result.reason) == (False, "MalformedAnnotation")
+    assert "column 12" in result.message
+    assert news(NOTHING, result) == [("Warning", "MalformedAnnotation")]
+    assert news(reporting.as_shown(result), result) == []
+
+
+def test_host_network_is_told():
+    result = told(pod(asks="svc", host_network=True), granted)
+    assert (result.connected, result.reason) == (False, "HostNetwork")
+    assert news(NOTHING, result) == [("Warning", "HostNetwork")]
+
+
+def test_going_is_told_and_coming_back_too():
+    found = pod(asks="svc/nsm-1")
+    ready = told(found, granted)
+    shown = reporting.as_shown(ready)
+    assert news(shown, ready) == []
+    lost = told(found, refused, shown)
+    assert news(shown, lost) == [("Normal", "Disconnected"), ("Warning", "NoEndpoint")]
+    assert news(reporting.as_shown(lost), told(found, granted)) == [("Normal", "Connected")]
+    removed = told(pod(asks=""), granted, shown)
+    assert news(shown, removed) == [("Normal", "Disconnected")]
+
+
+def test_an_update_of_what_stands_is_no_disconnection():
+    found = pod(asks="svc/nsm-1")
+    shown = reporting.as_shown(told(found, granted))
+
+    def older(request):
+        return Facts(
+            grant=a_grant(request, revision=2), status=a_status(a_grant(request, revision=1))
+        )
+
+    assert news(shown, told(found, older, shown)) == []
+
+
+def test_an_ended_pod_gives_back_what_it_shows():
+    ended = pod(asks="svc/nsm-1", phase="Succeeded")
+    assert told(ended, granted) is None
+    shown = reporting.as_shown(told(pod(asks="svc/nsm-1"), granted))
+    result = told(ended, granted, shown)
+    assert (result.connected, result.reason, result.annotation) == (False, "PodCompleted", None)
+
+
+def test_a_pod_without_a_node_is_left_alone_unless_its_annotation_is_wrong():
+    assert told(pod(asks="svc", node=""), granted) is None
+    assert told(pod(asks=":", node=""), granted).reason == "MalformedAnnotation"
+
+
+def test_what_a_pod_shows_is_read_back_as_written():
+    found = pod(asks="svc/nsm-1")
+    result = told(found, granted)
+    written = pod(
+        asks="svc/nsm-1",
+        annotations={STATUS_ANNOTATION: result.annotation},
+        conditions=[
+            {
+                "type": CONDITION,
+                "status": "True",
+                "reason": result.reason,
+                "message": result.message,
+            }
+        ],
+    )
+    assert reporting.showing(written) == reporting.as_shown(result)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '[{"name": 3}]', "[1]"])
+def test_a_spoilt_annotation_shows_no_items_and_is_mended(text):
+    shown = reporting.showing(pod(annotations={STATUS_ANNOTATION: text}))
+    assert shown.items == ()
+    assert shown.annotation == text

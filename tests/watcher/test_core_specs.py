@@ -1,0 +1,197 @@
+"""Specs: ours and the anchor's spelling mean the same; what is wrong is named with field and remedy."""
+
+import pytest
+
+from schemas import intent
+from services.watcher import model
+from services.watcher.core import specs
+from services.watcher.model import Problem
+from tests.watcher.builders import an_endpoint, an_object, read
+
+
+def endpoint(**spec):
+    return specs.read_endpoint(read(model.NetworkServiceEndpoint, an_endpoint(**spec)))
+
+
+def network_service(**spec):
+    return specs.read_network_service(
+        read(model.NetworkService, an_object("my-service", spec=spec))
+    )
+
+
+def test_a_whole_endpoint_is_read():
+    told = endpoint(
+        networkServices=["a", "b"],
+        labels={"app": "foo"},
+        ipam={
+            "prefixes": ["172.16.1.0/24", "2001:db8::/112"],
+            "excludePrefixes": ["172.16.1.8/29", "172.16.1.77"],
+            "addressing": "pointToPoint",
+        },
+        routes=[{"destination": "10.20.0.0/16"}],
+        policies=[
+            {
+                "from": "172.16.2.201/32",
+                "protocol": "TCP",
+                "destinationPort": "6666",
+                "sourcePort": 5555,
+                "routes": [{"destination": "172.16.3.0/24", "nextHop": "172.16.2.200"}],
+            }
+        ],
+        dns={"servers": ["172.16.1.1"], "domains": ["Corp.Example."], "searchDomains": ["x.y"]},
+    )
+    assert isinstance(told, specs.EndpointSpec)
+    assert told.network_services == ("a", "b")
+    assert told.ipam == intent.IpamSpec(
+        prefixes=("172.16.1.0/24", "2001:db8::/112"),
+        exclude_prefixes=("172.16.1.8/29", "172.16.1.77/32"),
+        addressing="pointToPoint",
+    )
+    assert told.policies == (
+        intent.Policy(
+            source="172.16.2.201/32",
+            protocol="tcp",
+            destination_port="6666",
+            source_port="5555",
+            routes=(intent.Route(destination="172.16.3.0/24", next_hop="172.16.2.200"),),
+        ),
+    )
+    assert told.dns == intent.Dns(
+        servers=("172.16.1.1",), domains=("corp.example",), search_domains=("x.y",)
+    )
+
+
+def test_no_dns_section_means_no_dns_and_an_empty_one_means_dns():
+    assert endpoint().dns is None
+    assert endpoint(dns={}).dns == intent.Dns()
+
+
+def test_the_anchors_spelling_of_an_endpoint_is_accepted():
+    spec = {
+        "name": "x",
+        "network_service_names": ["my-service"],
+        "network_service_labels": {"my_service": {"labels": {"under_score": "kept"}}},
+        "pod_selector": {"match_labels": {"my_app": "vpn"}},
+        "url": "tcp://10.0.0.1",
+        "expiration_time": {"seconds": 1},
+    }
+    found = read(model.NetworkServiceEndpoint, an_object("x", spec=spec))
+    told = specs.read_endpoint(found)
+    assert isinstance(told, specs.EndpointSpec)
+    assert told.network_services == ("my-service",)
+    assert told.labels == {"under_score": "kept"}
+    assert told.selector.selects({"my_app": "vpn"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "reason"),
+    [
+        ({"networkServices": []}, "spec.networkServices", "empty"),
+        ({"networkServices": "a"}, "spec.networkServices", "expected `array`"),
+        ({"networkServices": ["A_b"]}, "spec.networkServices[0]", "no network service name"),
+        ({"podSelector": None}, "spec.podSelector", "missing"),
+        ({"ipam": {"prefixes": ["172.16.1.0"]}}, "spec.ipam.prefixes[0]", "needs its length"),
+        ({"ipam": {"prefixes": ["172.16.1.1/24"]}}, "spec.ipam.prefixes[0]", "host bits"),
+        ({"ipam": {"excludePrefixes": ["x"]}}, "spec.ipam.excludePrefixes[0]", "'x'"),
+        ({"ipam": {"addressing": "magic"}}, "spec.ipam.addressing", "unknown"),
+        ({"routes": [{"destination": "nowhere"}]}, "spec.routes[0].destination", "nowhere"),
+        ({"routes": [{}]}, "spec.routes[0]", "missing required field"),
+        (
+            {"routes": [{"destination": "10.0.0.0/8", "nextHop": "fe80::1"}]},
+            "spec.routes[0].nextHop",
+            "another family",
+        ),
+        ({"policies": [{"protocol": "carrier"}]}, "spec.policies[0].protocol", "unknown"),
+        ({"policies": [{"destinationPort": "9-3"}]}, "spec.policies[0].destinationPort", "9-3"),
+        ({"policies": [{"sourcePort": 70000}]}, "spec.policies[0].sourcePort", "70000"),
+        ({"dns": {"servers": ["dns.example"]}}, "spec.dns.servers[0]", "dns.example"),
+        ({"dns": {"domains": ["a..b"]}}, "spec.dns.domains[0]", "no domain"),
+    ],
+)
+def test_a_bad_endpoint_is_a_problem_that_names_field_and_reason(spec, field, reason):
+    told = endpoint(**spec)
+    assert isinstance(told, Problem)
+    assert told.reason == "InvalidSpec"
+    assert f"{field}: " in told.message or f"{field}." in told.message
+    assert reason in told.message
+    assert "default/vpn" in told.message
+    assert "; " in told.message  # the remedy
+
+
+def test_labels_that_differ_per_network_service_are_a_problem():
+    told = endpoint(
+        network_service_labels={"a": {"labels": {"k": "1"}}, "b": {"labels": {"k": "2"}}}
+    )
+    assert isinstance(told, Problem)
+    assert "one NetworkServiceEndpoint per set of labels" in told.message
+
+
+@pytest.mark.parametrize(
+    ("selector", "labels", "selected"),
+    [
+        ({}, {}, True),
+        ({"matchLabels": {"a": "1"}}, {"a": "1", "b": "2"}, True),
+        ({"matchLabels": {"a": "1"}}, {"a": "2"}, False),
+        ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["1"]}]}, {"a": "1"}, True),
+        ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["1"]}]}, {}, False),
+        ({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["1"]}]}, {}, True),
+        ({"matchExpressions": [{"key": "a", "operator": "Exists"}]}, {"a": ""}, True),
+        ({"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}, {"a": ""}, False),
+    ],
+)
+def test_selectors_select_as_kubernetes_does(selector, labels, selected):
+    assert endpoint(podSelector=selector).selector.selects(labels) is selected
+
+
+@pytest.mark.parametrize("spelling", ["camel", "snake"])
+def test_rules_are_read_in_both_spellings(spelling):
+    source, destination = {
+        "camel": ("sourceSelector", "destinationSelector"),
+        "snake": ("source_selector", "destination_selector"),
+    }[spelling]
+    told = network_service(
+        payload="ethernet",
+        matches=[
+            {
+                source: {"app": "foo"},
+                "routes": [{destination: {"app": "firewall"}, "weight": 3}, {destination: {}}],
+                "fallthrough": True,
+            }
+        ],
+        allowedNamespaces=["team-*"],
+    )
+    assert told == intent.NetworkService(
+        namespace="default",
+        name="my-service",
+        payload="ETHERNET",
+        matches=(
+            intent.Match(
+                source_selector={"app": "foo"},
+                routes=(
+                    intent.Destination(destination_selector={"app": "firewall"}, weight=3),
+                    intent.Destination(),
+                ),
+                fallthrough=True,
+            ),
+        ),
+        allowed_namespaces=("team-*",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"payload": "PIGEON"}, "spec.payload"),
+        ({"matches": [{"routes": [{"weight": -1}]}]}, "spec.matches[0].routes[0].weight"),
+        ({"matches": {}}, "spec.matches"),
+    ],
+)
+def test_bad_rules_are_a_problem(spec, field):
+    told = network_service(**spec)
+    assert isinstance(told, Problem)
+    assert field in told.message
+
+
+def test_a_network_service_without_a_spec_has_no_rules():
+    found = read(model.NetworkService, an_object("x"))
+    assert specs.read_network_service(found) == intent.NetworkService(namespace="default", name="x")
