@@ -7,4 +7,4 @@ from services.ipam.settings import Settings
 
 if __name__ == "__main__":
     settings = load(Settings, "IPAM_")
-    run("ipam", settings, lambda runtime: Ipam(runtime, settings).run())
+    run("ipam", settings, lambda rt: Ipam(rt.bus, settings, holder=rt.settings.holder).run())

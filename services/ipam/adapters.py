@@ -2,9 +2,8 @@
 
 from typing import Protocol
 
-from schemas import grant
 from schemas.codec import Message, Tombstone
-from schemas.grant import Connection
+from schemas.grant import Connection, Pool, Refusal
 from schemas.subjects import Key, RefusalKey
 from services.ipam.model import Writes
 
@@ -38,14 +37,14 @@ class Store:
         )
         await self._writer.bury(connection.key, tombstone)
 
-    async def refuse(self, refusal: grant.Refusal) -> None:
+    async def refuse(self, refusal: Refusal) -> None:
         await self._writer.publish(refusal)
 
     async def forgive(self, key: RefusalKey) -> None:
         """The refusal does not hold any more."""
         await self._writer.bury(key)
 
-    async def tell(self, pool: grant.Pool) -> None:
+    async def tell(self, pool: Pool) -> None:
         await self._writer.publish(pool)
 
     async def perform(self, writes: Writes, *, at: str) -> None:

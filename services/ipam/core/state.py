@@ -11,6 +11,7 @@ import msgspec
 from schemas import grant, intent, values
 from schemas.codec import Tombstone
 from schemas.grant import Connection
+from schemas.grant import Pool as Figures
 from schemas.subjects import ConnectionKey, EndpointKey, RequestKey
 from schemas.values import Address, Prefix
 from services.ipam.core import choosing
@@ -162,6 +163,20 @@ class State:
     def load(self, endpoint: EndpointKey) -> int:
         """Connections that an endpoint Pod serves."""
         return self._load.get(endpoint, 0)
+
+    def figures(self, object_: ObjectKey) -> Figures | None:
+        """What a pool holds, or None if nobody asked for it yet."""
+        pool = self._pools.get(object_)
+        if pool is None:
+            return None
+        return Figures(
+            namespace=object_[0],
+            endpoint=object_[1],
+            prefixes=pool.spec.prefixes,
+            size=pool.size(),
+            used=pool.used(),
+            free=pool.free(),
+        )
 
     def connections_of(self, uid: str) -> list[Connection]:
         """Connections of a Pod, in either role."""

@@ -1,0 +1,31 @@
+"""One lab for all stories; each story has a namespace of its own."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import Cluster, namespace_of
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    # Not pytest's own directory: a socket's path may have 107 bytes, and failed runs would pile up.
+    directory = Path(tempfile.mkdtemp(prefix="nsm-e2e-"))
+    lab = Cluster(directory)
+    lab.nsm("lab", "up", "--detach")
+    try:
+        yield lab
+    finally:
+        lab.nsm("lab", "down")
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
+    cluster.apply(namespace_of(name))
+    return name

@@ -1,0 +1,108 @@
+"""The shape of the tree: what keeps prose and code from drifting apart."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from schemas import subjects
+
+ROOT = Path(__file__).parent.parent
+SERVICES = ["watcher", "ipam", "plumber"]
+PACKAGES = ["schemas", "services", "lab", "cli"]
+SOURCES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
+
+
+def _exists(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.py").exists() or (folder / name / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_has_the_same_files(service):
+    folder = ROOT / "services" / service
+    for name in ("__main__", "settings", "model", "core", "adapters", "service"):
+        assert _exists(folder, name), f"services/{service} has no {name}"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_says_what_it_owns_reads_writes_and_promises(service):
+    text = (ROOT / "services" / service / "__init__.py").read_text()
+    for word in ("owns", "reads", "writes", "promises"):
+        assert f"\n{word}" in text, f"services/{service}/__init__.py does not say what it {word}"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_services_main_is_short(service):
+    text = (ROOT / "services" / service / "__main__.py").read_text()
+    assert len([line for line in text.splitlines() if line.strip()]) <= 15
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_has_tests_of_its_core_and_of_the_whole(service):
+    names = {p.stem for p in (ROOT / "tests" / service).rglob("test_*.py")}
+    assert any(name.startswith("test_core") for name in names)
+    assert any(name.startswith("test_service") for name in names)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_module_opens_with_its_rule_or_promise(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), f"{path.relative_to(ROOT)} has no docstring"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_module_outgrows_its_reader(path):
+    assert len(path.read_text().splitlines()) <= 400, "split it, along its own sections"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_subject_is_spelled_outside_its_module(path):
+    if path.name == "subjects.py":
+        return
+    kinds = tuple(f"nsm.{kind}." for kind in subjects.KEYS)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert not node.value.startswith(kinds), f"line {node.lineno}: build it from its key"
+
+
+@pytest.mark.parametrize("kind", sorted(subjects.KEYS))
+def test_every_subject_stands_in_the_architecture(kind):
+    assert f"`nsm.{kind}." in (ROOT / "ARCHITECTURE.md").read_text()
+
+
+def _settings(path: Path) -> list[str]:
+    fields = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Settings"):
+            fields += [
+                n.target.id
+                for n in node.body
+                if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+            ]
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix"),
+    [
+        ("services/_runtime/settings.py", "NSM_"),
+        *((f"services/{service}/settings.py", f"{service.upper()}_") for service in SERVICES),
+    ],
+)
+def test_every_setting_stands_in_the_reference(path, prefix):
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    for field in _settings(ROOT / path):
+        assert f"`{prefix}{field.upper()}`" in reference, (
+            f"docs/reference.md lacks {prefix}{field.upper()}"
+        )
+
+
+def test_every_relative_link_of_the_docs_leads_somewhere():
+    import re
+
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), (
+                    f"{page.relative_to(ROOT)} links to {target}"
+                )
