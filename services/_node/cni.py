@@ -9,7 +9,7 @@ import asyncio
 import ctypes
 import os
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ def _preference(result: CniResult) -> tuple[bool, int, str]:
     return result.interface == "eth0", result.written_at, result.container_id
 
 
-async def watch(directory: str | os.PathLike[str]) -> AsyncIterator[dict[str, CniResult]]:
+async def watch(directory: str | os.PathLike[str]) -> AsyncGenerator[dict[str, CniResult], None]:
     """Every attachment by file name: at once, then anew after each burst of changes, for ever.
 
     The watch stands before the first look, so nothing falls between. A directory that is not there
@@ -167,14 +167,18 @@ async def watch(directory: str | os.PathLike[str]) -> AsyncIterator[dict[str, Cn
             yield dict(results)
             while (names := await notifier.changed()) is not None:
                 for name in names:
-                    result = read(Path(directory, name))
-                    if result is None:
-                        results.pop(name, None)
-                    else:
-                        results[name] = result
+                    _update(results, Path(directory, name))
                 yield dict(results)
         finally:
             notifier.close()
+
+
+def _update(results: dict[str, CniResult], path: Path) -> None:
+    result = read(path)
+    if result is not None:
+        results[path.name] = result
+    elif not path.exists():  # one that is being written anew is not gone
+        results.pop(path.name, None)
 
 
 class _Notifier:

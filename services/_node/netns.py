@@ -152,7 +152,9 @@ def _unshare_onto(place: str) -> None:
 
 
 def _entered(fd: int, target: Target, action: Callable[[], T]) -> T:
-    _check(_libc.setns(fd, _CLONE_NEWNET), "setns", str(target))
+    # where the process lives already, an ordinary user may not enter
+    if identity(fd) != identity(_OWN):
+        _check(_libc.setns(fd, _CLONE_NEWNET), "setns", str(target))
     return action()
 
 

@@ -473,7 +473,9 @@ class TestDns:
     def test_dns_without_servers_is_served_by_the_endpoints_address(self):
         endpoint = an_endpoint(dns=intent.Dns(domains=("corp.example",)))
 
-        assert granted(a_state(endpoint), a_request()).dns.servers == ("172.16.1.1",)
+        dns = granted(a_state(endpoint), a_request()).dns
+        assert dns is not None
+        assert dns.servers == ("172.16.1.1",)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.integers(0, 12)), max_size=30))

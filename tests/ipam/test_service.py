@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -48,7 +49,7 @@ class World:
         self.intent = Mirror(bus, INTENT, ["nsm.>"], on_change=lambda *_: None)
         self.grants = Mirror(bus, GRANT, ["nsm.>"], on_change=self._on_change)
         self.states = Mirror(bus, STATE, ["nsm.>"], on_change=lambda *_: None)
-        self.term = None
+        self.term: Any = None
         self.leading = asyncio.Event()
         self.is_complete_at_once = True
 
@@ -95,10 +96,11 @@ class World:
             )
         )
 
-    async def unplumb(self, connection):
+    async def unplumb(self, connection, at=""):
         key = StatusKey("node1", "default", connection.client.pod.name, connection.client.interface)
         await self.bus.bury(
-            key, Tombstone(released=connection.client.pod.uid, revision=connection.revision)
+            key,
+            Tombstone(released=connection.client.pod.uid, revision=connection.revision, at=at),
         )
 
 
@@ -189,6 +191,20 @@ async def test_an_address_is_free_only_when_the_node_confirmed(nats):
         assert RefusalKey("default", "two", "nsm-1") in world.grants.items
 
         await world.unplumb(connection)
+        assert (await world.granted("two")).client.addresses == ("10.9.0.2/32",)
+
+
+async def test_a_sandbox_that_went_before_its_pod_is_confirmed_again_at_the_release(nats):
+    async with a_world(nats) as world, an_ipam(nats):
+        await world.want(an_endpoint(prefix="10.9.0.0/30"), a_request("one"), a_request("two"))
+        connection = await world.granted("one")
+        await world.refused("two")
+        await world.plumb(connection)
+        await world.unplumb(connection, at="first")
+        await world.term.bury(a_request("one").key)
+        await world.until(lambda: connection.key not in world.grants.items)
+        await world.unplumb(connection, at="second")
+
         assert (await world.granted("two")).client.addresses == ("10.9.0.2/32",)
 
 

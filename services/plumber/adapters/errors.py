@@ -8,12 +8,12 @@ class Refused(Exception):
 class NameTaken(Exception):
     """An interface that is not ours has the name. It was not touched."""
 
-    def __init__(self, interface: str, where: str) -> None:
+    def __init__(self, interface: str, uid: str) -> None:
         super().__init__(
-            f"{where} already has an interface {interface!r} that is not ours; "
+            f"the network of Pod {uid} already has an interface {interface!r} that is not ours; "
             "rename it or ask for another interface name in the annotation"
         )
-        self.interface = interface
+        self.uid = uid
 
 
 class Gone(Exception):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from services.plumber.adapters.errors import Refused
 from services.plumber.model import Applied
 
 
@@ -29,10 +30,14 @@ class Grants:
                 yield path, None
 
     def write(self, tag: str, applied: Applied) -> None:
+        """Raises Refused if the directory cannot take it."""
         path = self._directory / f"{tag}.json"
         draft = path.with_suffix(".new")
-        draft.write_bytes(msgspec.json.encode(applied))
-        draft.replace(path)
+        try:
+            draft.write_bytes(msgspec.json.encode(applied))
+            draft.replace(path)
+        except OSError as exc:
+            raise Refused(f"file of the applied grant: {exc.strerror} ({path})") from exc
 
     def remove(self, tag: str) -> None:
         with contextlib.suppress(FileNotFoundError):

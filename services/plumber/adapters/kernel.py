@@ -33,6 +33,7 @@ __all__ = ["Gone", "Kernel", "NameTaken", "Refused"]
 
 T = TypeVar("T")
 
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL})
 _WORKERS = 4  # a removal sleeps 17 ms in the kernel; more only queue for the same lock
 
 
@@ -48,7 +49,10 @@ class Kernel:
         self._workers.shutdown(wait=True)
 
     async def find_place(self, result: CniResult) -> Place:
-        """The network that a CNI result names. Raises Gone if it is not there or not the Pod's."""
+        """The network that a CNI result names.
+
+        Raises Gone if it is not there or not the Pod's, Refused if that cannot be told now.
+        """
         return await self._work(lambda: self._find_place(result))
 
     async def is_there(self, place: Place) -> bool:
@@ -73,7 +77,10 @@ class Kernel:
     def _find_place(self, result: CniResult) -> Place:
         place = Place(uid=result.uid, netns=result.netns, cookie=0)
         with self._opened(place) as (_, socket):
-            held = reading.held_addresses(socket) if result.ips else set()
+            try:
+                held = reading.held_addresses(socket) if result.ips else set()
+            except links.LinkError as exc:
+                raise Refused(f"{result.netns}: {exc.strerror}") from exc
             for address in result.ips:
                 if address.partition("/")[0] not in held:
                     raise Gone(f"{result.netns} does not hold {address} of its CNI result")
@@ -87,6 +94,8 @@ class Kernel:
                     ends.append(reading.read_end(socket, end, (wiring.tag, is_server)))
             except Gone:
                 ends.append(None)
+            except links.LinkError as exc:
+                raise Refused(f"{end.interface}: {exc.strerror}") from exc
         return Pair(client=ends[0], server=ends[1])
 
     def _apply(self, operation: Operation) -> Pair:
@@ -101,7 +110,7 @@ class Kernel:
                     for end in operation.ends:
                         self._remove(end, operation.connection)
         except links.LinkError as exc:
-            raise Refused(str(exc)) from exc
+            raise Refused(exc.strerror or str(exc)) from exc
         except OSError as exc:
             raise Refused(f"{exc.strerror or exc} ({exc.filename or 'no file'})") from exc
         return Pair()
@@ -126,20 +135,32 @@ class Kernel:
             if exc.errno != errno.ENODEV:  # the peer's end was faster
                 raise
 
+    def _forbidden(self) -> list[str]:
+        """The node's namespace, if it is not our own. Raises Refused if it cannot be told apart."""
+        if self._node is None:
+            return []
+        try:
+            netns.identity(self._node)
+        except OSError as exc:
+            raise Refused(f"network namespace of the node: {self._node}: {exc.strerror}") from exc
+        return [self._node]
+
     @contextlib.contextmanager
     def _opened(self, place: Place) -> Iterator[tuple[int, links.Netlink]]:
-        """Descriptor and netlink socket of a Pod's namespace. Raises Gone."""
+        """Descriptor and netlink socket of a Pod's namespace. Raises Gone; Refused if it cannot be told."""
         try:
             fd = netns.open_fd(place.netns)
         except OSError as exc:
-            raise Gone(f"{place.netns}: {exc.strerror}") from exc
+            raise _unreachable(place, exc) from exc
         try:
+            forbidden = self._forbidden()
             try:
-                netns.guard(fd, *([self._node] if self._node else []))
+                netns.guard(fd, *forbidden)
                 socket = links.Netlink(fd)
-            except (OSError, netns.WrongNamespace) as exc:
-                # EINVAL: a plain file, not a namespace (any more)
+            except netns.WrongNamespace as exc:
                 raise Gone(f"{place.netns}: {exc}") from exc
+            except OSError as exc:
+                raise _unreachable(place, exc) from exc
             with socket:
                 if place.cookie not in {0, socket.cookie}:
                     raise Gone(f"{place.netns} is another network namespace by now")
@@ -148,11 +169,17 @@ class Kernel:
             os.close(fd)
 
 
+def _unreachable(place: Place, error: OSError) -> Gone | Refused:
+    """No such file, or one that names no namespace: gone. Anything else (too many open files) tells nothing."""
+    text = f"{place.netns}: {error.strerror}"
+    return Gone(text) if error.errno in _NOT_THERE else Refused(text)
+
+
 def _is_there(place: Place) -> bool:
     try:
         return netns.cookie(place.netns) == place.cookie
-    except OSError:
-        return False
+    except OSError as exc:
+        return exc.errno not in _NOT_THERE
 
 
 def _is_of(alias: str | None, connection: str) -> bool:

@@ -1,7 +1,7 @@
 """Changes of the kernel: messages made from our values, sent several at a time.
 
-One request creates both ends with names, MACs and MTU; the kernel takes an alias only afterwards, so the link
-group marks what we have made but not yet named.
+One request creates both ends with names, MACs and MTU. The alias comes last, after the probe: a link that
+carries it is complete, and one of our group without it is what an interrupted creation left.
 """
 
 import contextlib
@@ -97,7 +97,7 @@ def _remove_debris(wiring: Wiring, pair: _TWO) -> bool:
         alias = standing.get_attr("IFLA_IFALIAS")
         ours = render_alias(wiring.tag, wiring.revision, is_server=is_server)
         if standing.get_attr("IFLA_GROUP") != GROUP or alias not in {None, "", ours}:
-            raise NameTaken(end.interface, f"the network of Pod {end.place.uid}")
+            raise NameTaken(end.interface, end.place.uid)
         _tolerating_absence(socket, links.link(links.DELLINK, index=standing["index"]))
         removed = True
     return removed
@@ -112,7 +112,7 @@ def _complete(wiring: Wiring, fds: tuple[int, int], pair: _TWO) -> Pair:
         indexes.append(standing["index"])
     for (socket, end, _), fd, index in zip(_sides(wiring, pair), fds, indexes, strict=True):
         _write_sysctls(fd, end)
-        socket.request([_named(wiring, end, index)])
+        socket.request([links.link(links.NEWLINK, index=index, up=True)])
     for (socket, end, _), index in zip(_sides(wiring, pair), indexes, strict=True):
         try:
             socket.request(
@@ -150,6 +150,8 @@ def _proved(wiring: Wiring, fds: tuple[int, int], pair: _TWO, indexes: list[int]
             f"no frame passed between {wiring.client.interface!r} and {wiring.server.interface!r} "
             f"within {_PROBE_SECONDS:g} s of their set-up"
         )
+    for (socket, end, _), index in zip(_sides(wiring, pair), indexes, strict=True):
+        socket.request([_named(wiring, end, index)])
     return Pair(client=ends[0], server=ends[1])
 
 

@@ -1,0 +1,129 @@
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from services._node import links, netns
+
+
+def test_a_new_namespace_is_another_one(place: Path) -> None:
+    assert netns.identity(place) != netns.own()
+    assert netns.cookie(place) != netns.cookie("/proc/self/ns/net")
+
+
+def test_a_cookie_is_never_reused(tmp_path: Path, place: Path) -> None:
+    cookies = set()
+    for at in range(40):
+        path = tmp_path / f"ns{at}"
+        netns.create(path)
+        cookies.add(netns.cookie(path))
+        netns.delete(path)
+
+    assert len(cookies) == 40
+
+
+def test_a_name_in_use_is_refused_and_left_alone(place: Path) -> None:
+    before = netns.identity(place)
+
+    with pytest.raises(FileExistsError):
+        netns.create(place)
+
+    assert netns.identity(place) == before
+
+
+def test_deleting_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+    netns.delete(tmp_path / "never")
+    (tmp_path / "plain").touch()
+    netns.delete(tmp_path / "plain")
+
+    assert not (tmp_path / "plain").exists()
+
+
+def test_actions_run_inside_and_the_caller_stays_outside(place: Path) -> None:
+    inside = netns.in_netns(place, lambda: netns.identity("/proc/thread-self/ns/net"))
+
+    assert inside == netns.identity(place)
+    assert netns.identity("/proc/thread-self/ns/net") == netns.own()
+
+
+def test_a_thread_that_entered_is_thrown_away(place: Path) -> None:
+    names: list[threading.Thread] = []
+    netns.in_netns(place, lambda: names.append(threading.current_thread()))
+
+    assert not names[0].is_alive()
+
+
+def test_an_error_inside_is_raised_outside(place: Path) -> None:
+    def fail() -> None:
+        raise LookupError("inside")
+
+    with pytest.raises(LookupError, match="inside"):
+        netns.in_netns(place, fail)
+
+
+def test_entering_what_is_no_namespace_says_what(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+
+    with pytest.raises(OSError, match="setns") as caught:
+        netns.in_netns(plain, lambda: None)
+
+    assert caught.value.filename == str(plain)
+
+
+def test_sockets_live_where_they_were_opened(place: Path) -> None:
+    with netns.open_socket(place, socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        assert netns.cookie_of(opened) == netns.cookie(place)
+        assert not os.get_inheritable(opened.fileno())
+
+
+def test_descriptors_are_not_inherited(place: Path) -> None:
+    fd = netns.open_fd(place)
+    copy = netns.open_fd(fd)
+    try:
+        assert not os.get_inheritable(fd)
+        assert not os.get_inheritable(copy)
+    finally:
+        os.close(fd)
+        os.close(copy)
+
+
+def test_nothing_is_left_open(place: Path) -> None:
+    def held() -> set[str]:
+        return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+    before = held()
+    netns.cookie(place)
+    netns.in_netns(place, lambda: None)
+    with links.Netlink(place) as netlink:
+        netlink.find_link("lo")
+        netlink.pr.get_links()
+
+    assert held() == before
+
+
+def test_guard_lets_a_pods_namespace_pass(place: Path) -> None:
+    assert netns.guard(place) == netns.identity(place)
+
+
+def test_guard_refuses_our_own_and_forbidden_namespaces(place: Path) -> None:
+    with pytest.raises(netns.WrongNamespace):
+        netns.guard("/proc/self/ns/net")
+    with pytest.raises(netns.WrongNamespace):
+        netns.guard(place, place)
+
+
+def test_sysctls_are_written_inside(place: Path) -> None:
+    netns.write_sysctls(place, {"ipv4/conf/lo/rp_filter": "2"})
+
+    read = netns.in_netns(place, Path("/proc/sys/net/ipv4/conf/lo/rp_filter").read_text)
+    assert read.strip() == "2"
+
+
+def test_sysctls_of_our_own_namespace_are_refused() -> None:
+    before = Path("/proc/sys/net/ipv4/conf/lo/rp_filter").read_text()
+
+    with pytest.raises(netns.WrongNamespace):
+        netns.write_sysctls("/proc/self/ns/net", {"ipv4/conf/lo/rp_filter": before})

@@ -1,0 +1,23 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from services._node import netns
+from tests.node.sandboxes import Pod, ensure_namespaces_allowed
+
+
+@pytest.fixture
+def pods(tmp_path: Path) -> Iterator[Callable[..., Pod]]:
+    """Makes Pods' sandboxes; ends them all."""
+    ensure_namespaces_allowed(tmp_path)
+    made: list[Pod] = []
+
+    def make(name: str, ip: str = "") -> Pod:
+        pod = Pod(tmp_path, name, ip or f"10.244.1.{len(made) + 2}")
+        made.append(pod)
+        return pod
+
+    yield make
+    for path in tmp_path.glob("netns-*"):
+        netns.delete(path)

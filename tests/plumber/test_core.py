@@ -1,0 +1,332 @@
+from ipaddress import ip_interface
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.grant import Connection
+from schemas.intent import Route as GrantedRoute
+from services.plumber import core
+from services.plumber.model import (
+    Adjust,
+    Blocked,
+    Create,
+    Neighbour,
+    Pair,
+    Place,
+    Remove,
+    Route,
+    Waiting,
+    Wiring,
+    parse_alias,
+    render_alias,
+)
+from tests.plumber.fakes import FakeKernel
+from tests.plumber.grants import NODE, V4, V6, a_grant, a_pod, with_client, with_server
+
+FAMILIES = pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
+
+
+def a_place(uid: str, cookie: int = 1) -> Place:
+    return Place(uid=uid, netns=f"/run/netns/{uid}", cookie=cookie)
+
+
+def wired(grant: Connection, cookie: int = 1) -> Wiring:
+    return core.wiring(
+        grant, a_place(grant.client.pod.uid, cookie), a_place(grant.server.pod.uid, cookie)
+    )
+
+
+def applied(*wirings: Wiring) -> FakeKernel:
+    kernel = FakeKernel()
+    for wiring in wirings:
+        kernel.apply(Create(wiring=wiring))
+    return kernel
+
+
+def judged(grant: Connection, *present: str, ended: tuple[str, ...] = ()) -> Wiring | Waiting:
+    places = {uid: a_place(uid) for uid in present}
+    return core.judge(grant, node=NODE, places=places, ended=ended)
+
+
+# --- from a grant to a wiring
+
+
+@FAMILIES
+def test_each_end_reaches_the_other_by_a_host_route_from_its_own_address(family) -> None:
+    wiring = wired(a_grant(family))
+    own, peer = (str(ip_interface(a).ip) for a in family[:2])
+
+    assert wiring.client.addresses == {family[0]}
+    assert Route(destination=family[1], source=own) in wiring.client.routes
+    assert wiring.server.routes == {Route(destination=family[0], source=peer)}
+
+
+@FAMILIES
+def test_granted_routes_go_through_the_peer(family) -> None:
+    wiring = wired(a_grant(family))
+    own, peer = (str(ip_interface(a).ip) for a in family[:2])
+
+    assert Route(destination=family[2], gateway=peer, source=own) in wiring.client.routes
+
+
+@FAMILIES
+def test_a_next_hop_is_reached_through_the_peers_mac(family) -> None:
+    hop = "192.0.2.7" if family is V4 else "2001:db8:7::7"
+    grant = a_grant(family)
+    grant = with_client(grant, routes=(GrantedRoute(destination=family[2], next_hop=hop),))
+
+    wiring = wired(grant)
+
+    assert hop in {route.gateway for route in wiring.client.routes}
+    assert Neighbour(address=hop, mac=grant.server.mac) in wiring.client.neighbours
+
+
+def test_both_families_stand_side_by_side() -> None:
+    wiring = wired(a_grant(V4, V6))
+
+    assert wiring.client.addresses == {V4[0], V6[0]}
+    assert len(wiring.client.routes) == 4
+
+
+@FAMILIES
+def test_ethernet_resolves_its_neighbours_itself(family) -> None:
+    assert wired(a_grant(family)).client.neighbours
+    assert not wired(a_grant(family, payload="ETHERNET")).client.neighbours
+
+
+# --- judgement
+
+
+def test_both_ends_here_and_present_is_wired() -> None:
+    assert isinstance(judged(a_grant(), "uid-client", "uid-server"), Wiring)
+
+
+@pytest.mark.parametrize("mechanism", ["veth", "vxlan"])
+def test_a_connection_to_another_node_is_refused_with_its_reason(mechanism: str) -> None:
+    grant = with_server(a_grant(mechanism=mechanism), pod=a_pod("server", node="node2"))
+
+    verdict = judged(grant, "uid-client")
+
+    assert isinstance(verdict, Waiting)
+    assert verdict.client is not None
+    assert (verdict.client.state, verdict.client.reason) == ("failed", "RemoteNotSupported")
+    assert "node2" in verdict.client.message
+
+
+@pytest.mark.parametrize(
+    ("present", "ended", "client", "server"),
+    [
+        ((), (), "PodNetworkNotFound", "PodNetworkNotFound"),
+        (("uid-client",), (), "PeerNotReady", "PodNetworkNotFound"),
+        (("uid-server",), (), "PodNetworkNotFound", "PeerNotReady"),
+        (("uid-client",), ("uid-server",), "EndpointPodGone", "PodNetworkNotFound"),
+    ],
+    ids=["none", "client only", "server only", "server gone"],
+)
+def test_what_is_missing_is_waited_for_and_named(present, ended, client, server) -> None:
+    verdict = judged(a_grant(), *present, ended=ended)
+
+    assert isinstance(verdict, Waiting)
+    assert verdict.client is not None
+    assert verdict.server is not None
+    assert (verdict.client.reason, verdict.server.reason) == (client, server)
+    assert {verdict.client.state, verdict.server.state} == {"pending"}
+
+
+def test_an_unusable_grant_fails_with_what_is_wrong() -> None:
+    grant = with_client(a_grant(), addresses=("172.16.1/32",))
+
+    verdict = judged(grant, "uid-client", "uid-server")
+
+    assert isinstance(verdict, Waiting)
+    assert verdict.client is not None
+    assert verdict.client.reason == "BadGrant"
+    assert "172.16.1/32" in verdict.client.message
+
+
+# --- ownership
+
+
+def test_the_alias_tells_whose_and_which_side() -> None:
+    tag = core.tag(a_grant().key)
+
+    assert len(tag) == 16
+    assert parse_alias(render_alias(tag, 7, is_server=False)) == (tag, 7, False)
+    assert parse_alias(render_alias(tag, 7, is_server=True)) == (tag, 7, True)
+
+
+@pytest.mark.parametrize("text", [None, "", "eth0", "nsm", "nsm:short:1", "nsm:0123456789abcdef:x"])
+def test_a_foreign_alias_is_nobodys(text) -> None:
+    assert parse_alias(text) is None
+
+
+# --- the plan
+
+
+@FAMILIES
+def test_what_stands_as_it_shall_is_left_alone(family) -> None:
+    wiring = wired(a_grant(family))
+    kernel = applied(wiring)
+
+    assert core.plan({wiring.tag: wiring}, kernel.pairs, {}) == []
+
+
+@FAMILIES
+def test_a_new_address_is_set_in_place(family) -> None:
+    other = "172.16.1.9/32" if family is V4 else "2001:db8::9/128"
+    before = wired(a_grant(family))
+    after = wired(with_client(a_grant(family), addresses=(other,)))
+    kernel = applied(before)
+
+    operations = core.plan({after.tag: after}, kernel.pairs, {before.tag: before})
+
+    assert [type(each) for each in operations] == [Adjust, Adjust]
+    change = operations[0]
+    assert isinstance(change, Adjust)
+    assert change.add_addresses == (other,)
+    assert change.drop_addresses == (family[0],)
+    assert not change.add_routes
+    assert len(change.change_routes) == 2  # the same destinations, from the new address
+
+
+def test_a_foreign_address_on_our_link_stays() -> None:
+    wiring = wired(a_grant())
+    kernel = applied(wiring)
+    pair = kernel.pairs[wiring.tag]
+    assert pair.client is not None
+    foreign = msgspec.structs.replace(
+        pair.client, addresses=pair.client.addresses | {"192.0.2.1/24"}
+    )
+    kernel.pairs[wiring.tag] = msgspec.structs.replace(pair, client=foreign)
+
+    assert core.plan({wiring.tag: wiring}, kernel.pairs, {wiring.tag: wiring}) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda g: with_client(g, interface="other0"),
+        lambda g: with_client(g, mac="02:00:00:00:09:09"),
+        lambda g: with_server(g, interface="nse-9"),
+        lambda g: with_server(g, pod=a_pod("another")),
+    ],
+    ids=["client's name", "client's mac", "server's name", "another server"],
+)
+def test_another_link_is_removed_before_the_new_one_is_made(change) -> None:
+    before, after = wired(a_grant()), wired(change(a_grant()))
+    kernel = applied(before)
+
+    operations = core.plan({after.tag: after}, kernel.pairs, {before.tag: before})
+
+    assert [type(each) for each in operations] == [Remove, Create]
+    assert not core.same_links(before, after)
+
+
+def test_half_a_connection_is_made_anew() -> None:
+    wiring = wired(a_grant())
+    kernel = applied(wiring)
+    half = msgspec.structs.replace(kernel.pairs[wiring.tag], client=None)
+
+    operations = core.plan({wiring.tag: wiring}, {wiring.tag: half}, {})
+
+    assert [type(each) for each in operations] == [Remove, Create]
+
+
+def test_nothing_that_stands_is_removed_as_long_as_it_is_desired() -> None:
+    wiring = wired(a_grant())
+
+    assert core.plan({}, {wiring.tag: Pair()}, {}) == []
+    assert isinstance(core.plan({wiring.tag: wiring}, {}, {})[0], Create)
+
+
+POOL = st.sampled_from([f"172.16.1.{n}/32" for n in range(1, 6)])
+ROUTES = st.sets(st.sampled_from([f"10.{n}.0.0/16" for n in range(4)]), max_size=3)
+
+
+@st.composite
+def wirings(draw) -> dict[str, Wiring]:
+    found = {}
+    for number in draw(st.sets(st.integers(1, 3))):
+        grant = a_grant(client=f"c{number}", number=number)
+        grant = with_client(
+            grant,
+            addresses=(draw(POOL),),
+            interface=draw(st.sampled_from(["nsm0"])),
+            routes=tuple(GrantedRoute(destination=r) for r in sorted(draw(ROUTES))),
+        )
+        grant = with_server(
+            grant, pod=a_pod(draw(st.sampled_from(["s1", "s2"]))), addresses=("172.16.1.200/32",)
+        )
+        grant = msgspec.structs.replace(
+            grant, mtu=draw(st.sampled_from([1400, 1500])), revision=draw(st.integers(1, 3))
+        )
+        wiring = wired(grant, draw(st.sampled_from([1, 2])))
+        found[wiring.tag] = wiring
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(wirings(), wirings(), st.integers(0, 20))
+def test_any_plan_leads_there_also_when_it_was_cut_short(before, after, cut: int) -> None:
+    kernel = applied(*before.values())
+
+    for operation in core.plan(after, kernel.pairs, before)[:cut]:
+        kernel.apply(operation)
+    for operation in core.plan(after, kernel.pairs, before):
+        kernel.apply(operation)
+
+    assert core.plan(after, kernel.pairs, before) == []
+    assert kernel.pairs.keys() == after.keys()
+    for tag, wiring in after.items():
+        client = kernel.pairs[tag].client
+        assert client is not None
+        assert (client.place, client.addresses, client.routes, client.mtu) == (
+            wiring.client.place,
+            wiring.client.addresses,
+            wiring.client.routes,
+            wiring.mtu,
+        )
+
+
+@settings(max_examples=100, deadline=None)
+@given(wirings(), wirings())
+def test_removals_come_first(before, after) -> None:
+    kinds = [type(each) for each in core.plan(after, applied(*before.values()).pairs, before)]
+
+    assert kinds == sorted(kinds, key=[Remove, Adjust, Create].index)
+
+
+# --- status
+
+
+def test_ready_says_what_the_kernel_has() -> None:
+    grant = a_grant()
+    wiring = wired(grant)
+    pair = applied(wiring).pairs[wiring.tag]
+
+    status = core.status(grant, node=NODE, pair=pair, waiting=Waiting(), applied=grant)
+
+    assert status.key.subject == "nsm.status.node1.default.client.nsm0"
+    assert status.client is not None
+    assert (status.client.state, status.client.reason) == ("ready", "")
+    assert (status.client.uid, status.client.ifindex) == ("uid-client", 100)
+    assert status.client.addresses == (V4[0],)
+    assert status.client.applied == grant
+    assert status.server is not None
+    assert status.server.interface == "nse-1"
+
+
+def test_a_section_is_only_for_ends_of_this_node() -> None:
+    grant = with_server(a_grant(), pod=a_pod("server", node="node2"))
+    blocked = Blocked(state="failed", reason="RemoteNotSupported", message="no")
+
+    status = core.status(
+        grant, node=NODE, pair=Pair(), waiting=Waiting(client=blocked, server=blocked)
+    )
+
+    assert status.server is None
+    assert status.client is not None
+    assert (status.client.state, status.client.reason) == ("failed", "RemoteNotSupported")
+    assert status.client.applied is None

@@ -1,0 +1,144 @@
+import asyncio
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from schemas.codec import Tombstone
+from schemas.state import NodeFacts, SeenPrefixes
+from schemas.subjects import NodeKey, SeenKey
+from services._runtime.errors import Unavailable
+from services.plumber import core
+from services.plumber.model import Pair, Waiting
+from services.plumber.service import reporting
+from services.plumber.service.reporting import Reporter
+from tests.plumber.grants import NODE, a_grant
+
+GRANT = a_grant()
+
+
+def a_status(revision: int = 1) -> Any:
+    grant = a_grant(revision=revision)
+    return core.status(grant, node=NODE, pair=Pair(), waiting=Waiting())
+
+
+class FakeBus:
+    """Notes what is told; away as long as `away` is set."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, Any]] = []
+        self.away = False
+
+    async def publish(self, message: Any) -> int:
+        return self._take(message.key, message)
+
+    async def bury(self, key: Any, tombstone: Tombstone = Tombstone()) -> int:  # noqa: B008
+        return self._take(key, tombstone)
+
+    def _take(self, key: Any, message: Any) -> int:
+        if self.away:
+            raise Unavailable("away")
+        self.told.append((key, message))
+        return len(self.told)
+
+    def take(self) -> list[Any]:
+        told, self.told = [message for _, message in self.told], []
+        return told
+
+
+@asynccontextmanager
+async def running(reporter: Reporter):
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(reporter.run())
+        yield
+        task.cancel()
+
+
+async def turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_the_same_is_told_once() -> None:
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    async with running(reporter):
+        reporter.say(a_status())
+        await turns()
+        reporter.say(a_status())
+        await turns()
+
+    assert bus.take() == [a_status()]
+
+
+async def test_an_end_is_told_before_what_comes_after_it() -> None:
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    gone = Tombstone(released="uid-old", revision=1)
+    reporter.say(a_status(1))
+    reporter.bury(a_status().key, gone)
+    reporter.say(a_status(2))
+    async with running(reporter):
+        await turns()
+
+    buried, said = bus.take()
+    assert msgspec.structs.replace(buried, at="") == gone
+    assert buried.at
+    assert said == a_status(2)
+
+
+async def test_the_newest_is_told_once_the_bus_is_back(monkeypatch) -> None:
+    monkeypatch.setattr(reporting, "_RETRY_SECONDS", 0)
+    bus = FakeBus()
+    bus.away = True
+    reporter = Reporter(bus)
+    async with running(reporter):
+        reporter.say(a_status(1))
+        await turns()
+        reporter.say(a_status(2))
+        await turns()
+        bus.away = False
+        await turns()
+
+    assert bus.take() == [a_status(2)]
+
+
+async def test_a_node_is_complete_only_after_its_statuses_and_in_a_known_stream() -> None:
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    async with running(reporter):
+        reporter.describe(NodeFacts(node=NODE), SeenPrefixes(node=NODE))
+        await turns()
+        reporter.complete()
+        await turns()
+        assert not any(message.complete for key, message in bus.told if key == NodeKey(NODE))
+
+        reporter.say(a_status())
+        reporter.enter("2026-01-01")
+        await turns()
+
+    told = bus.take()
+    assert told.index(a_status()) < len(told) - 1
+    assert told[-1] == NodeFacts(node=NODE, complete=True, incarnation="2026-01-01")
+
+
+async def test_a_new_stream_is_told_everything() -> None:
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    async with running(reporter):
+        reporter.describe(NodeFacts(node=NODE), SeenPrefixes(node=NODE))
+        reporter.say(a_status())
+        reporter.complete()
+        reporter.enter("one")
+        await turns()
+        bus.take()
+
+        reporter.enter("one")
+        await turns()
+        assert bus.take() == []
+
+        reporter.enter("two")
+        await turns()
+
+    assert [key for key, _ in bus.told] == [a_status().key, SeenKey(NODE), NodeKey(NODE)]
+    assert bus.take()[-1].incarnation == "two"
