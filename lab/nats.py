@@ -84,7 +84,10 @@ def is_ready(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1.0) as sock:
             greeting = sock.makefile("rb").readline()
-            return greeting.startswith(b"INFO ") and json.loads(greeting[5:]).get("jetstream", False) is True
+            return (
+                greeting.startswith(b"INFO ")
+                and json.loads(greeting[5:]).get("jetstream", False) is True
+            )
     except (OSError, ValueError):
         return False
 

@@ -93,10 +93,6 @@ def decode(subject: str, data: bytes) -> tuple[Any, Any]:
         message = msgspec.json.decode(data, type=MESSAGES[type(key)])
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise Malformed(subject, str(exc), data) from exc
-    try:
-        own = message.key.subject
-    except subjects.BadSubject as exc:
-        raise Malformed(subject, str(exc), data) from exc
-    if own != key.subject:
-        raise Malformed(subject, f"the body is about {own}", data)
+    if message.key != key:
+        raise Malformed(subject, f"the body is about {message.key}", data)
     return key, message

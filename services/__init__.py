@@ -1,0 +1,1 @@
+"""The services. They meet in `schemas` and on the bus, never each other."""

@@ -1,0 +1,198 @@
+"""Our own ordered consumer: one filter of one stream, in order, without a gap, or trouble is called.
+
+nats-py's is deaf for seconds when only the connection was cut, and a reused name gives an empty snapshot; so
+ours is deleted before each creation, has a fresh inbox each time, and is opened anew by its mirror at the
+first doubt. It never decides what a message means.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from services._runtime.bus import STREAM_NOT_FOUND, Bus
+from services._runtime.errors import Unavailable
+from services._runtime.wire import API, ApiError
+
+HEARTBEAT_SECONDS = 1
+INACTIVE_SECONDS = 10  # a consumer nobody listens to goes by itself
+CONSUMER_NOT_FOUND = 10014
+# The stream will be made by its owners; a consumer of our name is one that our delete did not reach.
+_PASSING = frozenset({STREAM_NOT_FOUND, 10013, 10148})
+_SECOND = 1_000_000_000
+
+Deliver = Callable[[str, bytes, int], None]
+
+
+class Events(msgspec.Struct, frozen=True):
+    """What a consumer tells its mirror."""
+
+    deliver: Deliver  # subject, body, sequence
+    synced: Callable[[], None]
+    trouble: Callable[[str], None]
+    failed: Callable[[Exception], None]  # the receiver raised: a bug of ours
+
+
+class Consumer:
+    """Follows one filter. `position`: everything up to this sequence was delivered, if synced."""
+
+    def __init__(self, bus: Bus, stream: str, subject_filter: str, events: Events) -> None:
+        self.filter = subject_filter
+        self.synced = False
+        self.position = 0
+        self.delivered = 0  # the newest sequence delivered since the opening
+        self.quiet = 0  # ticks since the server last spoke; the mirror counts them
+        self.lag = 0
+        self._bus = bus
+        self._stream = stream
+        self._name = bus.consumer_name()
+        self._events = events
+        self._subscription: Subscription | None = None
+        self._held: list[Msg] | None = None
+        self._created_pending = 0
+        self._floor = 0
+        self._received = 0  # consumer sequence
+
+    @property
+    def listening(self) -> bool:
+        return self._subscription is not None
+
+    def covers(self, subject: str) -> bool:
+        """Whether this consumer's filter matches `subject`."""
+        wanted, tokens = self.filter.split("."), subject.split(".")
+        for index, part in enumerate(wanted):
+            if part == ">":
+                return len(tokens) > index
+            if index >= len(tokens) or part not in ("*", tokens[index]):
+                return False
+        return len(tokens) == len(wanted)
+
+    async def open(self, *, start: int | None, floor: int) -> None:
+        """Create it anew: from sequence `start`, or with a snapshot. Messages are held until `release`.
+
+        `floor` is a sequence that the stream is known to have reached already.
+        """
+        await self.stop()
+        await self._delete()
+        self._held = []
+        self._received = 0
+        self.delivered = 0
+        self._floor = floor
+        self.position = 0 if start is None else start - 1
+        self._subscription = await self._bus.subscribe_inbox(self._on_message)
+        info = await self._create(self._subscription.subject, start)
+        self._created_pending = info["num_pending"]
+        self.quiet = 0
+
+    def release(self) -> None:
+        """Deliver what was held back and go on."""
+        held, self._held = self._held or [], None
+        if self._created_pending == 0:
+            self._is_synced()
+        for message in held:
+            self._take(message)
+
+    async def stop(self) -> None:
+        """Hear nothing more."""
+        self.synced = False
+        self._held = None
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await self._bus.unsubscribe(subscription)
+
+    async def close(self) -> None:
+        await self.stop()
+        await self._bus.tell(f"{API}.CONSUMER.DELETE.{self._stream}.{self._name}")
+
+    async def _delete(self) -> None:
+        try:
+            await self._bus.api(f"CONSUMER.DELETE.{self._stream}.{self._name}")
+        except ApiError as exc:
+            if exc.err_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+                raise
+
+    async def _create(self, inbox: str, start: int | None) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "name": self._name,
+            "deliver_subject": inbox,
+            "deliver_policy": "last_per_subject" if start is None else "by_start_sequence",
+            "filter_subject": self.filter,
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "flow_control": True,
+            "idle_heartbeat": HEARTBEAT_SECONDS * _SECOND,
+            "inactive_threshold": INACTIVE_SECONDS * _SECOND,
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        if start is not None:
+            config["opt_start_seq"] = start
+        body = {"stream_name": self._stream, "config": config, "action": "create"}
+        try:
+            return await self._bus.api(
+                f"CONSUMER.CREATE.{self._stream}.{self._name}.{self.filter}", body
+            )
+        except ApiError as exc:
+            if exc.err_code in _PASSING:
+                raise Unavailable(f"{self._stream}: {exc.description}") from exc
+            raise
+
+    async def _on_message(self, message: Msg) -> None:
+        self.quiet = 0
+        headers = message.headers
+        if headers is not None and not message.data and headers.get("Status") == "100":
+            await self._control(message, headers)
+        elif self._held is not None:
+            self._held.append(message)
+        else:
+            self._take(message)
+
+    async def _control(self, message: Msg, headers: dict[str, str]) -> None:
+        answer = message.reply or headers.get("Nats-Consumer-Stalled")
+        if answer:
+            await self._bus.tell(answer)
+            return
+        if self._held is None and self._subscription is not None:
+            sent = int(headers.get("Nats-Last-Consumer", self._received))
+            if sent != self._received:
+                self._gap(sent)
+            elif not self.synced:
+                # The last of the snapshot was superseded or expired on the way: nothing more will come.
+                self._is_synced()
+
+    def _take(self, message: Msg) -> None:
+        if self._subscription is None or message.sid != self._subscription._id:  # noqa: SLF001
+            return  # of an earlier opening
+        sequence, count, pending = positions(message.reply)
+        if count != self._received + 1:
+            self._gap(count)
+            return
+        self._received = count
+        self.lag = pending
+        self.delivered = sequence
+        self.position = max(self.position, sequence)
+        try:
+            self._events.deliver(message.subject, message.data, sequence)
+        except Exception as exc:  # noqa: BLE001  nats-py would swallow it
+            self._events.failed(exc)
+            return
+        if pending == 0 and not self.synced:
+            self._is_synced()
+
+    def _is_synced(self) -> None:
+        self.synced = True
+        self.lag = 0
+        self.position = max(self.position, self._floor)
+        self._events.synced()
+
+    def _gap(self, count: int) -> None:
+        self._events.trouble(f"gap: message {count} came after {self._received}")
+
+
+def positions(reply: str) -> tuple[int, int, int]:
+    """(stream sequence, consumer sequence, pending) of a delivered message, in both forms of the server."""
+    tokens = reply.split(".")
+    first = 5 if len(tokens) == 9 else 7  # the longer form names domain and account
+    return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 3])

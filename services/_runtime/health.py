@@ -1,0 +1,74 @@
+"""Three questions over HTTP: /livez (the loop turns), /readyz (what is awaited, by name), /metrics."""
+
+import structlog
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+log = structlog.get_logger()
+
+
+class Health:
+    """Ready when everything expected is done and nobody asked us to stop."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._awaited: dict[str, None] = {}
+        self._stopping = False
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+
+    @property
+    def awaited(self) -> list[str]:
+        """What readiness waits for, in the order of expectation."""
+        return ["end of shutdown"] if self._stopping else list(self._awaited)
+
+    @property
+    def ready(self) -> bool:
+        return not self.awaited
+
+    def expect(self, task: str) -> None:
+        """Not ready until `done(task)`."""
+        self._awaited[task] = None
+
+    def done(self, task: str) -> None:
+        if task not in self._awaited:
+            return
+        del self._awaited[task]
+        log.info("readiness step done", step=task, awaited=self.awaited)
+
+    def stopping(self) -> None:
+        """Never ready again: Kubernetes sends nothing new while we drain."""
+        self._stopping = True
+
+    async def start(self, address: str) -> None:
+        """Serve on host:port; port 0 takes any, `port` says which."""
+        host, _, port = address.rpartition(":")
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/livez", self._livez),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host.strip("[]") or "127.0.0.1", int(port))
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        return web.json_response({"live": True})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        body = {"ready": self.ready, "awaited": self.awaited}
+        return web.json_response(body, status=200 if self.ready else 503)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        text = generate_latest(self._registry)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,252 @@
+"""One active writer, fenced.
+
+In this order: hold the lease → write the guard `nsm.leader.<service>`, in the same stream as what it guards →
+wait until the own mirror has delivered it, and with it everything that was written before → only then decide.
+Every write expects the guard's sequence, so the server refuses a leader that was paused and replaced. The
+guard is never expected to be absent: that would hold again after a wipe.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from schemas.codec import TOMBSTONE_TTL_SECONDS, Tombstone, encode
+from schemas.intent import Leader
+from schemas.subjects import Key, LeaderKey
+from services._runtime import streams
+from services._runtime.bus import Bus, WrongSequence, tombstone_body
+from services._runtime.lease import Lease, LeaseLost, expecting
+from services._runtime.mirror import Mirror
+
+log = structlog.get_logger()
+
+LEASE_SECONDS = 4
+RENEW_SECONDS = 1.0
+CHECK_STREAMS_SECONDS = 10.0
+IN_FLIGHT = 256  # writes of one term on their way; more bring nothing
+
+Decide = Callable[["Term"], Awaitable[None]]
+
+
+class Deposed(Exception):
+    """The term is over: nothing of it may be written any more."""
+
+
+class Term:
+    """The time of one leadership: the only way to write what the guard guards."""
+
+    def __init__(self, bus: Bus, guard: Leader, sequence: int, own: Mirror) -> None:
+        self.incarnations = guard.incarnations
+        self._bus = bus
+        self._own = own
+        self._guard = guard
+        self._sequence = sequence
+        self._stream = streams.stream_of(guard.key)
+        self._over = False
+        self._changing = asyncio.Lock()
+        # Concurrent writes under one guard are refused on a replicated stream.
+        self._slots = asyncio.Semaphore(IN_FLIGHT if bus.replicas == 1 else 1)
+
+    @property
+    def sequence(self) -> int:
+        """The guard's sequence."""
+        return self._sequence
+
+    async def publish(self, message: Any) -> int:
+        """Store a message; when this returns, `own` has it. Raises Deposed."""
+        key = message.key
+        sequence = await self._write(key, encode(message), None)
+        self._enter(key, message, sequence)
+        return sequence
+
+    async def bury(self, key: Key, tombstone: Tombstone = Tombstone()) -> int:  # noqa: B008  frozen
+        """Store the notice that `key` is gone. Raises Deposed."""
+        sequence = await self._write(key, tombstone_body(tombstone), TOMBSTONE_TTL_SECONDS)
+        self._enter(key, tombstone, sequence)
+        return sequence
+
+    async def declare_complete(self) -> None:
+        """Say that everything is written: from now on absence counts. Raises Deposed."""
+        guard = Leader(
+            service=self._guard.service,
+            holder=self._guard.holder,
+            incarnations=self.incarnations,
+            complete=True,
+        )
+        async with self._changing:
+            self._check()
+            self._sequence = await write_guard(self._bus, guard, after=self._sequence)
+            self._guard = guard
+        self._enter(guard.key, guard, self._sequence)
+        log.info("complete", service=guard.service, sequence=self._sequence)
+
+    def end(self) -> None:
+        """Whoever still holds this term can write no more."""
+        self._over = True
+
+    async def _write(self, key: Key, body: bytes, ttl: int | None) -> int:
+        if streams.stream_of(key) != self._stream:
+            raise ValueError(f"{key.subject} is not in {self._stream}, which the guard is in")
+        async with self._slots:
+            self._check()
+            sequence = await self._bus.store(
+                key, body, ttl=ttl, expect=self._expectation, conflict=self._still_ours
+            )
+            await tell_history(self._bus, key, body, sequence, ttl)
+            self._check()
+            return sequence
+
+    def _expectation(self) -> dict[str, str]:
+        self._check()  # also before a retry
+        return expecting(self._sequence, self._guard.key.subject)
+
+    async def _still_ours(self) -> None:
+        """A write was refused: go on if the guard is still ours, else this term is over."""
+        async with self._changing:
+            stored = await self._bus.peek(self._guard.key)
+            if stored is None or stored.sequence != self._sequence:
+                self._over = True
+                raise Deposed(f"{self._guard.key.subject} is not ours any more")
+
+    def _check(self) -> None:
+        if self._over:
+            raise Deposed(f"this term of {self._guard.service} is over")
+
+    def _enter(self, key: Key, message: Any, sequence: int) -> None:
+        self._own.enter(key, message, sequence, incarnation=self.incarnations[self._stream])
+
+
+async def lead(
+    bus: Bus,
+    service: str,
+    own: Mirror,
+    decide: Decide,
+    *,
+    holder: str,
+    lease_seconds: int = LEASE_SECONDS,
+) -> None:
+    """Lead whenever we may, for ever: run `decide` with each term, cancelled when the term ends.
+
+    `own` mirrors the stream that `service` writes and runs in a task of the caller.
+    """
+    lease = Lease(bus, service, holder, seconds=lease_seconds)
+    gauge = bus.metrics.leader.labels(service)
+    gauge.set(0)
+    try:
+        while True:
+            await lease.acquire()
+            try:
+                await _one_term(bus, service, own, decide, holder=holder, lease=lease)
+            except* (Deposed, LeaseLost) as group:
+                reasons = [str(exc) for exc in _leaves(group)]
+                log.warning("no longer leading", leader=service, holder=holder, reason=reasons)
+            gauge.set(0)
+    finally:
+        gauge.set(0)
+        await lease.release()
+
+
+async def _one_term(
+    bus: Bus, service: str, own: Mirror, decide: Decide, *, holder: str, lease: Lease
+) -> None:
+    """From the lease to its loss."""
+    incarnations = await bus.ensure_streams()
+    terms: list[Term] = []
+
+    async def begin_and_decide() -> None:
+        term = await _begin(bus, service, own, holder=holder, incarnations=incarnations)
+        terms.append(term)
+        bus.metrics.leader.labels(service).set(1)
+        log.info("leading", leader=service, holder=holder, sequence=term.sequence)
+        await decide(term)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_keep(bus, lease, own, incarnations))
+            group.create_task(begin_and_decide())
+    finally:
+        for term in terms:
+            term.end()
+
+
+async def _begin(
+    bus: Bus, service: str, own: Mirror, *, holder: str, incarnations: dict[str, str]
+) -> Term:
+    guard = Leader(
+        service=service,
+        holder=holder,
+        incarnations={name: incarnations[name] for name in streams.FILE_STREAMS},
+    )
+    stored = await bus.peek(guard.key)
+    sequence = await write_guard(bus, guard, after=0 if stored is None else stored.sequence)
+    await own.reached(sequence, incarnation=incarnations[own.stream])
+    return Term(bus, guard, sequence, own)
+
+
+async def _keep(bus: Bus, lease: Lease, own: Mirror, incarnations: dict[str, str]) -> None:
+    """Renew the lease and watch the streams. Raises LeaseLost, Deposed."""
+    loop = asyncio.get_running_loop()
+    reconnects, checked = bus.reconnects, loop.time()
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        known = own.incarnation in ("", incarnations[own.stream])
+        if (
+            bus.reconnects != reconnects
+            or not known
+            or loop.time() > checked + CHECK_STREAMS_SECONDS
+        ):
+            # A memory stream is gone after a restart of its server, all of them after a wipe.
+            reconnects, checked = bus.reconnects, loop.time()
+            now = await _within(lease, bus.ensure_streams())
+            if any(now[name] != incarnations[name] for name in streams.FILE_STREAMS):
+                raise Deposed("a stream was created anew")
+        await lease.renew()
+
+
+async def _within(lease: Lease, work: Awaitable[dict[str, str]]) -> dict[str, str]:
+    """`work`, but no longer than the lease lasts."""
+    try:
+        async with asyncio.timeout(lease.left):
+            return await work
+    except TimeoutError as exc:
+        raise LeaseLost("the bus could not be reached") from exc
+
+
+async def write_guard(bus: Bus, guard: Leader, *, after: int) -> int:
+    """Write the leader message over the one of sequence `after`. Raises Deposed if another one came first."""
+    key: LeaderKey = guard.key
+    body = encode(guard)
+    try:
+        sequence = await bus.store(
+            key, body, expect=lambda: expecting(after, key.subject), after=after
+        )
+    except WrongSequence as exc:
+        stored = await bus.peek(key)
+        if stored is None or stored.sequence <= after or stored.data != body:
+            raise Deposed(f"somebody else wrote {key.subject}") from exc
+        sequence = stored.sequence
+    if after:  # NSM_LOG captures the first one itself: its expectation holds there too
+        await tell_history(bus, key, body, sequence, None)
+    return sequence
+
+
+async def tell_history(bus: Bus, key: Key, body: bytes, sequence: int, ttl: int | None) -> None:
+    """Tell NSM_LOG what was committed under a guard; see `streams.HISTORY_ROOT`."""
+    subject = key.subject
+    headers = {
+        "Nats-Stream": streams.stream_of(key),
+        "Nats-Subject": subject,
+        "Nats-Sequence": str(sequence),
+    }
+    if ttl is not None:
+        headers["Nats-TTL"] = str(ttl)
+    await bus.tell(f"{streams.HISTORY_ROOT}.{subject}", body, headers)
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for exc in group.exceptions:
+        found += _leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc]
+    return found

@@ -1,0 +1,394 @@
+"""The current truth of a part of one stream, in memory: snapshot, synced, follow, whatever happens.
+
+Rules:
+- Only a delivered message changes an item; silence never does. After a re-created stream every item that the
+  new snapshot lacks is kept as `stale`.
+- A stale item is dropped when its authority (see `authority`) says `complete` in this incarnation of the
+  stream and we have seen everything up to that word: we were opened after it, or were delivered past it.
+- A malformed message leaves the item as it was.
+- At any doubt (gap, silence, reconnection) every consumer is opened anew: after the last sequence, or with a
+  snapshot if the stream may be another one. Authorities are always read anew, because a reader without the
+  right to ask for the stream sees by them alone that it is another one.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from schemas import subjects
+from schemas.codec import Malformed, Tombstone, decode
+from schemas.intent import Leader
+from schemas.subjects import BadSubject, Key, LeaderKey
+from services._runtime import streams
+from services._runtime.authority import (
+    authority_filter,
+    authority_of,
+    incarnation_said,
+    is_authority,
+)
+from services._runtime.backoff import backoff
+from services._runtime.bus import Bus
+from services._runtime.consumer import Consumer, Events
+from services._runtime.errors import Unavailable
+
+log = structlog.get_logger()
+
+TICK_SECONDS = 1.0
+SILENT_TICKS = 3  # of a heartbeat per second
+# A net under everything, and less than half the life of a tombstone: a longer cut could miss one for ever.
+RESYNC_SECONDS = 1500.0
+
+OnChange = Callable[[Any, Any], None]
+
+
+class _AgainError(Exception):
+    """Something is doubtful: open the consumers anew."""
+
+
+class Mirror:
+    """Follows `filters` of `stream`; `run` is its task. See the module's rules."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        filters: Sequence[str],
+        *,
+        on_change: OnChange,
+        resync_seconds: float = RESYNC_SECONDS,
+    ) -> None:
+        self.stream = stream
+        self.items: dict[Any, Any] = {}
+        self.stale: set[Any] = set()
+        self.synced = asyncio.Event()
+        self.when_complete = asyncio.Event()
+        self.incarnation = ""  # "": not known
+        self._bus = bus
+        self._on_change = on_change
+        self._resync_seconds = resync_seconds
+        events = Events(self._deliver, self._consumer_synced, self._again, self._failed)
+        first = sorted(filters, key=lambda f: not authority_filter(f))
+        self._consumers = [Consumer(bus, stream, f, events) for f in first]
+        leader = streams.LEADERS.get(stream)
+        self._leader = None if leader is None else LeaderKey(leader)
+        self._tombstones: dict[Key, Tombstone] = {}
+        self._sequences: dict[Key, int] = {}
+        self._unseen: set[Key] = set()
+        self._malformed: set[str] = set()
+        self._settled = False  # every consumer is open and synced
+        self._full = True  # the next opening takes a snapshot
+        self._full_at = 0.0
+        self._floor = 0
+        self._doubt = ""
+        self._failure: Exception | None = None
+        self._wake = asyncio.Event()
+        self._waiters: list[asyncio.Event] = []
+
+    async def run(self) -> None:
+        """Follow for ever. Raises only what `on_change` raised, or what the bus refuses for good."""
+        forget = self._bus.on_reconnect(lambda: self._again("reconnected"))
+        delays = backoff()
+        said = ""
+        try:
+            while True:
+                try:
+                    await self._open()
+                    delays, said = backoff(), ""
+                    await self._watch(lambda: False)
+                except _AgainError as exc:
+                    log.debug("mirror opens anew", stream=self.stream, reason=str(exc))
+                except Unavailable as exc:
+                    if exc.what != said:
+                        log.info("mirror waits", stream=self.stream, reason=exc.what)
+                    said = exc.what
+                    await asyncio.sleep(next(delays))
+        finally:
+            forget()
+            self._settled = False
+            self._show(synced=False)
+            for consumer in self._consumers:
+                await consumer.close()
+
+    def complete(self, key: Any) -> bool:
+        """Whether the absence of `key` counts: its authority wrote everything and we have seen it."""
+        if not self._settled:
+            return False
+        if self.stream == streams.LIVE:
+            return True  # every message there ends by itself
+        authority = authority_of(key)
+        if authority is None or not self._says_complete(authority):
+            return False
+        word = self._sequences.get(authority, 0)
+        return any(c.position >= word for c in self._consumers if c.covers(key.subject))
+
+    async def reached(self, sequence: int, *, incarnation: str = "") -> None:
+        """Wait until everything up to `sequence` was delivered, in that incarnation of the stream."""
+        while not self._has_reached(sequence, incarnation):
+            waiter = asyncio.Event()
+            self._waiters.append(waiter)
+            try:
+                async with asyncio.timeout(TICK_SECONDS):
+                    await waiter.wait()
+            except TimeoutError:
+                if self._settled and not self._has_reached(sequence, incarnation):
+                    self._floor = max(self._floor, sequence)
+                    self._again("a sequence is awaited")
+            finally:
+                self._waiters.remove(waiter)
+
+    def resync(self, reason: str) -> None:
+        """Take a new snapshot; what it lacks becomes stale."""
+        self._full = True
+        self._again(reason)
+
+    def enter(self, key: Key, message: Any, sequence: int, *, incarnation: str) -> None:
+        """An own write that the server acknowledged: true before it comes back."""
+        if incarnation == self.incarnation and sequence > self._sequences.get(key, 0):
+            self._see(key)
+            self._sequences[key] = sequence
+            self._apply(key, message)
+
+    def _show(self, *, synced: bool) -> None:
+        metrics = self._bus.metrics
+        metrics.mirror_synced.labels(self.stream).set(synced)
+        metrics.mirror_items.labels(self.stream).set(len(self.items))
+        metrics.mirror_stale.labels(self.stream).set(len(self.stale))
+        metrics.mirror_lag.labels(self.stream).set(sum(c.lag for c in self._consumers))
+
+    # -- opening
+
+    async def _open(self) -> None:
+        """Open every consumer and wait until all are synced. Raises _AgainError, Unavailable."""
+        await self._bus.connected()
+        self._doubt = ""
+        self._settled = False
+        if self._cannot_tell() or self._now() >= self._full_at:
+            self._full = True
+        if self._full:
+            self._begin_snapshot()
+        for consumer in self._consumers:
+            await self._open_one(consumer)
+            if authority_filter(consumer.filter):
+                await self._until_synced([consumer])
+                self._check_leader_is_there(consumer)
+                self._floor = max(self._floor, consumer.delivered)
+        await self._until_synced(self._consumers)
+        self._settle()
+
+    async def _until_synced(self, consumers: Sequence[Consumer]) -> None:
+        await self._watch(lambda: all(c.synced for c in consumers))
+
+    async def _open_one(self, consumer: Consumer) -> None:
+        first = self._full or authority_filter(consumer.filter)
+        start = None if first else consumer.position + 1
+        await consumer.open(start=start, floor=self._floor)
+        if self._bus.owner:
+            # Asked after the creation: the consumer lives in this incarnation or is dead already.
+            place = await self._bus.place(self.stream)
+            if not self._full and start is not None and place.last_sequence < start - 1:
+                self._lost_place("the stream is shorter than what we saw")
+            self._in_incarnation(place.incarnation)
+        consumer.release()
+
+    def _begin_snapshot(self) -> None:
+        self._unseen = {*self.items, *self._tombstones}
+        self._sequences.clear()
+        self._floor = 0
+        self.when_complete.clear()
+
+    def _settle(self) -> None:
+        self._settled = True
+        if self._full:
+            self._full = False
+            self._full_at = self._now() + self._resync_seconds * random.uniform(0.8, 1.0)
+            self.stale |= self._unseen & self.items.keys()
+            for key in self._unseen & self._tombstones.keys():
+                del self._tombstones[key]
+            self._unseen.clear()
+            log.info(
+                "mirror synced",
+                stream=self.stream,
+                items=len(self.items),
+                stale=len(self.stale),
+                incarnation=self.incarnation,
+            )
+        self.synced.set()
+        self._judge()
+        self._tell_waiters()
+        self._show(synced=True)
+
+    def _cannot_tell(self) -> bool:
+        """Whether we can neither ask for the stream nor read its leader anew to know that it is the same."""
+        leader = self._leader
+        return not self._bus.owner and not any(
+            leader is not None and authority_filter(c.filter) and c.covers(leader.subject)
+            for c in self._consumers
+        )
+
+    def _check_leader_is_there(self, consumer: Consumer) -> None:
+        """A leader message is never deleted: where it is missing, the stream is another one."""
+        leader = self._leader
+        if self._full or leader is None or not consumer.covers(leader.subject):
+            return
+        if consumer.delivered < self._sequences.get(leader, 0):
+            self._lost_place("the leader's message is gone")
+
+    def _in_incarnation(self, incarnation: str) -> None:
+        known, self.incarnation = self.incarnation, incarnation or self.incarnation
+        if known not in ("", self.incarnation) and not self._full:
+            self._lost_place("the stream was created anew")
+
+    def _lost_place(self, reason: str) -> None:
+        log.warning(
+            "mirror lost its place, takes a new snapshot", stream=self.stream, reason=reason
+        )
+        self._full = True
+        raise _AgainError(reason)
+
+    # -- following
+
+    async def _watch(self, done: Callable[[], bool]) -> None:
+        """Until `done`. Raises _AgainError at a doubt and whatever a receiver raised."""
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self._doubt:
+                raise _AgainError(self._doubt)
+            if done():
+                return
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._tick()
+
+    def _tick(self) -> None:
+        for consumer in self._consumers:
+            # Counted in ticks, not in time: a loop that was blocked finds its messages in the queue.
+            consumer.quiet += 1
+            if consumer.quiet >= SILENT_TICKS and consumer.listening:
+                self._again(f"no heartbeat for {consumer.filter}")
+        if self._settled and self._now() >= self._full_at:
+            self.resync("time for a new snapshot")
+        self._judge()
+        self._show(synced=self._settled)
+
+    def _deliver(self, subject: str, data: bytes, sequence: int) -> None:
+        try:
+            key, message = decode(subject, data)
+        except Malformed as exc:
+            self._count_malformed(exc)
+            return
+        self._bus.metrics.count(key.kind, "delivered")
+        self._see(key)
+        if key == self._leader and isinstance(message, Leader) and not self._bus.owner:
+            self._heed(message)  # whatever its sequence: another stream may have the same one there
+        if sequence > self._sequences.get(key, 0):
+            self._sequences[key] = sequence
+            self._apply(key, message)
+        if is_authority(key):
+            self._judge()
+        if self._waiters:
+            self._tell_waiters()
+
+    def _heed(self, leader: Leader) -> None:
+        """What the leader says of the stream's incarnation, for those who may not ask the server."""
+        try:
+            self._in_incarnation(incarnation_said(leader, self.stream))
+        except _AgainError as exc:
+            self._again(str(exc))
+
+    def _see(self, key: Key) -> None:
+        self._unseen.discard(key)
+        self.stale.discard(key)
+
+    def _apply(self, key: Key, message: Any) -> None:
+        if isinstance(message, Tombstone):
+            had = self.items.pop(key, None)
+            if had is not None or self._tombstones.get(key) != message:
+                self._tombstones[key] = message
+                self._on_change(key, message)
+            return
+        self._tombstones.pop(key, None)
+        if self.items.get(key) != message:
+            self.items[key] = message
+            self._on_change(key, message)
+
+    def _count_malformed(self, exc: Malformed) -> None:
+        try:
+            key = subjects.parse(exc.subject)
+        except BadSubject:
+            kind = "unknown"
+        else:
+            kind = key.kind
+            if not is_authority(key):  # an old word is no word about this incarnation
+                self._see(key)
+        self._bus.metrics.count(kind, "malformed")
+        if exc.subject not in self._malformed:
+            self._malformed.add(exc.subject)
+            log.warning("malformed message, kept what was", subject=exc.subject, reason=exc.reason)
+
+    # -- judging absence
+
+    def _judge(self) -> None:
+        """Drop what is absent by its authority's word; open anew where we have not yet seen up to it."""
+        if not self._settled:
+            return
+        behind = False
+        for key in list(self.stale):
+            if self.complete(key):
+                self._drop(key)
+            else:
+                authority = authority_of(key)
+                behind = behind or (authority is not None and self._says_complete(authority))
+        if self._leader is None or not self._says_complete(self._leader):
+            self.when_complete.clear()
+        elif self._has_reached(self._sequences.get(self._leader, 0), ""):
+            self.when_complete.set()
+        else:
+            behind = True
+        if behind:
+            self._floor = max([self._floor, *(c.position for c in self._consumers)])
+            self._again("an authority became complete")
+
+    def _says_complete(self, authority: Key) -> bool:
+        message = self.items.get(authority)
+        if message is None or authority in self.stale or not message.complete:
+            return False
+        said = incarnation_said(message, self.stream)
+        return not self.incarnation or said == self.incarnation
+
+    def _drop(self, key: Key) -> None:
+        self.stale.discard(key)
+        self.items.pop(key, None)
+        self._sequences.pop(key, None)
+        self._on_change(key, Tombstone())
+
+    # -- signals
+
+    def _again(self, reason: str) -> None:
+        self._doubt = self._doubt or reason
+        self._wake.set()
+
+    def _failed(self, exc: Exception) -> None:
+        self._failure = self._failure or exc
+        self._wake.set()
+
+    def _consumer_synced(self) -> None:
+        self._wake.set()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _has_reached(self, sequence: int, incarnation: str) -> bool:
+        if not self._settled or (incarnation and incarnation != self.incarnation):
+            return False
+        return all(c.position >= sequence for c in self._consumers)
+
+    def _tell_waiters(self) -> None:
+        for waiter in self._waiters:
+            waiter.set()

@@ -1,0 +1,68 @@
+"""Settings are environment variables, read once into a frozen struct; a bad one says its name and remedy.
+
+An empty variable counts as not set: manifests often render empty values.
+"""
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from typing import Literal, TypeVar
+
+import msgspec
+
+StructType = TypeVar("StructType", bound=msgspec.Struct)
+
+_SECRET = re.compile(r"token|password|secret|seed|credential", re.IGNORECASE)
+_USERINFO = re.compile(r"(?<=//)[^/@\s]+@")
+
+
+class SettingsError(ValueError):
+    """A setting that is missing or makes no sense."""
+
+
+class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What every service needs, from NSM_* variables."""
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    nats_replicas: Literal[1, 3, 5] = 1
+    holder: str = msgspec.field(default_factory=socket.gethostname)
+    health_address: str = "127.0.0.1:0"  # host:port; port 0: any
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def load(
+    struct: type[StructType], prefix: str, environ: Mapping[str, str] | None = None
+) -> StructType:
+    """`struct` filled from the variables PREFIX_FIELD. Raises SettingsError."""
+    environ = os.environ if environ is None else environ
+    values: dict[str, object] = {}
+    for field in msgspec.structs.fields(struct):
+        variable = f"{prefix.rstrip('_')}_{field.name}".upper()
+        text = environ.get(variable, "")
+        if text:
+            values[field.name] = _value(variable, text, field.type)
+        elif field.required:
+            raise SettingsError(f"{variable} is not set and has no default: set it")
+    return struct(**values)
+
+
+def masked(settings: msgspec.Struct) -> dict[str, object]:
+    """The settings as they may be printed: secrets and passwords inside addresses are hidden."""
+    return {name: _masked(name, getattr(settings, name)) for name in settings.__struct_fields__}
+
+
+def _value(variable: str, text: str, kind: object) -> object:
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as exc:
+        raise SettingsError(
+            f"{variable}={text!r} cannot be used: {exc}; set it or unset it"
+        ) from exc
+
+
+def _masked(name: str, value: object) -> object:
+    if _SECRET.search(name) and value:
+        return "***"
+    return _USERINFO.sub("***@", value) if isinstance(value, str) else value

@@ -1,0 +1,122 @@
+"""The streams: who writes them, what they hold, and why each setting is as it is.
+
+One writer class per stream, so that permissions and guards are simple. `discard new` with explicit
+`max_bytes`: with `discard old` a limit would silently evict the oldest truth. Rollup, purge and delete are
+off, and so is `subject_delete_marker_ttl`, which would switch them on again: one node's credentials could
+then wipe a stream with one message.
+"""
+
+from typing import Any
+
+from schemas import subjects
+
+INTENT = "NSM_INTENT"
+GRANT = "NSM_GRANT"
+STATE = "NSM_STATE"
+LIVE = "NSM_LIVE"
+LOG = "NSM_LOG"
+
+# A leader message carries the incarnations of these: what they hold outlives the server's process.
+FILE_STREAMS = (INTENT, GRANT, STATE)
+LEADERS = {INTENT: "watcher", GRANT: "ipam"}
+
+# NSM_LOG captures `log.nsm.>`, but refuses a guarded message: the expectation in its headers, republished
+# with it, never holds there. Leaders therefore tell what they committed under this root.
+HISTORY_ROOT = "history"
+
+_MIB = 1 << 20
+_SECOND = 1_000_000_000  # the API speaks nanoseconds
+
+_KINDS: dict[str, tuple[type[subjects.Key], ...]] = {
+    INTENT: (
+        subjects.RequestKey,
+        subjects.EndpointKey,
+        subjects.NetworkServiceKey,
+        subjects.PrefixKey,
+    ),
+    GRANT: (subjects.ConnectionKey, subjects.RefusalKey, subjects.PoolKey),
+    STATE: (subjects.StatusKey, subjects.NodeKey, subjects.SeenKey),
+    LIVE: (subjects.LeaseKey, subjects.AliveKey),
+}
+_STREAMS = {kind: stream for stream, kinds in _KINDS.items() for kind in kinds}
+
+
+def stream_of(key: subjects.Key) -> str:
+    """The stream that holds this key."""
+    if isinstance(key, subjects.LeaderKey):
+        for stream, service in LEADERS.items():
+            if service == key.service:
+                return stream
+        raise KeyError(f"{key.service!r} leads no stream; leaders are {sorted(LEADERS.values())}")
+    return _STREAMS[type(key)]
+
+
+def told_subject(subject: str) -> str:
+    """The subject that an entry of NSM_LOG is about."""
+    return subject.removeprefix("log.").removeprefix(f"{HISTORY_ROOT}.")
+
+
+def configs(replicas: int) -> list[dict[str, Any]]:
+    """The configuration of every stream, as the server's API takes it. Creators first: LOG is ready early."""
+    return [
+        _log(replicas),
+        *(_truth(name, replicas) for name in FILE_STREAMS),
+        _live(replicas),
+    ]
+
+
+def _subjects(stream: str) -> list[str]:
+    """What a stream captures; the guard of its writer lies with what it guards."""
+    if stream == LOG:
+        return [f"{subjects.LOG_ROOT}.>", f"{HISTORY_ROOT}.{subjects.ROOT}.>"]
+    found = [kind.all() for kind in _KINDS[stream]]
+    if stream in LEADERS:
+        found.append(subjects.LeaderKey(LEADERS[stream]).subject)
+    return found
+
+
+def _common(name: str, replicas: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "subjects": _subjects(name),
+        "retention": "limits",
+        "num_replicas": replicas,
+        "max_consumers": 10_000,  # left out, the server stops at 1,000
+        "duplicate_window": 30 * _SECOND,  # a publish is retried for seconds, not minutes
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        "allow_rollup_hdrs": False,
+        "deny_purge": True,
+        "deny_delete": True,
+    }
+
+
+def _truth(name: str, replicas: int) -> dict[str, Any]:
+    return {
+        **_common(name, replicas),
+        "storage": "file",
+        "discard": "new",
+        "max_bytes": 512 * _MIB,
+        "max_msgs_per_subject": 1,
+        "republish": {"src": f"{subjects.ROOT}.>", "dest": f"{subjects.LOG_ROOT}.>"},
+    }
+
+
+def _live(replicas: int) -> dict[str, Any]:
+    return {
+        **_common(LIVE, replicas),
+        "storage": "memory",
+        "discard": "new",
+        "max_bytes": 16 * _MIB,
+        "max_msgs_per_subject": 1,
+    }
+
+
+def _log(replicas: int) -> dict[str, Any]:
+    return {
+        **_common(LOG, replicas),
+        "storage": "file",
+        "discard": "old",  # the only one whose past may go
+        "max_bytes": 256 * _MIB,
+        "max_age": 3600 * _SECOND,
+    }

@@ -1,0 +1,33 @@
+"""Fixtures for everyone: a real nats-server per test, and buses on it."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.nats import NatsServer
+from services._runtime.bus import Bus
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A nats-server with an empty store."""
+    with NatsServer(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    """An owner's bus: the streams are there."""
+    bus = await Bus.connect(nats_server.url, name="owner")
+    await bus.ensure_streams()
+    yield bus
+    await bus.close()
+
+
+@pytest.fixture
+async def node_bus(bus: Bus, nats_server: NatsServer) -> AsyncIterator[Bus]:
+    """A node's bus: it may not ask for streams."""
+    node_bus = await Bus.connect(nats_server.url, name="plumber-node1")
+    yield node_bus
+    await node_bus.close()

@@ -1,0 +1,47 @@
+"""Settings come from the environment, say what is wrong with them, and hide their secrets."""
+
+import msgspec
+import pytest
+
+from services._runtime.settings import RuntimeSettings, SettingsError, load, masked
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    node: str
+    retries: int = 3
+    ratio: float = 0.5
+    quiet: bool = False
+    token: str = ""
+
+
+def test_variables_fill_fields_and_defaults_the_rest() -> None:
+    environ = {"X_NODE": "node1", "X_RETRIES": "7", "X_QUIET": "true", "X_RATIO": "0.25"}
+    assert load(Example, "X", environ) == Example(node="node1", retries=7, quiet=True, ratio=0.25)
+    assert load(Example, "X_", environ).retries == 7
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert load(Example, "X", {"X_NODE": "n", "X_RETRIES": ""}).retries == 3
+    with pytest.raises(SettingsError, match="X_NODE is not set"):
+        load(Example, "X", {"X_NODE": ""})
+
+
+def test_a_bad_value_names_variable_value_and_reason() -> None:
+    with pytest.raises(SettingsError, match=r"X_RETRIES='many' .*Expected `int`"):
+        load(Example, "X", {"X_NODE": "n", "X_RETRIES": "many"})
+    with pytest.raises(SettingsError, match="NSM_NATS_REPLICAS='2'"):
+        load(RuntimeSettings, "NSM", {"NSM_NATS_REPLICAS": "2"})
+
+
+def test_the_runtime_has_a_default_for_everything() -> None:
+    settings = load(RuntimeSettings, "NSM", {})
+    assert settings.nats_url == "nats://127.0.0.1:4222"
+    assert settings.holder
+
+
+def test_secrets_are_masked_when_printed() -> None:
+    printed = masked(Example(node="n", token="abc"))
+    assert printed["token"] == "***"
+    assert printed["node"] == "n"
+    url = masked(RuntimeSettings(nats_url="nats://user:pass@host:4222"))["nats_url"]
+    assert url == "nats://***@host:4222"
