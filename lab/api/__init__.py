@@ -4,8 +4,11 @@
 the `Store` directly, on the same event loop and under the same rules. It holds nothing on disk.
 
 Layers, each only knows those before it:
-`errors`, `kinds`, `fields`, `selectors`, `patching` < `shapes`, `strategies` < `history` < `store` < `tables`,
-`presenting`, `discovery`, `watching` < `server`; beside them `kubeconfig`, `client`, `manifests` for the CLI.
+1. values: `errors`, `kinds`, `fields`, `selectors`, `patching`, `protobuf`, `conversion`;
+2. rules: `shapes`, `strategies`;
+3. state: `history` < `shelves` < `removal` < `store`;
+4. the wire: `tables`, `presenting`, `discovery`, `listing`, `watching`, `requests`, `responses` < `server`.
+Beside them, for the CLI: `kubeconfig`, `manifests` < `client`.
 """
 
 from lab.api.errors import ApiError

@@ -82,7 +82,11 @@ def _resource(kind: Kind) -> list[Obj]:
     below = {"singularName": "", "namespaced": kind.namespaced}
     entries = [entry]
     if kind.status:
-        state = {"name": f"{kind.plural}/status", "kind": kind.kind, "verbs": ["get", "patch", "update"]}
+        state = {
+            "name": f"{kind.plural}/status",
+            "kind": kind.kind,
+            "verbs": ["get", "patch", "update"],
+        }
         entries.append(state | below)
     if "binding" in kind.subresources:
         binding = {"name": f"{kind.plural}/binding", "kind": "Binding", "verbs": ["create"]}
@@ -146,7 +150,9 @@ def _paths(kind: Kind) -> Obj:
     ]
     common = {"parameters": parameters, "responses": answer}
     common["x-kubernetes-group-version-kind"] = _gvk(kind)
-    patch = {"requestBody": {"content": {media: {"schema": {}} for media in patch_types(kind)}}}
+    # Were strategic merge told here, kubectl would look for merge keys in our schemas, not in its own types.
+    told = [media for media in patch_types(kind) if media != STRATEGIC]
+    patch: Obj = {"requestBody": {"content": {media: {"schema": {}} for media in told}}}
     return {
         kind.path(namespace): {"post": common | {"x-kubernetes-action": "post"}},
         kind.path(namespace, "{name}"): {

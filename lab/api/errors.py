@@ -95,7 +95,9 @@ def invalid(kind: Kind, name: str, causes: Sequence[Cause]) -> ApiError:
     details["causes"] = [
         {"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes
     ]
-    return ApiError(422, "Invalid", f'{kind.qualified} "{name}" is invalid: {text}', details=details)
+    return ApiError(
+        422, "Invalid", f'{kind.qualified} "{name}" is invalid: {text}', details=details
+    )
 
 
 def bad_request(message: str) -> ApiError:
@@ -133,7 +135,9 @@ def method_not_allowed(kind: Kind) -> ApiError:
 
 def unsupported_media_type(accepted: Sequence[str]) -> ApiError:
     known = ", ".join(accepted)
-    text = f"the body of the request was in an unknown format - accepted media types include: {known}"
+    text = (
+        f"the body of the request was in an unknown format - accepted media types include: {known}"
+    )
     return ApiError(415, "UnsupportedMediaType", text)
 
 

@@ -1,6 +1,6 @@
 """Reading free-form objects: a missing branch is an empty one, never an exception."""
 
-import datetime
+import datetime as dt
 from typing import Any
 
 Json = dict[str, Any]
@@ -42,15 +42,15 @@ def labels_of(obj: Json) -> dict[str, str]:
     return part(obj, "metadata", "labels")
 
 
-def timestamp(moment: datetime.datetime) -> str:
+def timestamp(moment: dt.datetime) -> str:
     """RFC 3339 in seconds, as metav1.Time writes it."""
-    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def moment(stamp: str) -> datetime.datetime | None:
+def moment(stamp: str) -> dt.datetime | None:
     """The time a stamp says, with or without fractions; None if it says none."""
     try:
-        found = datetime.datetime.fromisoformat(stamp)
+        found = dt.datetime.fromisoformat(stamp)
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import structlog
 
 from lab.api.errors import expired
 from lab.api.kinds import Kind
@@ -17,6 +18,8 @@ from lab.api.selectors import Selection
 
 Key = tuple[str, str]  # namespace (empty if cluster-wide), name
 Listener = Callable[["Change"], None]
+
+log = structlog.get_logger()
 
 
 class Record:
@@ -81,6 +84,7 @@ class Shelf:
         self._keep = keep
         self._forgotten = 0
         self._listeners: set[Listener] = set()
+        self._untold: deque[Change] = deque()
 
     def commit(self, change: Change) -> None:
         if change.after is None:
@@ -90,8 +94,20 @@ class Shelf:
         self._changes.append(change)
         if len(self._changes) > self._keep:
             self._forgotten = self._changes.popleft().version
-        for listener in tuple(self._listeners):
-            listener(change)
+        self._untold.append(change)
+        if len(self._untold) == 1:
+            self._tell()
+
+    def _tell(self) -> None:
+        # A listener may write, as a scheduler does. Its change waits here until all have heard of the first:
+        # everyone hears of changes in the order of their versions.
+        while self._untold:
+            for listener in tuple(self._listeners):
+                try:
+                    listener(self._untold[0])
+                except Exception:
+                    log.exception("watch callback failed", kind=self.kind.kind)
+            self._untold.popleft()
 
     def since(self, version: int) -> list[Change]:
         """Every change after `version`, oldest first. Raises ApiError (Expired)."""

@@ -3,7 +3,7 @@
 The plain form costs nothing per reader: a record is encoded once.
 """
 
-import datetime
+import datetime as dt
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -41,9 +41,7 @@ def style_of(accept: str) -> Style:
 class Presenter:
     """Writes objects of one kind in one form. `include` is what a Table's rows carry along."""
 
-    def __init__(
-        self, kind: Kind, *, style: Style, include: str, now: datetime.datetime
-    ) -> None:
+    def __init__(self, kind: Kind, *, style: Style, include: str, now: dt.datetime) -> None:
         self._kind = kind
         self._style = style
         self._include = include
@@ -119,7 +117,7 @@ class Presenter:
             row["object"] = _metadata(body)
         return row
 
-    def at(self, now: datetime.datetime) -> None:
+    def at(self, now: dt.datetime) -> None:
         """Ages are told as of `now` from here on."""
         self._now = now
 

@@ -4,7 +4,7 @@ A Pod that runs somewhere is only marked; its kubelet confirms by deleting it ag
 keep any object until the last one is removed. A namespace goes when it is empty.
 """
 
-import datetime
+import datetime as dt
 from typing import Any
 
 import msgspec
@@ -60,7 +60,12 @@ class Removal(Shelves):
         return self._delete_one(kind, record, _grace(kind, record.body, grace_seconds))
 
     def delete_all(
-        self, kind: Kind, wanted: Selection, *, grace_seconds: int | None = None, dry_run: bool = False
+        self,
+        kind: Kind,
+        wanted: Selection,
+        *,
+        grace_seconds: int | None = None,
+        dry_run: bool = False,
     ) -> list[Obj]:
         """Delete everything of a kind that matches; what was meant, as it was."""
         found = [r for _, r in sorted(self.shelf(kind).records.items()) if wanted.holds(r.body)]
@@ -78,16 +83,16 @@ class Removal(Shelves):
         if grace == 0 and not metadata.get("finalizers"):
             return self._take_off(kind, record)
         if "deletionTimestamp" not in metadata:
-            due = self._clock() + datetime.timedelta(seconds=grace)
+            due = self._clock() + dt.timedelta(seconds=grace)
             return Removed(self._mark(kind, record, due, grace).copy(), gone=False)
         left = metadata.get("deletionGracePeriodSeconds", 0)
         began = fields.moment(metadata["deletionTimestamp"])
         if grace < left and began is not None:
-            due = began - datetime.timedelta(seconds=left - grace)
+            due = began - dt.timedelta(seconds=left - grace)
             record = self._mark(kind, record, due, grace)
         return Removed(record.copy(), gone=False)
 
-    def _mark(self, kind: Kind, record: Record, due: datetime.datetime, grace: int) -> Record:
+    def _mark(self, kind: Kind, record: Record, due: dt.datetime, grace: int) -> Record:
         metadata = record.body["metadata"] | {
             "deletionTimestamp": fields.timestamp(due),
             "deletionGracePeriodSeconds": grace,
@@ -120,11 +125,15 @@ class Removal(Shelves):
         if "deletionTimestamp" not in record.body["metadata"]:
             body = record.body | {"status": {"phase": "Terminating"}}
             stamp = {"deletionTimestamp": fields.timestamp(self._clock())}
-            record = self._replace(NAMESPACES, record, body | {"metadata": body["metadata"] | stamp})
+            record = self._replace(
+                NAMESPACES, record, body | {"metadata": body["metadata"] | stamp}
+            )
         for kind in KINDS:
             if kind.namespaced and not kind.stored_as:
                 self.delete_all(kind, Selection(namespace=name))
-        gone = not self._remove_if_drained(name) and ("", name) not in self.shelf(NAMESPACES).records
+        gone = (
+            not self._remove_if_drained(name) and ("", name) not in self.shelf(NAMESPACES).records
+        )
         return Removed(record.copy(), gone=gone)
 
     def _remove_if_drained(self, name: str) -> bool:

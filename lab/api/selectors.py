@@ -110,7 +110,9 @@ def _requirement(part: str, whole: str) -> Requirement:
         return Requirement(found["key"])
     for value in values:
         if _VALUE.fullmatch(value) is None:
-            raise bad_request(f"unable to parse requirement: {value!r} is no label value in {whole!r}")
+            raise bad_request(
+                f"unable to parse requirement: {value!r} is no label value in {whole!r}"
+            )
     return Requirement(found["key"], values, negated)
 
 

@@ -8,7 +8,15 @@ import re
 from typing import Any
 
 from lab.api.errors import Cause, bad_type, bad_value, not_supported, required
-from lab.api.kinds import EVENTS, NETWORK_SERVICE_ENDPOINTS, NETWORK_SERVICES, PODS, SERVICES, Kind
+from lab.api.kinds import (
+    EVENTS,
+    NETWORK_SERVICE_ENDPOINTS,
+    NETWORK_SERVICES,
+    NODES,
+    PODS,
+    SERVICES,
+    Kind,
+)
 
 Schema = dict[str, Any]
 
@@ -62,6 +70,9 @@ _MATCH = _object(
 _ROUTE = _object(destination=_text("Prefix reached through the interface."), nextHop=_WORD)
 _ROUTE["required"] = ["destination"]
 
+_POLICY = _object(protocol=_WORD, destinationPort=_WORD, sourcePort=_WORD, routes=_list(_ROUTE))
+_POLICY["properties"]["from"] = _WORD
+
 _NETWORK_SERVICE = _object(
     "Rules that choose the endpoint of a network service.",
     spec=_object(
@@ -84,20 +95,18 @@ _ENDPOINT = _object(
             addressing=_text(one_of=("shared", "pointToPoint")),
         ),
         routes=_list(_ROUTE, "Routes given to the client."),
-        policies=_list(
-            _object(
-                **{
-                    "from": _WORD,
-                    "protocol": _WORD,
-                    "destinationPort": _WORD,
-                    "sourcePort": _WORD,
-                    "routes": _list(_ROUTE),
-                }
-            )
-        ),
+        policies=_list(_POLICY),
         dns=_object(servers=_list(_WORD), domains=_list(_WORD), searchDomains=_list(_WORD)),
     ),
     status=_STATUS,
+)
+_CONDITIONS = _list(_object(need=("type",), type=_WORD, status=_WORD))
+_CONTAINER_STATUSES = _list(_object(ready=_FLAG, restartCount=_COUNT))
+_ADDRESSES = _list(_object(type=_WORD, address=_WORD))
+_NODE = _object(
+    "A machine that runs Pods.",
+    spec=_object(podCIDR=_WORD, podCIDRs=_list(_WORD), unschedulable=_FLAG),
+    status=_object(conditions=_CONDITIONS, addresses=_ADDRESSES),
 )
 _CONTAINER = _object(
     need=("name", "image"),
@@ -122,7 +131,15 @@ _POD = _object(
         nodeSelector=_WORDS,
         readinessGates=_list(_object(need=("conditionType",), conditionType=_WORD)),
     ),
-    status=_STATUS,
+    status=_object(
+        "What is, written by the kubelet and others.",
+        phase=_WORD,
+        podIP=_WORD,
+        podIPs=_list(_object(ip=_WORD)),
+        conditions=_CONDITIONS,
+        containerStatuses=_CONTAINER_STATUSES,
+        initContainerStatuses=_CONTAINER_STATUSES,
+    ),
 )
 _SERVICE = _object(
     "A stable address for Pods.",
@@ -147,6 +164,7 @@ _SHAPES: dict[str, Schema] = {
     NETWORK_SERVICES.resource: _NETWORK_SERVICE,
     NETWORK_SERVICE_ENDPOINTS.resource: _ENDPOINT,
     PODS.resource: _POD,
+    NODES.resource: _NODE,
     SERVICES.resource: _SERVICE,
     EVENTS.resource: _EVENT,
 }
@@ -170,7 +188,7 @@ def check(kind: Kind, obj: dict[str, Any]) -> list[Cause]:
 
 def _check(schema: Schema, value: Any, where: str, causes: list[Cause]) -> None:
     wanted = schema["type"]
-    if not isinstance(value, _PYTHON[wanted]) or (wanted == "integer" and isinstance(value, bool)):
+    if not _fits(value, wanted):
         causes.append(bad_type(where, value, wanted))
     elif wanted == "object":
         _check_object(schema, value, where, causes)
@@ -181,6 +199,12 @@ def _check(schema: Schema, value: Any, where: str, causes: list[Cause]) -> None:
             _check(schema["items"], item, f"{where}[{number}]", causes)
     else:
         _check_scalar(schema, value, where, causes)
+
+
+def _fits(value: Any, wanted: str) -> bool:
+    if isinstance(value, bool):  # which Python takes for an integer
+        return wanted == "boolean"
+    return isinstance(value, _PYTHON[wanted])
 
 
 def _check_object(schema: Schema, value: Any, where: str, causes: list[Cause]) -> None:

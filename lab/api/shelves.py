@@ -4,7 +4,7 @@ Callers get copies; what lies on the shelves is never changed, only replaced. Wa
 write that caused them, on the event loop: they must not block.
 """
 
-import datetime
+import datetime as dt
 import random
 import uuid
 from collections.abc import Callable
@@ -19,28 +19,29 @@ from lab.api.selectors import select
 Obj = dict[str, Any]
 Watcher = Callable[[str, Obj], None]
 
-EVENT_TTL = datetime.timedelta(hours=1)
+EVENT_TTL = dt.timedelta(hours=1)
 
 # Without vowels and look-alikes, as the real server names things.
 _NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
-def utc_now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
+def utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 class Shelves:
     """The objects of the lab's cluster."""
 
-    def __init__(
-        self, *, clock: Callable[[], datetime.datetime] = utc_now, history: int = 2000
-    ) -> None:
+    def __init__(self, *, clock: Callable[[], dt.datetime] = utc_now, history: int = 2000) -> None:
         self.version = 1
         self._clock = clock
         self._shelves = {kind: Shelf(kind, keep=history) for kind in KINDS if not kind.stored_as}
 
     def shelf(self, kind: Kind) -> Shelf:
         return self._shelves[EVENTS if kind.stored_as == EVENTS.plural else kind]
+
+    def now(self) -> dt.datetime:
+        return self._clock()
 
     # ---- reading
 
@@ -86,8 +87,11 @@ class Shelves:
         """
         wanted = select(kind, namespace=namespace, labels=labels, fields=fields)
 
+        start = self.version
+
         def on_change(change: Change) -> None:
-            if event := change.seen_by(wanted):
+            # Inside another callback a change that is part of the replay may still be on its way to us.
+            if change.version > start and (event := change.seen_by(wanted)):
                 callback(event[0], event[1].copy())
 
         if replay:
@@ -118,7 +122,9 @@ class Shelves:
         self._commit(kind, old, None, last)
         return last
 
-    def _commit(self, kind: Kind, before: Record | None, after: Record | None, last: Record) -> None:
+    def _commit(
+        self, kind: Kind, before: Record | None, after: Record | None, last: Record
+    ) -> None:
         key = (fields.namespace_of(last.body), fields.name_of(last.body))
         self.shelf(kind).commit(Change(last.version, key, before, after, last))
 
@@ -138,7 +144,7 @@ class Shelves:
                 self._remove(EVENTS, record)
 
 
-def _last_written(event: Obj) -> datetime.datetime | None:
+def _last_written(event: Obj) -> dt.datetime | None:
     stamps = (
         fields.text(event, "lastTimestamp"),
         fields.text(event, "series", "lastObservedTime"),

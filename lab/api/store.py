@@ -4,7 +4,7 @@ Everything is synchronous and atomic on the event loop. HTTP and the lab's own k
 through the same methods, so neither can do what the other may not.
 """
 
-import datetime
+import datetime as dt
 import ipaddress
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -13,7 +13,6 @@ import msgspec
 
 from lab.api import fields, patching, strategies
 from lab.api.errors import (
-    ApiError,
     Cause,
     already_exists,
     bad_request,
@@ -41,7 +40,7 @@ class Store(Removal):
     def __init__(
         self,
         *,
-        clock: Callable[[], datetime.datetime] = utc_now,
+        clock: Callable[[], dt.datetime] = utc_now,
         history: int = 2000,
         service_prefix: str = "10.96.0.0/16",
     ) -> None:
@@ -103,7 +102,10 @@ class Store(Removal):
         if spec["type"] == "ExternalName":
             return
         if wanted != "None":
-            taken = {fields.text(r.body, "spec", "clusterIP") for r in self.shelf(SERVICES).records.values()}
+            taken = {
+                fields.text(r.body, "spec", "clusterIP")
+                for r in self.shelf(SERVICES).records.values()
+            }
             if wanted in taken and wanted:
                 why = f"failed to allocate IP {wanted}: provided IP is already allocated"
                 raise invalid(
@@ -186,6 +188,9 @@ class Store(Removal):
         Raises ApiError (NotFound, Conflict, Invalid, BadRequest).
         """
         record = self.record(kind, namespace, name)
+        wanted = list if form == "json" else dict
+        if not isinstance(patch, wanted):
+            raise bad_request(f"a {form} patch is a JSON {wanted.__name__}")
         try:
             patched = _FORMS[form](record.copy(), patch)
         except patching.BadPatch as exc:
@@ -300,6 +305,3 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     return value
-
-
-__all__ = ["ApiError", "PatchKind", "Store"]

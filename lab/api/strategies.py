@@ -20,7 +20,9 @@ _KEPT = ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_KEY = re.compile(
+    r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 _SUBDOMAIN_RULE = (
@@ -100,6 +102,8 @@ def _fill_service(obj: Obj) -> None:
     for port in fields.items(spec, "ports"):
         port.setdefault("protocol", "TCP")
         port.setdefault("targetPort", port["port"])
+        if port.get("nodePort") == 0:
+            del port["nodePort"]
 
 
 def _fill_node(obj: Obj) -> None:

@@ -1,6 +1,6 @@
 """How `kubectl get` shows our kinds: columns and cells, computed by the server. Pure; `now` is an argument."""
 
-import datetime
+import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
@@ -47,11 +47,11 @@ def columns(kind: Kind) -> list[Obj]:
     return [column.definition for column in _TABLES[kind][0]]
 
 
-def cells(kind: Kind, obj: Obj, now: datetime.datetime) -> Cells:
+def cells(kind: Kind, obj: Obj, now: dt.datetime) -> Cells:
     return _TABLES[kind][1](obj, now)
 
 
-def age(stamp: str, now: datetime.datetime) -> str:
+def age(stamp: str, now: dt.datetime) -> str:
     """`5m12s` since `stamp`, as coarse as kubectl says it."""
     then = fields.moment(stamp)
     return "<unknown>" if then is None else duration(int((now - then).total_seconds()))
@@ -82,7 +82,7 @@ def _two(large: int, unit: str, small: int, small_unit: str) -> str:
     return f"{large}{unit}" + (f"{small}{small_unit}" if small else "")
 
 
-def _created(obj: Obj, now: datetime.datetime) -> str:
+def _created(obj: Obj, now: dt.datetime) -> str:
     return age(fields.text(obj, "metadata", "creationTimestamp"), now)
 
 
@@ -93,7 +93,7 @@ def _or_none(text: str) -> str:
 # ---- pods
 
 
-def _pod(pod: Obj, now: datetime.datetime) -> Cells:
+def _pod(pod: Obj, now: dt.datetime) -> Cells:
     statuses = fields.items(pod, "status", "containerStatuses")
     total = len(fields.items(pod, "spec", "containers"))
     ready = sum(status.get("ready") is True for status in statuses)
@@ -124,7 +124,9 @@ def pod_state(pod: Obj) -> str:
 
 
 def _gates(pod: Obj) -> str:
-    gates = [fields.text(gate, "conditionType") for gate in fields.items(pod, "spec", "readinessGates")]
+    gates = [
+        fields.text(gate, "conditionType") for gate in fields.items(pod, "spec", "readinessGates")
+    ]
     if not gates:
         return "<none>"
     conditions = fields.items(pod, "status", "conditions")
@@ -135,8 +137,10 @@ def _gates(pod: Obj) -> str:
 # ---- nodes
 
 
-def _node(node: Obj, now: datetime.datetime) -> Cells:
-    conditions = {c.get("type"): c.get("status") for c in fields.items(node, "status", "conditions")}
+def _node(node: Obj, now: dt.datetime) -> Cells:
+    conditions = {
+        c.get("type"): c.get("status") for c in fields.items(node, "status", "conditions")
+    }
     state = {"True": "Ready", None: "Unknown"}.get(conditions.get("Ready"), "NotReady")
     if fields.part(node, "spec").get("unschedulable"):
         state += ",SchedulingDisabled"
@@ -161,7 +165,7 @@ def _node(node: Obj, now: datetime.datetime) -> Cells:
 # ---- the others
 
 
-def _service(service: Obj, now: datetime.datetime) -> Cells:
+def _service(service: Obj, now: dt.datetime) -> Cells:
     ports = [
         f"{port.get('port')}/{port.get('protocol', 'TCP')}"
         for port in fields.items(service, "spec", "ports")
@@ -178,21 +182,21 @@ def _service(service: Obj, now: datetime.datetime) -> Cells:
     ]
 
 
-def _namespace(namespace: Obj, now: datetime.datetime) -> Cells:
+def _namespace(namespace: Obj, now: dt.datetime) -> Cells:
     phase = fields.text(namespace, "status", "phase")
     return [fields.name_of(namespace), phase, _created(namespace, now)]
 
 
-def _config_map(config_map: Obj, now: datetime.datetime) -> Cells:
+def _config_map(config_map: Obj, now: dt.datetime) -> Cells:
     size = len(fields.part(config_map, "data")) + len(fields.part(config_map, "binaryData"))
     return [fields.name_of(config_map), size, _created(config_map, now)]
 
 
-def _service_account(account: Obj, now: datetime.datetime) -> Cells:
+def _service_account(account: Obj, now: dt.datetime) -> Cells:
     return [fields.name_of(account), len(fields.items(account, "secrets")), _created(account, now)]
 
 
-def _event(event: Obj, now: datetime.datetime) -> Cells:
+def _event(event: Obj, now: dt.datetime) -> Cells:
     created = fields.text(event, "metadata", "creationTimestamp")
     first = fields.text(event, "firstTimestamp") or fields.text(event, "eventTime") or created
     last = fields.text(event, "lastTimestamp") or first
@@ -215,13 +219,18 @@ def _event(event: Obj, now: datetime.datetime) -> Cells:
     ]
 
 
-def _network_service(service: Obj, now: datetime.datetime) -> Cells:
+def _network_service(service: Obj, now: dt.datetime) -> Cells:
     spec = fields.part(service, "spec")
     payload = fields.text(spec, "payload") or "IP"
-    return [fields.name_of(service), payload, len(fields.items(spec, "matches")), _created(service, now)]
+    return [
+        fields.name_of(service),
+        payload,
+        len(fields.items(spec, "matches")),
+        _created(service, now),
+    ]
 
 
-def _endpoint(endpoint: Obj, now: datetime.datetime) -> Cells:
+def _endpoint(endpoint: Obj, now: dt.datetime) -> Cells:
     spec = fields.part(endpoint, "spec")
     names = fields.items(spec, "networkServices") or fields.items(spec, "network_service_names")
     prefixes = fields.items(spec, "ipam", "prefixes")
@@ -238,7 +247,8 @@ def _endpoint(endpoint: Obj, now: datetime.datetime) -> Cells:
 def _columns(*names: str) -> tuple[Column, ...]:
     """`+` marks a wide column, `#` a number."""
     return tuple(
-        Column(name.strip("+#"), "integer" if "#" in name else "string", "+" in name) for name in names
+        Column(name.strip("+#"), "integer" if "#" in name else "string", "+" in name)
+        for name in names
     )
 
 
@@ -246,7 +256,7 @@ _EVENT_COLUMNS = _columns(
     "Last Seen", "Type", "Reason", "Object", "+Subobject", "+Source", "Message", "+First Seen"
 ) + _columns("+#Count", "+Name")
 
-_TABLES: dict[Kind, tuple[tuple[Column, ...], Callable[[Obj, datetime.datetime], Cells]]] = {
+_TABLES: dict[Kind, tuple[tuple[Column, ...], Callable[[Obj, dt.datetime], Cells]]] = {
     PODS: (
         _columns("Name", "Ready", "Status", "Restarts", "Age", "+IP", "+Node")
         + _columns("+Nominated Node", "+Readiness Gates"),

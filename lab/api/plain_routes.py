@@ -1,0 +1,77 @@
+"""Routes that answer without the store: health, version, discovery, OpenAPI."""
+
+from typing import Any
+
+from aiohttp import hdrs, web
+
+from lab.api import discovery, responses
+from lab.api.errors import ApiError, no_such_path
+
+Obj = dict[str, Any]
+
+
+def add(router: web.UrlDispatcher) -> None:
+    """Register all of them. Some clients end the short ones with a slash."""
+    for path in ("/healthz", "/livez", "/readyz"):
+        router.add_get(path, _ok)
+    router.add_get("/version{_:/?}", _version)
+    router.add_get("/api{_:/?}", _core_versions)
+    router.add_get("/apis{_:/?}", _groups)
+    router.add_get("/apis/{group}{_:/?}", _group)
+    router.add_get("/api/{version}{_:/?}", _resources)
+    router.add_get("/apis/{group}/{version}{_:/?}", _resources)
+    router.add_get("/openapi/v2", _openapi_v2)
+    router.add_get("/openapi/v3", _openapi_index)
+    router.add_get("/openapi/v3/api/{version}", _openapi)
+    router.add_get("/openapi/v3/apis/{group}/{version}", _openapi)
+
+
+async def _version(_: web.Request) -> web.Response:
+    return responses.plain(discovery.version())
+
+
+async def _core_versions(request: web.Request) -> web.Response:
+    return responses.plain(discovery.core_versions(request.host))
+
+
+async def _groups(_: web.Request) -> web.Response:
+    return responses.plain(discovery.group_list())
+
+
+async def _openapi_index(_: web.Request) -> web.Response:
+    return responses.plain(discovery.openapi_index())
+
+
+async def _ok(_: web.Request) -> web.Response:
+    return web.Response(text="ok")
+
+
+async def nowhere(_: web.Request) -> web.Response:
+    raise no_such_path()
+
+
+async def _group(request: web.Request) -> web.Response:
+    return _found(discovery.group(request.match_info["group"]))
+
+
+async def _resources(request: web.Request) -> web.Response:
+    where = request.match_info
+    return _found(discovery.resources(where.get("group", ""), where["version"]))
+
+
+async def _openapi(request: web.Request) -> web.Response:
+    where = request.match_info
+    return _found(discovery.openapi(where.get("group", ""), where["version"]))
+
+
+async def _openapi_v2(request: web.Request) -> web.Response:
+    accept = request.headers.get(hdrs.ACCEPT, "*/*")
+    if "application/json" not in accept and "*/*" not in accept:
+        raise ApiError(406, "NotAcceptable", "only application/json is served here")
+    return responses.plain(discovery.openapi_v2())
+
+
+def _found(body: Obj | None) -> web.Response:
+    if body is None:
+        raise no_such_path()
+    return responses.plain(body)

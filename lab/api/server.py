@@ -1,0 +1,332 @@
+"""The API server: HTTP over a `Store`. It decides nothing that the store could decide.
+
+Requests pass the caller's middlewares first, then authentication, then the one place that turns `ApiError`
+into a Status response. It shares the event loop of whoever starts it.
+"""
+
+import asyncio
+import hmac
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from lab.api import conversion, discovery, plain_routes, requests, responses
+from lab.api.errors import (
+    bad_request,
+    method_not_allowed,
+    unauthorized,
+    unsupported_media_type,
+)
+from lab.api.kinds import PODS, SERVICE_ACCOUNTS, SERVICES, Kind
+from lab.api.listing import ListQuery, list_page, parse_version
+from lab.api.presenting import Presenter, style_of
+from lab.api.requests import Target
+from lab.api.selectors import Selection, select
+from lab.api.store import PatchKind, Store
+from lab.api.watching import Watch, WatchQuery
+
+Obj = dict[str, Any]
+
+_OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
+_EXPIRY_SECONDS = 30.0
+_MAX_BODY = 3 * 2**20  # as etcd's request limit makes it
+
+_PATCH_FORMS: dict[str, PatchKind] = {
+    "application/json-patch+json": "json",
+    "application/merge-patch+json": "merge",
+    "application/strategic-merge-patch+json": "strategic",
+}
+# Deleting these answers with the object, the others with a Status.
+_RETURNED = frozenset({PODS, SERVICES, SERVICE_ACCOUNTS})
+
+
+class ApiOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the server differs from the default: a token to ask for, how often bookmarks come."""
+
+    token: str = ""
+    bookmark_seconds: float = 10.0
+    bookmark_at_start: bool = False
+
+
+class LabApi:
+    """The server. `app` may get further routes before `start`; `middlewares` stand in front of all."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        options: ApiOptions | None = None,
+        middlewares: Sequence[Middleware] = (),
+    ) -> None:
+        self.store = store
+        self.url = ""
+        self._options = options or ApiOptions()
+        self._watches: set[Watch] = set()
+        self._runner: web.AppRunner | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        own = (self._authenticate, responses.say_errors)
+        self.app = web.Application(middlewares=[*middlewares, *own], client_max_size=_MAX_BODY)
+        self._add_routes(self.app.router)
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Listen; returns the URL. Port 0 takes a free one."""
+        runner = web.AppRunner(
+            self.app, handler_cancellation=True, access_log=None, shutdown_timeout=2
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        bound = runner.addresses[0]
+        self.url = f"http://{host}:{bound[1]}"
+        self._expire()
+        return self.url
+
+    async def stop(self) -> None:
+        """End all watches and stop listening."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        for watch in self._watches:
+            watch.feed.end()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def _expire(self) -> None:
+        self.store.expire_events()
+        loop = asyncio.get_running_loop()
+        self._expiry = loop.call_later(_EXPIRY_SECONDS, self._expire)
+
+    # ---- routes
+
+    def _add_routes(self, router: web.UrlDispatcher) -> None:
+        plain_routes.add(router)
+        router.add_route("*", "/api/{version}/{tail:.+}", self._object)
+        router.add_route("*", "/apis/{group}/{version}/{tail:.+}", self._object)
+        router.add_route("*", "/{tail:.*}", plain_routes.nowhere)
+
+    @web.middleware
+    async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        token = self._options.token
+        if token and request.path not in _OPEN_PATHS:
+            given = request.headers.get(hdrs.AUTHORIZATION, "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+                return responses.refuse(unauthorized())
+        return await handler(request)
+
+    async def _object(self, request: web.Request) -> web.StreamResponse:
+        where = request.match_info
+        target = requests.parse_target(where.get("group", ""), where["version"], where["tail"])
+        match (request.method, bool(target.name)):
+            case ("GET", named):
+                watching = requests.flag(request.query, "watch") and not target.subresource
+                if watching:
+                    return await self._watch(request, target)
+                return self._get(request, target) if named else self._list(request, target)
+            case ("POST", False) | ("POST", True) if (
+                not target.name or target.subresource == "binding"
+            ):
+                return await self._create(request, target)
+            case ("PUT", True) if target.subresource != "binding":
+                return await self._update(request, target)
+            case ("PATCH", True) if target.subresource != "binding":
+                return await self._patch(request, target)
+            case ("DELETE", True) if not target.subresource:
+                return await self._delete(request, target)
+            case ("DELETE", False):
+                return await self._delete_collection(request, target)
+        raise method_not_allowed(target.kind)
+
+    # ---- reading
+
+    def _presenter(self, request: web.Request, kind: Kind) -> Presenter:
+        return Presenter(
+            kind,
+            style=style_of(request.headers.get(hdrs.ACCEPT, "")),
+            include=request.query.get("includeObject", "Metadata"),
+            now=self.store.now(),
+        )
+
+    def _get(self, request: web.Request, target: Target) -> web.Response:
+        if target.subresource == "binding":
+            raise method_not_allowed(target.kind)
+        record = self.store.record(target.kind, target.namespace, target.name)
+        return responses.raw(self._presenter(request, target.kind).one(record.body))
+
+    def _list(self, request: web.Request, target: Target) -> web.Response:
+        query = ListQuery(
+            limit=requests.number(request.query, "limit"),
+            token=request.query.get("continue", ""),
+            version=request.query.get("resourceVersion", ""),
+            match=request.query.get("resourceVersionMatch", ""),
+        )
+        page = list_page(self.store, target.kind, _selection(request, target), query)
+        return responses.raw(
+            self._presenter(request, target.kind).many(page.records, page.metadata)
+        )
+
+    async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
+        version = parse_version(request.query.get("resourceVersion", ""))
+        query = WatchQuery(
+            version=version or None,
+            timeout_seconds=requests.number(request.query, "timeoutSeconds"),
+            bookmarks=requests.flag(request.query, "allowWatchBookmarks"),
+            initial_events=requests.flag(request.query, "sendInitialEvents"),
+            bookmark_seconds=self._options.bookmark_seconds,
+            bookmark_at_start=self._options.bookmark_at_start,
+        )
+        watch = Watch(
+            self.store,
+            target.kind,
+            wanted=_selection(request, target),
+            presenter=self._presenter(request, target.kind),
+            query=query,
+        )
+        self._watches.add(watch)
+        try:
+            return await watch.serve(request)
+        finally:
+            self._watches.discard(watch)
+
+    # ---- writing
+
+    async def _create(self, request: web.Request, target: Target) -> web.Response:
+        body = requests.read_body(await request.read(), request.content_type)
+        dry_run = requests.dry_run(request.query)
+        if target.subresource == "binding":
+            return self._bind(target, body, dry_run=dry_run)
+        if target.kind.namespaced and not target.namespace:
+            raise method_not_allowed(target.kind)
+        obj = conversion.inward(target.kind, requests.fitting(target, body))
+        created = self.store.create(target.kind, obj, dry_run=dry_run)
+        return responses.raw(self._presenter(request, target.kind).one(created), status=201)
+
+    def _bind(self, target: Target, body: Obj, *, dry_run: bool) -> web.Response:
+        node = body.get("target", {})
+        node_name = node.get("name") if isinstance(node, dict) else None
+        if not isinstance(node_name, str) or not node_name:
+            raise bad_request("target.name: Required value")
+        self.store.bind(target.namespace, target.name, node_name, dry_run=dry_run)
+        success = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Success",
+            "code": 201,
+        }
+        return responses.plain(success, status=201)
+
+    async def _update(self, request: web.Request, target: Target) -> web.Response:
+        body = requests.read_body(await request.read(), request.content_type)
+        obj = conversion.inward(target.kind, requests.fitting(target, body, name=target.name))
+        written = self.store.update(
+            target.kind,
+            obj,
+            status=target.subresource == "status",
+            dry_run=requests.dry_run(request.query),
+        )
+        return responses.raw(self._presenter(request, target.kind).one(written))
+
+    async def _patch(self, request: web.Request, target: Target) -> web.Response:
+        kind, media = target.kind, request.content_type
+        if media not in discovery.patch_types(kind):
+            raise unsupported_media_type(discovery.patch_types(kind))
+        patch = requests.read_patch(await request.read(), media)
+        dry_run = requests.dry_run(request.query)
+        if media == discovery.APPLY:
+            return self._apply(request, target, patch, dry_run=dry_run)
+        if isinstance(patch, dict):
+            patch = conversion.inward(kind, patch)
+        written = self.store.patch(
+            kind,
+            target.namespace,
+            target.name,
+            patch,
+            form=_PATCH_FORMS[media],
+            status=target.subresource == "status",
+            dry_run=dry_run,
+        )
+        return responses.raw(self._presenter(request, kind).one(written))
+
+    def _apply(
+        self, request: web.Request, target: Target, body: Any, *, dry_run: bool
+    ) -> web.Response:
+        manager = request.query.get("fieldManager", "")
+        if not manager:
+            raise bad_request("fieldManager: Required value: is required for apply patch")
+        if not isinstance(body, dict):
+            raise bad_request("the body is no object")
+        obj = conversion.inward(target.kind, requests.fitting(target, body, name=target.name))
+        status = target.subresource == "status"
+        applied, new = self.store.apply(
+            target.kind, obj, manager=manager, status=status, dry_run=dry_run
+        )
+        return responses.raw(
+            self._presenter(request, target.kind).one(applied), status=201 if new else 200
+        )
+
+    # ---- deleting
+
+    async def _delete(self, request: web.Request, target: Target) -> web.Response:
+        options = await _delete_options(request)
+        precondition = options.get("preconditions") or {}
+        removed = self.store.delete(
+            target.kind,
+            target.namespace,
+            target.name,
+            grace_seconds=options.get("gracePeriodSeconds"),
+            uid=precondition.get("uid") or "",
+            version=precondition.get("resourceVersion") or "",
+            dry_run=_dry(request, options),
+        )
+        if removed.gone and target.kind not in _RETURNED:
+            return responses.plain(responses.gone(target.kind, removed.body))
+        return responses.raw(self._presenter(request, target.kind).one(removed.body))
+
+    async def _delete_collection(self, request: web.Request, target: Target) -> web.Response:
+        if target.kind.namespaced and not target.namespace:
+            raise method_not_allowed(target.kind)
+        options = await _delete_options(request)
+        meant = self.store.delete_all(
+            target.kind,
+            _selection(request, target),
+            grace_seconds=options.get("gracePeriodSeconds"),
+            dry_run=_dry(request, options),
+        )
+        head = {"kind": f"{target.kind.kind}List", "apiVersion": target.kind.api_version}
+        shown = [conversion.outward(target.kind, body) for body in meant]
+        metadata = {"resourceVersion": str(self.store.version)}
+        return responses.plain(head | {"metadata": metadata, "items": shown})
+
+
+# ---- requests and responses
+
+
+def _selection(request: web.Request, target: Target) -> Selection:
+    fields = request.query.get("fieldSelector", "")
+    if target.name:
+        fields = f"metadata.name={target.name}"
+    labels = request.query.get("labelSelector", "")
+    return select(target.kind, namespace=target.namespace, labels=labels, fields=fields)
+
+
+async def _delete_options(request: web.Request) -> Obj:
+    data = await request.read()
+    options = requests.read_body(data, request.content_type) if data.strip() else {}
+    if "gracePeriodSeconds" in request.query:
+        options["gracePeriodSeconds"] = requests.number(request.query, "gracePeriodSeconds")
+    if not isinstance(options.get("preconditions") or {}, dict):
+        raise bad_request("preconditions is no object")
+    if not isinstance(options.get("gracePeriodSeconds") or 0, int):
+        raise bad_request("gracePeriodSeconds is no number")
+    return options
+
+
+def _dry(request: web.Request, options: Obj) -> bool:
+    return requests.dry_run(request.query) or options.get("dryRun") == ["All"]
