@@ -246,7 +246,7 @@ class _Story:
             items = json.loads(self.run("lab", "get", "events", "-o", "json", is_shown=False))[
                 "items"
             ]
-            told = [e for e in items if e["reason"] == "NoMatchingEndpoint"]
+            told = [e for e in items if e["involvedObject"]["name"] == "asks-for-v9"]
             text = told[-1]["message"] if told else ""
             return bool(told)
 

@@ -371,9 +371,9 @@ class TestChoice:
         )
         closed, allowing = a_state(endpoint), a_state(endpoint, services=[open_to])
 
-        assert refused(closed, a_request()).reason == "NotAllowed"
-        assert refused(closed, a_request(namespace="team-b")).reason == "NotAllowed"
-        assert refused(allowing, a_request()).reason == "NotAllowed"
+        for state in (closed, allowing):
+            assert "do not allow this one" in refused(state, a_request()).message
+            assert refused(state, a_request(namespace="team-b")).reason == "NotAllowed"
         client = a_request("x").pod
         for namespace in ("", "team-b"):
             request = msgspec.structs.replace(

@@ -70,11 +70,7 @@ def choose(
         return home
     offered = registry.offers.get((home, request.network_service), {})
     if not offered:
-        return NoChoice(
-            "NoEndpoint",
-            f"no endpoint Pod of namespace {home} offers network service {request.network_service}; create "
-            f"a NetworkServiceEndpoint that names it and a running Pod that its podSelector matches",
-        )
+        return NoChoice("NoEndpoint", _nobody(registry, home, request))
     service = registry.network_services.get(NetworkServiceKey(home, request.network_service))
     weights = _selected(service, request, offered)
     fit: list[tuple[tuple[bool, bool, float, str], intent.Endpoint]] = []
@@ -101,7 +97,11 @@ def resolve_namespace(registry: Registry, request: intent.Request) -> str | NoCh
         home = request.network_service_namespace
         if home == own or _allows(registry, home, name, own):
             return home
-        return _not_allowed(name, [home], own)
+        return NoChoice(
+            "NotAllowed",
+            f"network service {name}@{home} does not allow clients of namespace {own}; "
+            "add it to the allowedNamespaces of that NetworkService",
+        )
     existing = registry.namespaces_of(name)
     if own in existing:
         return own
@@ -112,8 +112,6 @@ def resolve_namespace(registry: Registry, request: intent.Request) -> str | NoCh
             f"network service {name} exists in namespaces {' and '.join(allowing)}; "
             f"write {name}@{allowing[0]} to say which",
         )
-    if existing and not allowing:
-        return _not_allowed(name, sorted(existing), own)
     return allowing[0] if allowing else own
 
 
@@ -139,11 +137,13 @@ def _allows(registry: Registry, namespace: str, name: str, client_namespace: str
     return any(fnmatchcase(client_namespace, pattern) for pattern in patterns)
 
 
-def _not_allowed(name: str, homes: list[str], own: str) -> NoChoice:
-    return NoChoice(
-        "NotAllowed",
-        f"network service {name} of namespace {' or '.join(homes)} does not allow clients of namespace "
-        f"{own}; add it to the allowedNamespaces of that NetworkService",
+def _nobody(registry: Registry, home: str, request: intent.Request) -> str:
+    name = request.network_service
+    elsewhere = registry.namespaces_of(name) - {home}
+    hint = " (other namespaces do, but do not allow this one)" if elsewhere else ""
+    return (
+        f"no endpoint Pod of namespace {home} offers network service {name}{hint}; create a "
+        "NetworkServiceEndpoint that names it and a running Pod that its podSelector matches"
     )
 
 
