@@ -111,6 +111,12 @@ class Wire:
             raise Unavailable(f"{subject}: nobody answers on the bus") from exc
         except nats.errors.ConnectionClosedError:
             raise
+        except nats.errors.MaxPayloadError as exc:
+            # Sent again it would be as large: nobody can mend this by waiting.
+            raise Refused(
+                f"{subject}: a message of {len(payload)} bytes is larger than the bus takes "
+                f"({self._client.max_payload}); raise max_payload of the NATS server"
+            ) from exc
         except (TimeoutError, OSError, nats.errors.Error) as exc:
             raise Lost(f"{subject}: no answer: {exc or 'timed out'}") from exc
 

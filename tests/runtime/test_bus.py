@@ -296,3 +296,10 @@ def test_every_key_has_a_stream() -> None:
     assert streams.stream_of(LeaderKey("watcher")) == streams.INTENT
     with pytest.raises(KeyError, match="leads no stream"):
         streams.stream_of(LeaderKey("plumber"))
+
+
+async def test_a_message_that_the_bus_can_never_take_is_refused_at_once(bus: Bus) -> None:
+    labels = {"x": "y" * (2 << 20)}
+
+    with pytest.raises(Refused, match="larger than the bus takes"):
+        await bus.publish(a_request(labels=labels))

@@ -1,7 +1,10 @@
 """Prefixes in use, from every source Kubernetes has."""
 
+import ipaddress
+
 import pytest
 
+from schemas.codec import encode
 from services.watcher import model
 from services.watcher.core import prefixes
 from tests.watcher.builders import a_node, an_object, read
@@ -59,6 +62,20 @@ def test_equal_services_make_equal_messages_whatever_their_order():
     other = dict(reversed(one.items()))
     assert prefixes.of_services(one) == prefixes.of_services(other)
     assert listed(prefixes.of_services(one)) == ["10.96.0.1/32", "10.96.0.2/32"]
+
+
+def test_ten_thousand_services_fit_into_a_message_of_the_bus():
+    first = int(ipaddress.ip_address("10.96.0.0"))
+    services = {
+        (f"namespace-{at % 90}", f"a-service-with-a-long-name-{at}"): (
+            str(ipaddress.ip_address(first + 97 * at)),
+            f"fd00:10:96::{at:x}",
+        )
+        for at in range(10_000)
+    }
+    assert len(encode(prefixes.of_services(services))) < 1_000_000
+    few = dict(list(services.items())[:2000])
+    assert "a-service-with-a-long-name-7" in str(prefixes.of_services(few))
 
 
 def test_kubeadms_networks_are_in_use_in_both_families():

@@ -7,7 +7,9 @@ objects and is asked for again.
 """
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -100,6 +102,11 @@ class Informer:
         self._failures = 0
         self._missing = 0
         self._unreadable: set[Ref] = set()
+        self._heard: float | None = None
+
+    def silent_seconds(self) -> float:
+        """How long the server has said nothing of this kind; bookmarks keep it about a minute."""
+        return math.inf if self._heard is None else time.monotonic() - self._heard
 
     async def run(self) -> None:
         """List and watch for ever."""
@@ -117,8 +124,8 @@ class Informer:
                 await self._pause(exc)
 
     async def _list(self) -> None:
-        """Page by page, then tell the difference. The first page is the newest truth, not a cache."""
-        found: dict[Ref, Any] = {}
+        """Tell what differs page by page, at the end what is gone. Of the newest truth, not a cache."""
+        found: set[Ref] = set()
         self._unreadable = set()
         query = {**self.resource.query, "limit": str(_PAGE)}
         while True:
@@ -126,20 +133,20 @@ class Informer:
             for raw in page.items or ():
                 each = self._decode(raw)
                 if each is not None:
-                    found[each.ref] = each
+                    found.add(each.ref)
+                    self._seen(each)
             if not page.metadata.remaining:
                 break
             query["continue"] = page.metadata.remaining
         self._missing = 0
-        self._replace(found)
+        self._heard = time.monotonic()
+        self._keep_only(found)
         self._version = page.metadata.resource_version
         self._sync()
 
-    def _replace(self, found: dict[Ref, Any]) -> None:
-        for ref in [ref for ref in self.items if ref not in found and ref not in self._unreadable]:
+    def _keep_only(self, found: set[Ref]) -> None:
+        for ref in self.items.keys() - found - self._unreadable:
             self._gone(ref)
-        for each in found.values():
-            self._seen(each)
 
     def _sync(self) -> None:
         if not self.synced.is_set():
@@ -162,6 +169,7 @@ class Informer:
                 self._kube.stream(self.resource.path, query) as chunks,
             ):
                 async for line in lines.split(chunks):
+                    self._heard = time.monotonic()
                     silence.reschedule(loop.time() + self._silence)
                     self._recovered()
                     self._event(line)
@@ -180,17 +188,23 @@ class Informer:
                 found = self._decode(event.object)
                 if found is not None:
                     self._seen(found)
-                    self._version = found.metadata.resource_version or self._version
+                    self._move_to(found.metadata.resource_version)
             case "DELETED":
                 gone = msgspec.json.decode(event.object, type=Object)
                 if self.resource.has(gone):
                     self._gone(gone.ref)
-                    self._version = gone.metadata.resource_version or self._version
+                    self._move_to(gone.metadata.resource_version)
             case "BOOKMARK":
                 told = msgspec.json.decode(event.object, type=_Version)
-                self._version = told.metadata.resource_version or self._version
+                self._move_to(told.metadata.resource_version)
             case "ERROR":
                 self._refused(msgspec.json.decode(event.object, type=_Failure))
+
+    def _move_to(self, version: str) -> None:
+        """A version below ours comes from a server whose past is another one, such as a restored backup."""
+        if version.isdigit() and self._version.isdigit() and int(version) < int(self._version):
+            raise Expired(f"watch {self.resource.title}: {version} comes after {self._version}")
+        self._version = version or self._version
 
     def _refused(self, failure: _Failure) -> None:
         text = f"watch {self.resource.title}: {failure.code} {failure.reason}: {failure.message}"
@@ -243,7 +257,7 @@ class Informer:
             )
         # A server that just started may not know its custom kinds yet: one answer is no proof.
         if self._missing >= _BELIEVE_MISSING_AFTER or not self.items:
-            self._replace({})
+            self._keep_only(set())
             self._sync()
         self._version = ""
         await asyncio.sleep(_RETRY_MISSING_SECONDS * random.uniform(0.8, 1.2))

@@ -12,7 +12,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 from kubernetes_asyncio.client import ApiClient, Configuration
-from kubernetes_asyncio.config import load_incluster_config, load_kube_config
+from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
 
 from services._runtime.errors import Conflict, Unavailable
 
@@ -20,6 +20,10 @@ JSON = "application/json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 _REQUEST_SECONDS = 30.0
+
+
+class NoCluster(Exception):
+    """Nothing says where the API server is: settings have to be changed."""
 
 
 class Missing(Exception):
@@ -48,6 +52,16 @@ class Kube:
 
     async def __aenter__(self) -> Self:
         configuration = Configuration()
+        try:
+            await self._configure(configuration)
+        except ConfigException as exc:
+            raise NoCluster(
+                f"kubeconfig {self._kubeconfig!r}: {exc}; name one that exists, or none inside a Pod"
+            ) from exc
+        self._client = ApiClient(configuration=configuration)
+        return self
+
+    async def _configure(self, configuration: Configuration) -> None:
         if self._kubeconfig:
             await load_kube_config(
                 config_file=self._kubeconfig,
@@ -56,8 +70,6 @@ class Kube:
             )
         else:
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        self._client = ApiClient(configuration=configuration)
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._client is not None:

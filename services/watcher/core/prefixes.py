@@ -1,6 +1,8 @@
 """Prefixes in use by nodes, Services and the cluster, and those the user excluded."""
 
+import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 import yaml
@@ -15,6 +17,8 @@ EXCLUDED_NAME = "excluded-prefixes"  # of the ConfigMap in the system namespace
 EXCLUDED_DATA = "prefixes"
 CLUSTER_IPS = PrefixKey("service", "clusterips")
 MALFORMED = "MalformedPrefix"
+# One message holds them all and the bus takes a mebibyte: beyond this many they lose their names.
+_MOST_NAMED = 4096
 
 
 def of_node(node: Node) -> PrefixesInUse:
@@ -30,6 +34,8 @@ def of_node(node: Node) -> PrefixesInUse:
 
 def of_services(addresses: Mapping[Ref, tuple[str, ...]]) -> PrefixesInUse:
     """Every cluster IP; the same one always in the same place, so that equal sets have equal bytes."""
+    if sum(map(len, addresses.values())) > _MOST_NAMED:
+        return _merged(addresses)
     return PrefixesInUse(
         source=CLUSTER_IPS.source,
         name=CLUSTER_IPS.optional_name,
@@ -38,6 +44,17 @@ def of_services(addresses: Mapping[Ref, tuple[str, ...]]) -> PrefixesInUse:
             for ref in sorted(addresses)
             for used in _used(addresses[ref], f"Service {'/'.join(ref)}")
         ),
+    )
+
+
+def _merged(addresses: Mapping[Ref, tuple[str, ...]]) -> PrefixesInUse:
+    found = {values.parse_prefix_loosely(each) for listed in addresses.values() for each in listed}
+    v4 = ipaddress.collapse_addresses(each for each in found if isinstance(each, IPv4Network))
+    v6 = ipaddress.collapse_addresses(each for each in found if isinstance(each, IPv6Network))
+    return PrefixesInUse(
+        source=CLUSTER_IPS.source,
+        name=CLUSTER_IPS.optional_name,
+        prefixes=tuple(_used(map(str, [*v4, *v6]), "Services of the cluster")),
     )
 
 

@@ -37,6 +37,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 class Item(msgspec.Struct, frozen=True, kw_only=True):
     shown: Shown
     message: str = ""  # empty when ready
+    kept: bool = False
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,12 +48,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     message: str
     messages: tuple[str, ...] = ()  # one per item
+    kept: bool = False  # some item is shown on because nobody has told everything yet
 
     @property
     def annotation(self) -> str | None:
         if not self.items:
             return None
         return msgspec.json.encode([_fields(each) for each in self.items]).decode()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether all that is missing will come by itself."""
+        return not self.connected and self.reason == CONNECTING
 
     @property
     def updating(self) -> bool:
@@ -136,6 +143,7 @@ def report(
         reason=reason,
         message=message,
         messages=tuple(each.message for each in items),
+        kept=any(each.kept for each in items),
     )
 
 
@@ -156,7 +164,8 @@ def announcements(before: Showing, after: Report) -> Iterator[Announcement]:
 
 def _item(request: Request, facts: Facts, shown: Shown | None) -> Item:
     if not facts.settled and shown is not None and _is_of(shown, request):
-        return Item(shown=shown, message="" if shown.state == "ready" else _WAITING_FOR_NEWS)
+        message = "" if shown.state == "ready" else _WAITING_FOR_NEWS
+        return Item(shown=shown, message=message, kept=True)
     if facts.grant is not None:
         return _granted(request, facts.grant, facts.status)
     if facts.refusal is not None:
@@ -231,7 +240,7 @@ def _verdict(problem: Problem | None, items: list[Item]) -> tuple[bool, str, str
 
 
 def _unheard(items: list[Item]) -> bool:
-    return any(each.message == _WAITING_FOR_NEWS for each in items)
+    return any(each.kept and each.shown.state != "ready" for each in items)
 
 
 def _told(item: Shown, message: str) -> str:

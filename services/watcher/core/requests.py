@@ -59,7 +59,7 @@ def wanted(
         ref = pod_ref(pod, node_ready=node_ready)
         kept = tuple(
             msgspec.structs.replace(each, pod=ref)
-            for each in standing
+            for each in sorted(standing, key=lambda each: each.interface)
             if holds and not pod.host_network and each.pod.uid == pod.uid
         )
         return Wanted(asks=True, requests=kept, problem=_malformed(exc))

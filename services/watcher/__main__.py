@@ -1,0 +1,12 @@
+"""`python -m services.watcher`: settings from NSM_* and WATCHER_* variables."""
+
+from functools import partial
+
+from services._runtime.run import run
+from services._runtime.settings import load
+from services.watcher.service import start
+from services.watcher.settings import Settings
+
+if __name__ == "__main__":
+    settings = load(Settings, "WATCHER")
+    run("watcher", settings, partial(start, settings))

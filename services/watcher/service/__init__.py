@@ -1,0 +1,174 @@
+"""The watcher at work: informers feed the core, the core's news go to the bus and back to Kubernetes.
+
+Caches are warm in every replica; publishing, reporting and announcing run for whoever leads.
+"""
+
+import asyncio
+import time
+from functools import partial
+
+from prometheus_client import Gauge
+
+from schemas.codec import Tombstone
+from schemas.subjects import Key, LeaderKey
+from services._runtime.bus import Bus
+from services._runtime.health import Health
+from services._runtime.leading import Term, lead
+from services._runtime.mirror import Mirror
+from services._runtime.run import Runtime
+from services._runtime.streams import GRANT, INTENT, STATE
+from services.watcher import model
+from services.watcher.adapters import Events, Informer, Kube, Resource
+from services.watcher.core import prefixes
+from services.watcher.core.intent import Intent, Touched
+from services.watcher.core.report import WARNING, Announcement
+from services.watcher.model import ObjectRef
+from services.watcher.service.announcing import Announcer
+from services.watcher.service.publishing import Publisher
+from services.watcher.service.reporting import Reporter
+from services.watcher.settings import Settings
+
+_GROUP = "/apis/networkservicemesh.io/v1"
+
+
+def resources(system_namespace: str) -> list[Resource]:
+    """Every kind we watch."""
+    return [
+        Resource(kind=model.Namespace, path="/api/v1/namespaces"),
+        Resource(kind=model.Node, path="/api/v1/nodes"),
+        Resource(kind=model.Pod, path="/api/v1/pods"),
+        Resource(kind=model.KubeService, path="/api/v1/services"),
+        _config_map(*prefixes.KUBEADM),
+        _config_map(system_namespace, prefixes.EXCLUDED_NAME),
+        Resource(kind=model.NetworkService, path=f"{_GROUP}/networkservices"),
+        Resource(kind=model.NetworkServiceEndpoint, path=f"{_GROUP}/networkserviceendpoints"),
+    ]
+
+
+def _config_map(namespace: str, name: str) -> Resource:
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    return Resource(kind=model.ConfigMap, path=path, name=name)
+
+
+class Watcher:
+    """`run()` for ever."""
+
+    def __init__(
+        self, *, bus: Bus, kube: Kube, settings: Settings, holder: str, health: Health
+    ) -> None:
+        self._bus = bus
+        self._holder = holder
+        self._health = health
+        self.intent = Intent(system_namespace=settings.system_namespace)
+        self._informers = [
+            Informer(kube, resource, partial(self._object_changed, resource.kind))
+            for resource in resources(settings.system_namespace)
+        ]
+        self._own = Mirror(bus, INTENT, ["nsm.>"], on_change=self._own_changed)
+        # One filter each: what a writer said before it said `complete` then comes before that word.
+        self._grants = Mirror(bus, GRANT, ["nsm.>"], on_change=self._result_changed)
+        self._states = Mirror(bus, STATE, ["nsm.>"], on_change=self._result_changed)
+        self._publisher = Publisher(self.intent, self._own)
+        self._announcer = Announcer(Events(kube, instance=holder, clock=time.monotonic))
+        self._reporter = Reporter(
+            kube=kube,
+            announcer=self._announcer,
+            intent=self.intent,
+            grants=self._grants,
+            states=self._states,
+            clock=time.monotonic,
+        )
+        self._measure()
+
+    def _measure(self) -> None:
+        registry = self._bus.metrics.registry
+        objects = Gauge("nsm_watcher_objects", "Objects known", ["resource"], registry=registry)
+        silence = Gauge(
+            "nsm_watcher_silence_seconds",
+            "Since the API server last said something of this kind, bookmarks included",
+            ["resource"],
+            registry=registry,
+        )
+        for informer in self._informers:
+            title = informer.resource.title
+            objects.labels(title).set_function(partial(len, informer.items))
+            silence.labels(title).set_function(informer.silent_seconds)
+
+    async def run(self) -> None:
+        """Keep caches, stand for leader, and lead when it is our turn."""
+        self._health.expect("kubernetes")
+        self._health.expect("snapshots")
+        async with asyncio.TaskGroup() as group:
+            for informer in self._informers:
+                group.create_task(informer.run())
+            for mirror in (self._own, self._grants, self._states):
+                group.create_task(mirror.run())
+            group.create_task(self._say_ready())
+            group.create_task(
+                lead(self._bus, "watcher", self._own, self._decide, holder=self._holder)
+            )
+
+    async def _say_ready(self) -> None:
+        for informer in self._informers:
+            await informer.synced.wait()
+        self._health.done("kubernetes")
+        for mirror in (self._own, self._grants, self._states):
+            await mirror.synced.wait()
+        self._health.done("snapshots")
+
+    async def _decide(self, term: Term) -> None:
+        # Half a list would look like half of the wishes withdrawn.
+        for informer in self._informers:
+            await informer.synced.wait()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._publisher.run(term))
+            group.create_task(self._announcer.run())
+            group.create_task(self._reporter.run())
+            group.create_task(self._repeat_notices())
+
+    async def _repeat_notices(self) -> None:
+        """What is wrong with objects since before our term, unless a predecessor said it already."""
+        for about in list(self.intent.notices):
+            self._say_notice(about, again=False)
+
+    def _object_changed(
+        self, kind: type[model.Object], ref: model.Ref, _: object, after: object
+    ) -> None:
+        self._heed(self.intent.put(kind, ref, after))
+
+    def _heed(self, touched: Touched) -> None:
+        """Pass on what a change of an object touched."""
+        self._publisher.note(touched.keys)
+        self._reporter.note(touched.pods)
+        for about in touched.notices:
+            self._say_notice(about, again=True)
+
+    def _say_notice(self, about: ObjectRef, *, again: bool) -> None:
+        problem = self.intent.notices.get(about)
+        if problem is None:
+            return
+        what = Announcement(type=WARNING, reason=problem.reason, message=problem.message)
+        self._announcer.say(about, what, again=again)
+
+    def _own_changed(self, key: Key, message: object) -> None:
+        standing = None if isinstance(message, Tombstone) else message
+        self._heed(self.intent.stand(key, standing))
+        # Own writes come back equal; what does not is put right.
+        if not isinstance(key, LeaderKey) and standing != self.intent.message(key):
+            self._publisher.note([key])
+
+    def _result_changed(self, key: Key, _: object) -> None:
+        self._reporter.note_key(key)
+
+
+async def start(settings: Settings, runtime: Runtime) -> None:
+    """Connect to Kubernetes and watch."""
+    async with Kube(settings.kubeconfig) as kube:
+        watcher = Watcher(
+            bus=runtime.bus,
+            kube=kube,
+            settings=settings,
+            holder=runtime.settings.holder,
+            health=runtime.health,
+        )
+        await watcher.run()

@@ -1,0 +1,107 @@
+"""A queue of keys, not of events: what is asked for twice before its turn is done once.
+
+One key is worked on by one worker at a time; asked for meanwhile, it is done again afterwards. A key
+whose work is Unavailable or met a Conflict comes back later, alone, and holds up nobody.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from typing import Generic, TypeVar
+
+import structlog
+
+from services._runtime.backoff import backoff
+from services._runtime.errors import Conflict, Unavailable
+
+log = structlog.get_logger()
+
+K = TypeVar("K", bound=Hashable)
+
+_MOST_SECONDS = 15.0
+
+
+class Workqueue(Generic[K]):
+    """`add` keys; while `run` runs, `work` is done for each of them."""
+
+    def __init__(self, title: str, work: Callable[[K], Awaitable[None]], *, workers: int) -> None:
+        self._title = title
+        self._work = work
+        self._workers = workers
+        self._queue: asyncio.Queue[K] = asyncio.Queue()
+        self._waiting: set[K] = set()
+        self._busy: set[K] = set()
+        self._again: set[K] = set()
+        self._delays: dict[K, tuple[int, float]] = {}
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._busy)
+
+    def add(self, *keys: K) -> None:
+        """Ask for work on these."""
+        self.update(keys)
+
+    def update(self, keys: Iterable[K]) -> None:
+        for key in keys:
+            if key in self._busy:
+                self._again.add(key)
+            elif key not in self._waiting:
+                self._waiting.add(key)
+                self._queue.put_nowait(key)
+
+    def add_later(self, key: K, seconds: float) -> None:
+        """Ask for work on this after a while; of several times asked the earliest counts."""
+        loop = asyncio.get_running_loop()
+        pending = self._timers.get(key)
+        if pending is not None:
+            if pending.when() <= loop.time() + seconds:
+                return
+            pending.cancel()
+        self._timers[key] = loop.call_later(seconds, self._due, key)
+
+    def _due(self, key: K) -> None:
+        del self._timers[key]
+        self.add(key)
+
+    async def run(self) -> None:
+        """Work for ever."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._workers):
+                    group.create_task(self._worker())
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+            self._timers.clear()
+
+    async def _worker(self) -> None:
+        while True:
+            key = await self._queue.get()
+            self._waiting.discard(key)
+            self._busy.add(key)
+            try:
+                await self._work(key)
+                self._succeeded(key)
+            except (Unavailable, Conflict) as exc:
+                self._failed(key, exc)
+            finally:
+                self._busy.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self.add(key)
+            await asyncio.sleep(0)  # work that never waits would keep everybody else from theirs
+
+    def _succeeded(self, key: K) -> None:
+        failures, _ = self._delays.pop(key, (0, 0.0))
+        if failures > 1:
+            log.info("done at last", queue=self._title, key=str(key), attempts=failures + 1)
+
+    def _failed(self, key: K, exc: Unavailable | Conflict) -> None:
+        failures, delay = self._delays.get(key, (0, 0.0))
+        # The first of a fresh series is its shortest delay; afterwards it doubles, jittered.
+        delay = min(max(delay * 2, next(backoff())), _MOST_SECONDS)
+        after = exc.after if isinstance(exc, Unavailable) else None
+        self._delays[key] = (failures + 1, delay)
+        if failures in (0, 5):
+            log.warning("put off", queue=self._title, key=str(key), reason=str(exc), seconds=delay)
+        self.add_later(key, max(delay, after or 0.0))

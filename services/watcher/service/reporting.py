@@ -1,0 +1,270 @@
+"""What became of a Pod's wishes, written back onto it: annotation, condition, Events.
+
+Runs only while we lead, beside the publishing of intent and never in its way. A Pod is judged anew when
+it, its grants or its statuses change, and written only where it shows something else.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import msgspec
+import structlog
+
+from schemas.grant import Connection, Refusal
+from schemas.intent import Request
+from schemas.state import Status
+from schemas.subjects import ConnectionKey, Key, LeaderKey, NodeKey, RefusalKey, StatusKey
+from services._runtime.mirror import Mirror
+from services.watcher.adapters import Denied, Kube, Missing, pods
+from services.watcher.core import report as reports
+from services.watcher.core.intent import Intent
+from services.watcher.core.requests import Wanted
+from services.watcher.model import ObjectRef, Pod, Ref
+from services.watcher.service.announcing import Announcer
+from services.watcher.service.queueing import Workqueue
+
+log = structlog.get_logger()
+
+_WORKERS = 8
+# A connection, or a newer revision of one that works, is made within milliseconds: saying False meanwhile
+# would be a flap, or twice the writing.
+_GRACE_SECONDS = 0.3
+_DENIED_SECONDS = 60.0
+# That a node's silence has become its word is not told by any message: look again, ever more rarely.
+_RECHECK_SECONDS = (0.5, 30.0)
+_NOBODY = Wanted()
+
+
+class _Memory(msgspec.Struct):
+    """What we know of a Pod beyond its object: the watch may lag behind what we wrote."""
+
+    uid: str
+    announced: reports.Showing
+    written: reports.Showing | None = None
+    version: int = 0
+    passing_since: float | None = None
+    recheck_seconds: float = _RECHECK_SECONDS[0]
+
+
+class Reporter:
+    """`note_*` what changed, at any time; `run` writes while we lead."""
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        announcer: Announcer,
+        intent: Intent,
+        grants: Mirror,
+        states: Mirror,
+        clock: Callable[[], float],
+    ) -> None:
+        self._kube = kube
+        self._announcer = announcer
+        self._intent = intent
+        self._grants = grants
+        self._states = states
+        self._clock = clock
+        self._memory: dict[Ref, _Memory] = {}
+        self._queue: Workqueue[Ref] | None = None
+
+    def note(self, refs: Iterable[Ref]) -> None:
+        """These Pods may have to show something else."""
+        if self._queue is not None:
+            self._queue.update(refs)
+
+    def note_key(self, key: Key) -> None:
+        """A grant, refusal or status changed, or somebody has told everything now."""
+        match key:
+            case ConnectionKey() | RefusalKey() | StatusKey():
+                self.note([(key.namespace, key.pod)])
+            case NodeKey():
+                wanted = self._intent.wanted.items()
+                self._note_anew(
+                    [
+                        ref
+                        for ref, each in wanted
+                        if any(request.pod.node == key.node for request in each.requests)
+                    ]
+                )
+            case LeaderKey():
+                self._note_anew(list(self._intent.wanted))
+
+    def _note_anew(self, refs: list[Ref]) -> None:
+        for ref in refs:
+            if ref in self._memory:
+                self._memory[ref].recheck_seconds = _RECHECK_SECONDS[0]
+        self.note(refs)
+
+    async def run(self) -> None:
+        """Report for the length of a term."""
+        await self._grants.synced.wait()
+        await self._states.synced.wait()
+        self._memory.clear()
+        self._queue = Workqueue("status", self._work, workers=_WORKERS)
+        self._queue.update(list(self._intent.pods))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._queue.run())
+                group.create_task(self._await_ipam())
+        finally:
+            self._queue = None
+
+    async def _await_ipam(self) -> None:
+        """Once ipam has told everything, its silence about a request counts."""
+        while True:
+            await self._grants.when_complete.wait()
+            self._note_anew(list(self._intent.wanted))
+            while self._grants.when_complete.is_set():  # noqa: ASYNC110  its end is not told
+                await asyncio.sleep(1.0)
+
+    async def _work(self, ref: Ref) -> None:
+        pod = self._intent.pods.get(ref)
+        if pod is None:
+            self._memory.pop(ref, None)
+            return
+        shown = self._shown(pod)
+        wanted = self._intent.wanted.get(ref, _NOBODY)
+        result = reports.report(pod, wanted, shown, self._facts)
+        if result is None:
+            self._memory.pop(ref, None)
+            return
+        memory = self._remember(pod, shown)
+        if self._passes_soon(memory, shown, result):
+            self._later(ref, _GRACE_SECONDS * 1.05)  # surely past it, or it would be two graces
+            return
+        if result.kept:
+            self._later(ref, memory.recheck_seconds)
+            memory.recheck_seconds = min(memory.recheck_seconds * 2, _RECHECK_SECONDS[1])
+        self._announce(pod, memory, result)
+        try:
+            await self._write(pod, memory, shown, result)
+        except Missing:
+            self._memory.pop(ref, None)  # gone; its successor is on its way
+        except Denied as exc:
+            log.warning(
+                "status cannot be written, grant the watcher the right to patch pods and pods/status",
+                pod=ref,
+                reason=str(exc),
+            )
+            self._later(ref, _DENIED_SECONDS)
+
+    async def _write(
+        self, pod: Pod, memory: _Memory, shown: reports.Showing, result: reports.Report
+    ) -> None:
+        # The annotation first: who waits for the condition finds it.
+        if result.annotation != shown.annotation:
+            now = await pods.write_annotation(self._kube, pod, result.annotation)
+            self._wrote(memory, now)
+        if (result.connected, result.reason, result.message) != (
+            shown.connected,
+            shown.reason,
+            shown.message,
+        ):
+            now = await pods.write_condition(
+                self._kube,
+                pod,
+                connected=result.connected,
+                reason=result.reason,
+                message=result.message,
+            )
+            self._wrote(memory, now)
+            log.info(
+                "pod status written",
+                pod=pod.ref,
+                connected=result.connected,
+                reason=result.reason,
+            )
+
+    def _shown(self, pod: Pod) -> reports.Showing:
+        """What the Pod shows, counting what we wrote and the watch has not brought yet."""
+        memory = self._memory.get(pod.ref)
+        if memory is None or memory.uid != pod.uid or memory.written is None:
+            return reports.showing(pod)
+        if _version(pod) >= memory.version:
+            memory.written = None
+            return reports.showing(pod)
+        return memory.written
+
+    def _wrote(self, memory: _Memory, now: Pod) -> None:
+        memory.written = reports.showing(now)
+        memory.version = _version(now)
+
+    def _remember(self, pod: Pod, shown: reports.Showing) -> _Memory:
+        memory = self._memory.get(pod.ref)
+        if memory is None or memory.uid != pod.uid:
+            memory = self._memory[pod.ref] = _Memory(uid=pod.uid, announced=shown)
+        return memory
+
+    def _passes_soon(self, memory: _Memory, shown: reports.Showing, result: reports.Report) -> bool:
+        begins = shown.connected is None and result.waiting
+        if not (begins or (result.updating and shown.connected)):
+            memory.passing_since = None
+            return False
+        now = self._clock()
+        if memory.passing_since is None:
+            memory.passing_since = now
+        return now - memory.passing_since < _GRACE_SECONDS
+
+    def _announce(self, pod: Pod, memory: _Memory, result: reports.Report) -> None:
+        # Said when it happens, once, whatever becomes of the writes: those are retried.
+        for each in reports.announcements(memory.announced, result):
+            self._announcer.say(_about(pod), each)
+        memory.announced = reports.as_shown(result)
+
+    def _later(self, ref: Ref, seconds: float) -> None:
+        if self._queue is not None:
+            self._queue.add_later(ref, seconds)
+
+    def _facts(self, request: Request) -> reports.Facts:
+        pod = request.pod
+        place = (pod.namespace, pod.name, request.interface)
+        granted, refused = ConnectionKey(pod.node, *place), RefusalKey(*place)
+        told = StatusKey(pod.node, *place)
+        grant = self._grants.items.get(granted)
+        if not _answers(request, grant):
+            grant = None
+        refusal = self._grants.items.get(refused)
+        if grant is not None or not _refuses(request, refusal):
+            refusal = None
+        status = self._states.items.get(told)
+        if not isinstance(status, Status) or status.client is None or status.client.uid != pod.uid:
+            status = None
+        if grant is None and refusal is None:
+            settled = self._grants.complete(granted)
+        else:
+            settled = refusal is not None or status is not None or self._states.complete(told)
+        return reports.Facts(grant=grant, refusal=refusal, status=status, settled=settled)
+
+
+def _answers(request: Request, grant: object) -> bool:
+    return (
+        isinstance(grant, Connection)
+        and grant.client.pod.uid == request.pod.uid
+        and grant.network_service == request.network_service
+        and request.network_service_namespace in ("", grant.network_service_namespace)
+    )
+
+
+def _refuses(request: Request, refusal: object) -> bool:
+    return (
+        isinstance(refusal, Refusal)
+        and refusal.uid == request.pod.uid
+        and refusal.network_service == request.network_service
+    )
+
+
+def _about(pod: Pod) -> ObjectRef:
+    return ObjectRef(
+        api_version="v1",
+        kind="Pod",
+        namespace=pod.metadata.namespace,
+        name=pod.metadata.name,
+        uid=pod.uid,
+    )
+
+
+def _version(pod: Pod) -> int:
+    """Kubernetes' versions of one kind may be compared as numbers; one that is none counts as newest."""
+    text = pod.metadata.resource_version
+    return int(text) if text.isdigit() else 1 << 63

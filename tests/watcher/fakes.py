@@ -1,0 +1,158 @@
+"""An API server for one kind, over real HTTP, that can be told to misbehave. Refuses what it does not know."""
+
+import asyncio
+import json
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+clusters: [{{name: fake, cluster: {{server: "{url}"}}}}]
+users: [{{name: fake, user: {{token: fake-token}}}}]
+contexts: [{{name: fake, context: {{cluster: fake, user: fake}}}}]
+current-context: fake
+"""
+PATH = "/api/v1/pods"
+
+
+class FaultyApi:
+    """`put` and `delete` objects; `list_answers` and `watch_answers` are statuses to give first."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.version = 100
+        self.oldest = 0  # a watch from before this is answered with 410
+        self.list_answers: deque[int] = deque()
+        self.watch_answers: deque[int] = deque()
+        self.lists: list[dict[str, str]] = []
+        self.watches: list[dict[str, str]] = []
+        self.tokens: set[str] = set()
+        self.watching = asyncio.Condition()
+        self._history: list[tuple[int, bytes]] = []
+        self._queues: dict[asyncio.Queue[bytes | None], web.Request] = {}
+        self._site: web.TCPSite | None = None
+        self._runner: web.AppRunner | None = None
+        self.url = ""
+
+    async def start(self, tmp_path: Path) -> Path:
+        app = web.Application()
+        app.router.add_get(PATH, self._get)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        assert self._runner.addresses
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        path = tmp_path / "kubeconfig"
+        path.write_text(KUBECONFIG.format(url=self.url))
+        return path
+
+    async def stop(self) -> None:
+        self.end_watches()
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    def put(self, found: dict[str, Any], *, told: bool = True) -> None:
+        self.version += 1
+        name = found["metadata"]["name"]
+        verb = "MODIFIED" if name in self.objects else "ADDED"
+        found["metadata"]["resourceVersion"] = str(self.version)
+        self.objects[name] = found
+        if told:
+            self._tell(verb, found)
+
+    def delete(self, name: str, *, told: bool = True) -> None:
+        self.version += 1
+        found = self.objects.pop(name)
+        found["metadata"]["resourceVersion"] = str(self.version)
+        if told:
+            self._tell("DELETED", found)
+
+    def bookmark(self) -> None:
+        self.version += 1
+        self._tell("BOOKMARK", {"metadata": {"resourceVersion": str(self.version)}}, kept=False)
+
+    def error(self, code: int) -> None:
+        self._tell("ERROR", {"kind": "Status", "code": code, "reason": "Whatever"}, kept=False)
+
+    def raw(self, data: bytes) -> None:
+        for queue in self._queues:
+            queue.put_nowait(data)
+
+    def end_watches(self) -> None:
+        for queue in self._queues:
+            queue.put_nowait(None)
+
+    def cut_watches(self) -> None:
+        for request in self._queues.values():
+            assert request.transport is not None
+            request.transport.abort()
+
+    async def watched(self, times: int) -> None:
+        """Until that many watches were opened."""
+        async with self.watching:
+            await self.watching.wait_for(lambda: len(self.watches) >= times)
+
+    def _tell(self, verb: str, found: dict[str, Any], *, kept: bool = True) -> None:
+        line = json.dumps({"type": verb, "object": found}).encode() + b"\n"
+        if kept:
+            self._history.append((self.version, line))
+        self.raw(line)
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        self.tokens.add(request.headers.get("Authorization", ""))
+        query = dict(request.query)
+        return await self._watch(request, query) if "watch" in query else self._list(query)
+
+    def _list(self, query: dict[str, str]) -> web.Response:
+        self.lists.append(query)
+        status = self.list_answers.popleft() if self.list_answers else 200
+        if status != 200:
+            return _status(status)
+        begin = int(query.get("continue", "0"))
+        end = begin + int(query["limit"])
+        names = sorted(self.objects)
+        meta = {"resourceVersion": str(self.version)}
+        if end < len(names):
+            meta["continue"] = str(end)
+        return web.json_response(
+            {"metadata": meta, "items": [self.objects[name] for name in names[begin:end]]}
+        )
+
+    async def _watch(self, request: web.Request, query: dict[str, str]) -> web.StreamResponse:
+        assert query["allowWatchBookmarks"] == "true"
+        assert 300 <= int(query["timeoutSeconds"]) <= 600
+        status = self.watch_answers.popleft() if self.watch_answers else 200
+        since = int(query["resourceVersion"])
+        if since < self.oldest:
+            status = 410
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        if status == 200:
+            self._queues[queue] = request
+        for version, line in self._history:
+            if version > since:
+                queue.put_nowait(line)
+        async with self.watching:
+            self.watches.append(query)
+            self.watching.notify_all()
+        if status != 200:
+            return _status(status)
+        response = web.StreamResponse()
+        try:
+            await response.prepare(request)
+            while (data := await queue.get()) is not None:
+                await response.write(data)
+        except ConnectionError:
+            pass
+        finally:
+            self._queues.pop(queue, None)
+        return response
+
+
+def _status(status: int) -> web.Response:
+    body = {"kind": "Status", "code": status, "reason": "Told", "message": "as told"}
+    return web.json_response(body, status=status)

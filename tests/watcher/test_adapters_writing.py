@@ -1,0 +1,167 @@
+"""What we write to Kubernetes, against the lab's API server."""
+
+import pytest
+
+from lab.api.kinds import EVENTS, PODS
+from services._runtime.errors import Conflict, Unavailable
+from services.watcher import model
+from services.watcher.adapters import Denied, Events, Kube, Missing, pods
+from services.watcher.model import CONDITION, STATUS_ANNOTATION, ObjectRef
+from tests.watcher.builders import a_pod, read
+
+
+def a_stored_pod(cluster, name="client") -> model.Pod:
+    found: model.Pod = read(model.Pod, cluster.store.create(PODS, a_pod(name)))
+    return found
+
+
+def about(pod: model.Pod) -> ObjectRef:
+    return ObjectRef(
+        api_version="v1", kind="Pod", namespace="default", name=pod.metadata.name, uid=pod.uid
+    )
+
+
+async def test_the_annotation_is_set_and_removed(cluster, kube):
+    pod = a_stored_pod(cluster)
+    written = await pods.write_annotation(kube, pod, '[{"name": "x"}]')
+    assert written.annotations[STATUS_ANNOTATION] == '[{"name": "x"}]'
+    removed = await pods.write_annotation(kube, pod, None)
+    assert STATUS_ANNOTATION not in removed.annotations
+
+
+async def test_the_condition_stands_beside_the_others(cluster, kube):
+    pod = a_stored_pod(cluster)
+    written = await pods.write_condition(
+        kube, pod, connected=False, reason="Connecting", message="waiting"
+    )
+    found = written.condition(CONDITION)
+    assert found is not None
+    assert (found.status, found.reason, found.message) == ("False", "Connecting", "waiting")
+    assert len(written.status.conditions or ()) == len(pod.status.conditions or ()) + 1
+
+
+async def test_the_transition_time_moves_only_with_the_status(cluster, kube):
+    pod = a_stored_pod(cluster)
+    one = await pods.write_condition(kube, pod, connected=False, reason="A", message="a")
+    before = stored_condition(cluster)["lastTransitionTime"]
+    cluster.store.patch(
+        PODS,
+        "default",
+        "client",
+        {"status": {"conditions": [{"type": CONDITION, "lastTransitionTime": OLD}]}},
+        form="strategic",
+        status=True,
+    )
+    assert before != OLD
+    two = await pods.write_condition(kube, one, connected=False, reason="B", message="b")
+    assert stored_condition(cluster)["lastTransitionTime"] == OLD
+    await pods.write_condition(kube, two, connected=True, reason="Connected", message="")
+    assert stored_condition(cluster)["lastTransitionTime"] != OLD
+
+
+OLD = "2020-01-01T00:00:00Z"
+
+
+def stored_condition(cluster):
+    conditions = cluster.store.get(PODS, "default", "client")["status"]["conditions"]
+    return next(each for each in conditions if each["type"] == CONDITION)
+
+
+async def test_a_successor_of_the_same_name_is_not_written(cluster, kube):
+    pod = a_stored_pod(cluster)
+    cluster.store.delete(PODS, "default", "client", grace_seconds=0)
+    with pytest.raises(Missing):
+        await pods.write_annotation(kube, pod, "[]")
+    a_stored_pod(cluster)
+    with pytest.raises(Conflict):
+        await pods.write_annotation(kube, pod, "[]")
+    with pytest.raises(Conflict):
+        await pods.write_condition(kube, pod, connected=True, reason="Connected", message="")
+
+
+async def test_a_server_that_is_away_is_unavailable(cluster, kube):
+    pod = a_stored_pod(cluster)
+    await cluster.stop()
+    with pytest.raises(Unavailable):
+        await pods.write_annotation(kube, pod, "[]")
+
+
+async def test_a_request_that_can_never_work_is_denied(cluster, kube):
+    pod = a_stored_pod(cluster)
+    with pytest.raises(Denied):
+        await kube.post("/api/v1/namespaces/default/pods", {"metadata": {"name": "Not Valid"}})
+    assert pod
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def events_of(kube: Kube, clock: Clock | None = None) -> Events:
+    return Events(kube, instance="test", clock=clock or Clock())
+
+
+async def say(events: Events, pod: model.Pod, message="no endpoint", **more) -> bool:
+    return await events.announce(
+        about(pod), kind="Warning", reason="NoEndpoint", message=message, **more
+    )
+
+
+def stored_events(cluster):
+    return [record.body for record in cluster.store.shelf(EVENTS).records.values()]
+
+
+async def test_the_same_news_is_one_event_counted(cluster, kube):
+    pod, events = a_stored_pod(cluster), events_of(kube)
+    for _ in range(3):
+        assert await say(events, pod)
+    await say(events, pod, "other news")
+    found = {each["message"]: each for each in stored_events(cluster)}
+    assert found["no endpoint"]["count"] == 3
+    assert found["other news"]["count"] == 1
+    assert found["no endpoint"]["involvedObject"]["uid"] == pod.uid
+    assert found["no endpoint"]["type"] == "Warning"
+
+
+async def test_a_restarted_watcher_goes_on_counting(cluster, kube):
+    pod = a_stored_pod(cluster)
+    await say(events_of(kube), pod)
+    await say(events_of(kube), pod)
+    assert [each["count"] for each in stored_events(cluster)] == [2]
+
+
+async def test_what_was_said_before_is_not_repeated_unless_it_happened_again(cluster, kube):
+    pod = a_stored_pod(cluster)
+    await say(events_of(kube), pod)
+    events = events_of(kube)
+    await say(events, pod, again=False)
+    await say(events, pod, again=False)
+    assert [each["count"] for each in stored_events(cluster)] == [1]
+
+
+async def test_an_event_that_expired_is_created_anew(cluster, kube):
+    pod, events = a_stored_pod(cluster), events_of(kube)
+    await say(events, pod)
+    (stored,) = stored_events(cluster)
+    cluster.store.delete(EVENTS, "default", stored["metadata"]["name"])
+    await say(events, pod)
+    assert [each["count"] for each in stored_events(cluster)] == [1]
+
+
+async def test_one_object_cannot_drown_the_others(cluster, kube):
+    clock = Clock()
+    noisy, quiet, events = a_stored_pod(cluster), a_stored_pod(cluster, "q"), events_of(kube, clock)
+    said = [await say(events, noisy, f"news {at}") for at in range(40)]
+    assert 5 <= sum(said) <= 20
+    assert await say(events, quiet)
+    clock.now += 60
+    assert await say(events, noisy, "later")
+
+
+async def test_a_long_message_is_cut_to_what_the_server_takes(cluster, kube):
+    pod, events = a_stored_pod(cluster), events_of(kube)
+    assert await say(events, pod, "x" * 5000)
+    assert len(stored_events(cluster)[0]["message"]) == 1024

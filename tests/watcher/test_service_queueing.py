@@ -1,0 +1,82 @@
+"""A queue of keys: once per key, one at a time, again if asked meanwhile, later if the world is busy."""
+
+import asyncio
+
+from services._runtime.errors import Conflict, Unavailable
+from services.watcher.service.queueing import Workqueue
+from tests.watcher.conftest import running
+
+
+class Work:
+    def __init__(self, *failures: Exception) -> None:
+        self.done: list[str] = []
+        self.busy: set[str] = set()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.failures = list(failures)
+        self._progress = asyncio.Event()
+
+    async def __call__(self, key: str) -> None:
+        assert key not in self.busy, "two at a time on one key"
+        self.busy.add(key)
+        self._progress.set()
+        try:
+            await self.gate.wait()
+            if self.failures:
+                raise self.failures.pop(0)
+            self.done.append(key)
+        finally:
+            self.busy.discard(key)
+            self._progress.set()
+
+    async def until(self, holds):
+        async with asyncio.timeout(5):
+            while not holds():
+                self._progress.clear()
+                await self._progress.wait()
+
+
+async def test_what_waits_is_done_once_however_often_it_was_asked():
+    work = Work()
+    queue = Workqueue("test", work, workers=2)
+    queue.add("a", "b", "a")
+    queue.add("a")
+    async with running(queue.run()):
+        await work.until(lambda: len(work.done) == 2)
+    assert sorted(work.done) == ["a", "b"]
+
+
+async def test_asked_while_it_is_done_it_is_done_again_and_never_twice_at_a_time():
+    work = Work()
+    work.gate.clear()
+    queue = Workqueue("test", work, workers=4)
+    async with running(queue.run()):
+        queue.add("a")
+        await work.until(lambda: work.busy == {"a"})
+        queue.add("a")
+        queue.add("a")
+        work.gate.set()
+        await work.until(lambda: len(work.done) == 2)
+        assert len(queue) == 0
+
+
+async def test_a_busy_world_puts_off_one_key_and_holds_up_no_other():
+    work = Work(Unavailable("busy", after=0.05), Conflict("old"))
+    queue = Workqueue("test", work, workers=1)
+    queue.add("a", "b", "c")
+    async with running(queue.run()):
+        await work.until(lambda: len(work.done) == 3)
+    assert work.done[0] == "c"
+    assert sorted(work.done) == ["a", "b", "c"]
+
+
+async def test_of_several_times_asked_the_earliest_counts_and_once():
+    work = Work()
+    queue = Workqueue("test", work, workers=1)
+    async with running(queue.run()):
+        queue.add_later("a", 60)
+        queue.add_later("a", 0.01)
+        queue.add_later("a", 60)
+        queue.add_later("b", 0.05)
+        await work.until(lambda: "b" in work.done)
+    assert work.done == ["a", "b"]

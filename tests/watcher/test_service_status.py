@@ -1,0 +1,331 @@
+"""What became of wishes, back onto the Pod. ipam and the node are played by the test, over a real bus."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+
+from lab.api.kinds import EVENTS, NETWORK_SERVICE_ENDPOINTS, PODS
+from schemas.annotation import ANNOTATION
+from schemas.grant import Refusal
+from schemas.state import NodeFacts
+from schemas.subjects import RequestKey
+from services._runtime.leading import lead
+from services._runtime.mirror import Mirror
+from services._runtime.streams import GRANT, STATE
+from services.watcher.model import CONDITION, STATUS_ANNOTATION
+from tests.watcher.builders import a_grant, a_pod, a_status, an_endpoint
+from tests.watcher.conftest import a_watcher, running
+
+NSM1 = RequestKey("default", "client", "nsm-1")
+
+
+class Ipam:
+    """The other writer: grants as the test says."""
+
+    def __init__(self, bus):
+        self.bus = bus
+        self.own = Mirror(bus, GRANT, ["nsm.>"], on_change=lambda *_: None)
+        self.term = asyncio.get_running_loop().create_future()
+
+    async def decide(self, term):
+        self.term.set_result(term)
+        await asyncio.Event().wait()
+
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, bus):
+        found = cls(bus)
+        async with running(
+            found.own.run(), lead(bus, "ipam", found.own, found.decide, holder="test")
+        ):
+            yield found
+
+    async def publish(self, message):
+        await (await self.term).publish(message)
+
+    async def complete(self):
+        await (await self.term).declare_complete()
+
+
+@pytest.fixture
+async def ipam(bus):
+    async with Ipam.on(bus) as found:
+        yield found
+
+
+def condition(pod):
+    found = [each for each in pod["status"].get("conditions", []) if each["type"] == CONDITION]
+    return (found[0]["status"], found[0]["reason"]) if found else None
+
+
+def message(pod):
+    return next(e["message"] for e in pod["status"]["conditions"] if e["type"] == CONDITION)
+
+
+def shown(pod):
+    return json.loads(pod["metadata"].get("annotations", {}).get(STATUS_ANNOTATION, "null"))
+
+
+def is_(status, reason):
+    return lambda pod: condition(pod) == (status, reason)
+
+
+async def connect(cluster, reader, ipam, *, revision=1):
+    """ipam grants and the node wires."""
+    await reader.until(lambda: reader.get(NSM1) is not None)
+    grant = a_grant(reader.get(NSM1), revision=revision)
+    await ipam.publish(grant)
+    await ipam.bus.publish(a_status(grant))
+    await cluster.until(PODS, "client", is_("True", "Connected"))
+    return grant
+
+
+def events(cluster, name="client"):
+    records = cluster.store.shelf(EVENTS).records.values()
+    return {
+        (r.body["reason"], r.body["type"]): r.body
+        for r in records
+        if r.body["involvedObject"]["name"] == name
+    }
+
+
+async def until_event(cluster, reason, name="client"):
+    arrived = asyncio.Event()
+    end = cluster.store.watch(
+        EVENTS,
+        lambda _, e: (
+            arrived.set() if (e["reason"], e["involvedObject"]["name"]) == (reason, name) else None
+        ),
+    )
+    async with asyncio.timeout(10):
+        await arrived.wait()
+    end()
+
+
+async def test_a_connection_shows_on_the_pod_with_all_it_is(cluster, nats, reader, ipam):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        waiting = await cluster.until(PODS, "client", is_("False", "Connecting"))
+        assert shown(waiting)[0]["state"] == "waiting"
+        await connect(cluster, reader, ipam)
+        await until_event(cluster, "Connected")
+    pod = cluster.store.get(PODS, "default", "client")
+    assert shown(pod) == [
+        {
+            "name": "default/svc",
+            "interface": "nsm-1",
+            "ips": ["172.16.1.2"],
+            "mac": "02:00:00:00:00:01",
+            "mtu": 1500,
+            "state": "ready",
+            "endpoint": "default/vpn-0",
+        }
+    ]
+    (said,) = events(cluster).values()
+    assert (said["type"], said["count"]) == ("Normal", 1)
+    assert said["message"] == (
+        "nsm-1 is connected to default/svc with 172.16.1.2 by endpoint Pod default/vpn-0"
+    )
+
+
+async def test_what_is_connected_at_once_is_written_once(cluster, nats, reader, ipam):
+    seen = []
+    cluster.store.watch(PODS, lambda _, pod: seen.append(condition(pod)))
+    async with a_watcher(cluster, nats):
+        cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+        await connect(cluster, reader, ipam)
+    assert {*seen} == {None, ("True", "Connected")}
+
+
+async def test_a_refusal_shows_its_reason_and_passes(cluster, nats, reader, ipam):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: reader.get(NSM1) is not None)
+        request = reader.get(NSM1)
+        refusal = Refusal(
+            namespace="default",
+            pod="client",
+            interface="nsm-1",
+            uid=request.pod.uid,
+            network_service="svc",
+            reason="NoEndpoint",
+            message="nobody offers svc; start an endpoint",
+        )
+        await ipam.publish(refusal)
+        pod = await cluster.until(PODS, "client", is_("False", "NoEndpoint"))
+        assert "nobody offers svc; start an endpoint" in message(pod)
+        await until_event(cluster, "NoEndpoint")
+        assert ("NoEndpoint", "Warning") in events(cluster)
+        await (await ipam.term).bury(refusal.key)
+        await connect(cluster, reader, ipam)
+
+
+async def test_a_refusal_of_a_predecessor_is_not_shown(cluster, nats, reader, ipam):
+    await ipam.publish(
+        Refusal(
+            namespace="default",
+            pod="client",
+            interface="nsm-1",
+            uid="of-another",
+            network_service="svc",
+            reason="NoEndpoint",
+            message="x",
+        )
+    )
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await cluster.until(PODS, "client", is_("False", "Connecting"))
+
+
+async def test_a_restart_writes_and_says_nothing_again(cluster, nats, reader, ipam):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await connect(cluster, reader, ipam)
+        await until_event(cluster, "Connected")
+    before = cluster.store.get(PODS, "default", "client")["metadata"]["resourceVersion"]
+    cluster.store.create(PODS, a_pod("marker", asks=":"))
+    async with a_watcher(cluster, nats):
+        await cluster.until(PODS, "marker", is_("False", "MalformedAnnotation"))
+        await until_event(cluster, "MalformedAnnotation", "marker")
+    after = cluster.store.get(PODS, "default", "client")["metadata"]["resourceVersion"]
+    assert after == before
+    assert [each["count"] for each in events(cluster).values()] == [1]
+
+
+async def test_a_wiped_bus_makes_no_healthy_pod_unready(cluster, nats, reader, ipam):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await connect(cluster, reader, ipam)
+    await nats.wipe()
+    cluster.store.create(PODS, a_pod("marker", asks=":"))
+    async with a_watcher(cluster, nats):
+        await cluster.until(PODS, "marker", is_("False", "MalformedAnnotation"))
+        await reader.until(lambda: reader.get(NSM1) is not None and not reader.mirror.stale)
+        pod = cluster.store.get(PODS, "default", "client")
+        assert condition(pod) == ("True", "Connected")
+        assert shown(pod)[0]["state"] == "ready"
+
+
+async def test_absence_counts_once_its_writer_is_complete(cluster, nats, reader, ipam):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        grant = await connect(cluster, reader, ipam)
+    await ipam.bus.bury(a_status(grant).key)
+    async with a_watcher(cluster, nats):
+        cluster.store.create(PODS, a_pod("marker", asks=":"))
+        await cluster.until(PODS, "marker", is_("False", "MalformedAnnotation"))
+        assert condition(cluster.store.get(PODS, "default", "client")) == ("True", "Connected")
+        incarnation = ipam.bus.incarnations[STATE]
+        facts = NodeFacts(node="node1", complete=True, incarnation=incarnation)
+        await ipam.bus.publish(facts)
+        await cluster.until(PODS, "client", is_("False", "Connecting"))
+        await until_event(cluster, "Disconnected")
+
+
+async def test_a_newer_revision_of_what_works_is_no_flap(cluster, nats, reader, ipam):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    seen = []
+    cluster.store.watch(PODS, lambda _, pod: seen.append(condition(pod)))
+    async with a_watcher(cluster, nats):
+        await connect(cluster, reader, ipam)
+        seen.clear()
+        grant = msgspec.structs.replace(a_grant(reader.get(NSM1), revision=2), mtu=1400)
+        await ipam.publish(grant)
+        await ipam.bus.publish(a_status(grant))
+        await cluster.until(PODS, "client", lambda pod: shown(pod)[0]["mtu"] == 1400)
+        assert ("False", "Connecting") not in seen
+
+
+async def test_a_newer_revision_that_is_not_applied_shows_after_a_moment(
+    cluster, nats, reader, ipam
+):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await connect(cluster, reader, ipam)
+        await ipam.publish(a_grant(reader.get(NSM1), revision=2))
+        pod = await cluster.until(PODS, "client", is_("False", "Connecting"))
+        assert "Updating" in message(pod)
+
+
+async def test_a_malformed_edit_is_told_and_its_correction_too(cluster, nats, reader, ipam):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await connect(cluster, reader, ipam)
+        edit(cluster, "svc/nsm-1, :")
+        pod = await cluster.until(PODS, "client", is_("False", "MalformedAnnotation"))
+        assert "column 12" in message(pod)
+        assert shown(pod)[0]["state"] == "ready"
+        await until_event(cluster, "MalformedAnnotation")
+        edit(cluster, "svc/nsm-1")
+        await cluster.until(PODS, "client", is_("True", "Connected"))
+
+
+async def test_removing_the_annotation_leaves_a_pod_that_is_connected_to_nothing(
+    cluster, nats, reader, ipam
+):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await connect(cluster, reader, ipam)
+        edit(cluster, None)
+        pod = await cluster.until(PODS, "client", lambda pod: shown(pod) is None)
+        assert condition(pod) == ("True", "Connected")
+        await until_event(cluster, "Disconnected")
+
+
+def edit(cluster, text):
+    patch = {"metadata": {"annotations": {ANNOTATION: text}}}
+    cluster.store.patch(PODS, "default", "client", patch)
+
+
+async def test_a_readiness_gate_without_an_annotation_opens(cluster, nats):
+    cluster.store.create(PODS, a_pod(gated=True))
+    async with a_watcher(cluster, nats):
+        await cluster.until(PODS, "client", is_("True", "Connected"))
+
+
+async def test_host_network_is_told(cluster, nats):
+    cluster.store.create(PODS, a_pod(asks="svc", host_network=True))
+    async with a_watcher(cluster, nats):
+        await cluster.until(PODS, "client", is_("False", "HostNetwork"))
+        await until_event(cluster, "HostNetwork")
+
+
+async def test_a_pod_that_never_asked_is_never_written(cluster, nats):
+    cluster.store.create(PODS, a_pod())
+    cluster.store.create(PODS, a_pod("marker", asks=":"))
+    before = cluster.store.get(PODS, "default", "client")
+    async with a_watcher(cluster, nats):
+        await cluster.until(PODS, "marker", is_("False", "MalformedAnnotation"))
+    assert cluster.store.get(PODS, "default", "client") == before
+
+
+async def test_a_bad_endpoint_is_told_once_over_restarts(cluster, nats):
+    bad = an_endpoint(ipam={"prefixes": ["172.16.1.1/24"]})
+    cluster.store.create(NETWORK_SERVICE_ENDPOINTS, bad)
+    for _ in range(2):
+        async with a_watcher(cluster, nats):
+            await until_event(cluster, "InvalidSpec", "vpn")
+            cluster.store.create(PODS, a_pod("marker", asks=":"))
+            await until_event(cluster, "MalformedAnnotation", "marker")
+        cluster.store.delete(PODS, "default", "marker", grace_seconds=0)
+    (said,) = events(cluster, "vpn").values()
+    assert said["involvedObject"]["kind"] == "NetworkServiceEndpoint"
+    assert said["count"] == 1
+    assert "spec.ipam.prefixes[0]" in said["message"]
+
+
+async def test_status_waits_out_an_api_server_that_is_away(cluster, nats, reader, ipam):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: reader.get(NSM1) is not None)
+        await cluster.until(PODS, "client", is_("False", "Connecting"))
+        await cluster.stop()
+        grant = a_grant(reader.get(NSM1))
+        await ipam.publish(grant)
+        await ipam.bus.publish(a_status(grant))
+        await cluster.restart()
+        await cluster.until(PODS, "client", is_("True", "Connected"))
+        await until_event(cluster, "Connected")
