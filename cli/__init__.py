@@ -1,0 +1,1 @@
+"""The `nsm` command: what a person can ask of a cluster or a lab."""

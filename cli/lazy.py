@@ -1,47 +1,39 @@
 """Groups of commands that import a command's module only when it is run (or listed by --help)."""
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import typer
 import typer.core
 import typer.main
 
-# name -> "module:attribute"; the attribute is a function with typer annotations, or a typer.Typer.
-Commands = dict[str, str]
+# name -> "module:attribute": a function with typer's annotations, or a group.
+Commands = Mapping[str, str]
 
 
 def group(name: str, commands: Commands, *, help_text: str) -> Any:
     """A command group in the order of `commands`."""
-    return _Lazy(
-        name=name,
-        help=help_text,
-        no_args_is_help=True,
-        commands_by_name=commands,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
+    return _Lazy(commands, name=name, help=help_text, no_args_is_help=True)
 
 
 class _Lazy(typer.core.TyperGroup):
-    def __init__(self, *, commands_by_name: Commands, **settings: Any) -> None:
-        settings.pop("pretty_exceptions_enable", None)
+    def __init__(self, places: Commands, **settings: Any) -> None:
         super().__init__(**settings)
-        self._by_name = commands_by_name
+        self._places = places
+        # The library looks here for what a mistyped name may have meant.
+        self.commands = dict.fromkeys(places)  # type: ignore[assignment]
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 the library's signature
-        return list(self._by_name)
+        return list(self._places)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        where = self._by_name.get(cmd_name)
-        if where is None:
+        if cmd_name not in self._places:
             return None
-        module_name, _, attribute = where.partition(":")
-        found = getattr(importlib.import_module(module_name), attribute)
-        if not callable(found) or isinstance(found, typer.core.TyperGroup):
+        module, _, attribute = self._places[cmd_name].partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        if isinstance(found, typer.core.TyperGroup):
             return found
-        if isinstance(found, typer.Typer):
-            return typer.main.get_command(found)
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app = typer.Typer(add_completion=False)
         app.command(cmd_name, context_settings=getattr(found, "context_settings", None))(found)
         return typer.main.get_command(app)

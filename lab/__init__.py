@@ -1,0 +1,1 @@
+"""A cluster on one machine, made of network namespaces, for development, demos and tests."""

@@ -1,4 +1,4 @@
-"""`python -m lab CONFIG-JSON REPORT-FD`: a lab in this process and below; `nsm lab up` starts it so."""
+"""`python -m lab CONFIG REPORT-FD attached|detached`: a lab in and below this process; see lab.starting."""
 
 import sys
 
@@ -17,4 +17,11 @@ def _daemon(config: Config, report: sandbox.Reporter, pids: sandbox.Pids) -> int
 
 if __name__ == "__main__":
     options = msgspec.json.decode(sys.argv[1], type=Config)
-    sys.exit(sandbox.run(options, report_fd=int(sys.argv[2]), daemon=_daemon))
+    sys.exit(
+        sandbox.run(
+            options,
+            report_fd=int(sys.argv[2]),
+            attached=sys.argv[3] == "attached",
+            daemon=_daemon,
+        )
+    )

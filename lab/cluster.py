@@ -5,6 +5,7 @@ A thing that vanished meanwhile is no error: the next event says so.
 """
 
 import asyncio
+import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -36,14 +37,16 @@ class Cluster:
         self._service("kube-system", "kube-dns", DNS_ADDRESS, ports)
 
     def objects(self, plural: str, namespace: str = "") -> list[Json]:
-        return self.store.list(_KINDS[plural], namespace=namespace)
+        return self.store.objects(_KINDS[plural], namespace=namespace)
 
     def watch(self, plural: str, callback: Callable[[str, Json], None]) -> None:
         """Everything there is, then every change: `callback(event type, object)`."""
         loop = asyncio.get_running_loop()
-        self.store.watch(
-            _KINDS[plural], lambda event, obj: loop.call_soon(callback, event, obj) and None
-        )
+
+        def later(event: str, obj: Json) -> None:
+            loop.call_soon(callback, event, obj)
+
+        self.store.watch(_KINDS[plural], later)
 
     def bind(self, pod: Json, node: str) -> None:
         try:
@@ -54,9 +57,7 @@ class Cluster:
     def change_status(self, plural: str, obj: Json, change: Callable[[Json], Json]) -> None:
         """Write `change(newest object)` as its status, unless it stands there already."""
         metadata = obj["metadata"]
-        newest = self.store.find(
-            _KINDS[plural], metadata.get("namespace", ""), metadata["name"]
-        )
+        newest = self.store.find(_KINDS[plural], metadata.get("namespace", ""), metadata["name"])
         if newest is None or newest["metadata"]["uid"] != metadata["uid"]:
             return
         self.store.update_status(_KINDS[plural], newest | {"status": change(newest)})
@@ -94,7 +95,7 @@ class Cluster:
         if not selector:
             return []
         labels = ",".join(f"{key}={value}" for key, value in selector.items())
-        pods = self.store.list(kinds.PODS, namespace=namespace, labels=labels)
+        pods = self.store.objects(kinds.PODS, namespace=namespace, labels=labels)
         return [pod["status"]["podIP"] for pod in pods if _is_ready(pod)]
 
     def _service(self, namespace: str, name: str, address: str, ports: list[Json]) -> None:
@@ -127,6 +128,12 @@ def _node(node: Node) -> Json:
                 {"type": "Hostname", "address": node.name},
             ],
             "conditions": [_ready(ready=True)],
+            "nodeInfo": {
+                "osImage": "network namespace of a lab",
+                "kernelVersion": platform.release(),
+                "containerRuntimeVersion": "nsm-lab://1",
+                "operatingSystem": "linux",
+            },
         },
     }
 

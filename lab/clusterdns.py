@@ -1,9 +1,9 @@
 """The cluster's DNS server: 10.96.0.10 port 53 in every node's network, UDP and TCP, answered from the API.
 
-    <service>.<namespace>.svc.cluster.local      A: its ClusterIP; headless: the addresses of its ready Pods
-    <a-b-c-d>.<namespace>.pod.cluster.local      A: a.b.c.d
-    anything else below cluster.local            NXDOMAIN
-    every other name                             REFUSED: a lab knows no outside
+<service>.<namespace>.svc.cluster.local      A: its ClusterIP; headless: the addresses of its ready Pods
+<a-b-c-d>.<namespace>.pod.cluster.local      A: a.b.c.d
+anything else below cluster.local            NXDOMAIN
+every other name                             REFUSED: a lab knows no outside
 """
 
 import asyncio
@@ -12,8 +12,9 @@ import struct
 from collections.abc import Callable, Sequence
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
+from typing import Any, cast
 
-import dnslib
+import dnslib as untyped_dnslib
 import structlog
 
 from lab.network import CLUSTER_DOMAIN, DNS_ADDRESS
@@ -22,6 +23,8 @@ from services._node import netns
 PORT = 53
 TTL_SECONDS = 5
 _IDLE_SECONDS = 30
+dnslib: Any = untyped_dnslib
+
 _SOA = dnslib.SOA(
     mname=f"ns.dns.{CLUSTER_DOMAIN}.",
     rname=f"hostmaster.{CLUSTER_DOMAIN}.",
@@ -58,9 +61,7 @@ def answer(query: bytes, services: Services, *, datagram: bool) -> bytes | None:
                 dnslib.RR(question.qname, dnslib.QTYPE.A, rdata=dnslib.A(address), ttl=TTL_SECONDS)
             )
     if not reply.rr:
-        reply.add_auth(
-            dnslib.RR(CLUSTER_DOMAIN, dnslib.QTYPE.SOA, rdata=_SOA, ttl=TTL_SECONDS)
-        )
+        reply.add_auth(dnslib.RR(CLUSTER_DOMAIN, dnslib.QTYPE.SOA, rdata=_SOA, ttl=TTL_SECONDS))
     packed = bytes(reply.pack())
     return _truncated(reply) if datagram and len(packed) > _room(request) else packed
 
@@ -85,13 +86,13 @@ def _addresses(name: str, services: Services) -> Sequence[str] | None:
     return None
 
 
-def _room(request: dnslib.DNSRecord) -> int:
+def _room(request: Any) -> int:
     """How many bytes a datagram may have: EDNS says more than 512."""
     sizes = [int(rr.rclass) for rr in request.ar if rr.rtype == dnslib.QTYPE.OPT]
     return max(512, min(sizes[0], 1232)) if sizes else 512
 
 
-def _truncated(reply: dnslib.DNSRecord) -> bytes:
+def _truncated(reply: Any) -> bytes:
     reply.rr.clear()
     reply.auth.clear()
     reply.header.tc = 1
@@ -135,8 +136,8 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        # asyncio's own datagram transport is no subclass of the class meant for it before Python 3.12.
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         reply = answer(data, self._services, datagram=True)

@@ -92,7 +92,7 @@ def call(layout: Layout, method: str, path: str, **query: str) -> Any:
         finally:
             connection.close()
     if response.status != http.client.OK:
-        raise LabProblem(body["error"] if "error" in body else f"HTTP {response.status}")
+        raise LabProblem(body.get("error", f"HTTP {response.status}"))
     return body
 
 

@@ -43,17 +43,28 @@ def main(config: Config, report: Reporter, pids: Pids) -> int:
             structlog.processors.JSONRenderer(),
         ],
     )
+    code = 0
     try:
         asyncio.run(_Lab(config, report, pids).run())
     except* LabProblem as group:
-        report.say(error="; ".join(str(exc) for exc in group.exceptions), code=1)
-        return 1
+        code = _tell(report, "; ".join(str(exc) for exc in _leaves(group)))
     except* Exception as group:
         log.exception("the lab failed")
-        first = group.exceptions[0]
-        report.say(error=f"the lab failed: {first!r}; see its lab.log", code=1)
-        return 1
-    return 0
+        reasons = "; ".join(repr(exc) for exc in _leaves(group))
+        code = _tell(report, f"the lab failed: {reasons}; see {config.directory}/logs/lab.log")
+    return code
+
+
+def _tell(report: Reporter, error: str) -> int:
+    report.say(error=error, code=1)
+    return 1
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for exc in group.exceptions:
+        found.extend(_leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc])
+    return found
 
 
 class _Lab:

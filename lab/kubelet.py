@@ -7,22 +7,15 @@ first container starts; a deleted Pod's object goes last, after processes, resul
 
 import asyncio
 import itertools
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
 
 import structlog
 
-from lab import pods
 from lab.cluster import Cluster
 from lab.layout import Layout
 from lab.network import Network, Node
-from lab.pods import ContainerState, Json, Sandbox
-from lab.processes import Child
-from lab.sandboxes import NoAddress, Sandboxes
-from lab.supervisor import base_environment, describe_exit
-
-_RETRY_SECONDS = 1.0
+from lab.pods import Json
+from lab.podworker import PodWorker
+from lab.sandboxes import Sandboxes
 
 log = structlog.get_logger()
 
@@ -34,12 +27,10 @@ class Kubelet:
         self._cluster = cluster
         self._layout = layout
         self._nodes = {node.name: node for node in network.nodes}
-        self._sandboxes = {
-            node.name: Sandboxes(layout, network, node) for node in network.nodes
-        }
+        self._sandboxes = {node.name: Sandboxes(layout, network, node) for node in network.nodes}
         self._stopped: set[str] = set()
         self._round_robin = itertools.cycle(self._nodes)
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[str, PodWorker] = {}
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -95,227 +86,19 @@ class Kubelet:
             return
         if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
             return
-        worker = _Worker(pod, node, self._sandboxes[node.name], self._cluster, self._layout)
+        worker = PodWorker(pod, node, self._sandboxes[node.name], self._cluster, self._layout)
         self._workers[uid] = worker
         assert self._tasks is not None
         self._tasks.create_task(self._work(uid, worker), name=f"pod {worker.label}")
 
-    async def _work(self, uid: str, worker: "_Worker") -> None:
+    async def _work(self, uid: str, worker: "PodWorker") -> None:
         try:
             await worker.run()
+        except Exception:
+            # One Pod's trouble must not end the lab.
+            log.exception("pod failed", pod=worker.label, node=worker.node)
+            if worker.is_ending:
+                self._cluster.confirm_deleted(worker.pod)
         finally:
             self._workers.pop(uid, None)
             worker.over.set()
-
-
-class _Worker:
-    """One Pod, from its binding to its end."""
-
-    def __init__(
-        self, pod: Json, node: Node, sandboxes: Sandboxes, cluster: Cluster, layout: Layout
-    ) -> None:
-        self.over = asyncio.Event()
-        self.label = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-        self._pod = pod
-        self._node = node
-        self._sandboxes = sandboxes
-        self._cluster = cluster
-        self._layout = layout
-        self._sandbox: Sandbox | None = None
-        self._states: dict[str, ContainerState] = {}
-        self._children: dict[str, Child] = {}
-        self._deleted = asyncio.Event()
-        self._stop = asyncio.Event()  # deleted, or the node's power is cut
-        self._crashed = False
-        self._spawning = asyncio.Lock()
-
-    @property
-    def node(self) -> str:
-        return self._node.name
-
-    def update(self, pod: Json, *, gone: bool) -> None:
-        """The object changed. Gates may have opened; a deletion may have begun."""
-        self._pod = pod
-        if gone or pod["metadata"].get("deletionTimestamp"):
-            self._deleted.set()
-            self._stop.set()
-        elif self._sandbox is not None:
-            self._tell()
-
-    def crash(self) -> None:
-        self._crashed = True
-        self._stop.set()
-
-    async def run(self) -> None:
-        if await self._make_sandbox():
-            await self._run_until_stopped()
-        if self._crashed:
-            return
-        await self._deleted.wait()
-        self._cluster.confirm_deleted(self._pod)
-        log.info("pod gone", pod=self.label, node=self.node)
-
-    async def _make_sandbox(self) -> bool:
-        """Whether the Pod has a network; False when it was deleted before."""
-        self._tell()
-        while not self._stop.is_set():
-            try:
-                self._sandbox = await asyncio.to_thread(
-                    self._sandboxes.create, self._pod, now=_now()
-                )
-            except (OSError, NoAddress) as exc:
-                log.error("no sandbox", pod=self.label, node=self.node, reason=str(exc))
-                waiting = ContainerState(reason="CreatePodSandboxError", message=str(exc))
-                self._set_all(waiting)
-                await _sleep_unless(self._stop, _RETRY_SECONDS)
-            else:
-                self._set_all(ContainerState())
-                return True
-        return False
-
-    async def _run_until_stopped(self) -> None:
-        assert self._sandbox is not None
-        async with asyncio.TaskGroup() as tasks:
-            containers = tasks.create_task(self._run_containers())
-            stopping = tasks.create_task(self._stop.wait())
-            await asyncio.wait({containers, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if not containers.done():
-                await self._end_containers()
-                containers.cancel()
-        sandbox, self._sandbox = self._sandbox, None
-        await asyncio.to_thread(self._sandboxes.remove, self._pod, sandbox)
-        self._tell()
-
-    async def _run_containers(self) -> None:
-        """Init containers one after the other, then the others side by side, until all are done."""
-        for container in pods.init_containers_of(self._pod):
-            if await self._run_container(container, init=True) != 0:
-                return
-        async with asyncio.TaskGroup() as tasks:
-            for container in pods.containers_of(self._pod):
-                tasks.create_task(self._run_container(container, init=False))
-
-    async def _run_container(self, container: Json, *, init: bool) -> int:
-        """Until it ended for good; its exit code."""
-        name = container["name"]
-        policy = pods.restart_policy(self._pod)
-        if init and policy == "Always":
-            policy = "OnFailure"
-        restarts = 0
-        while True:
-            code = await self._run_once(container, restarts)
-            if self._stop.is_set():
-                await asyncio.Event().wait()  # the end is on its way; nothing starts again
-            if not pods.starts_again(policy, code):
-                return code
-            restarts += 1
-            pause = pods.backoff_seconds(restarts - 1)
-            reason = "CrashLoopBackOff" if code else "Restarting"
-            message = f"{self._states[name].message}; starts again in {pause:.0f} s"
-            self._set(
-                name, ContainerState(reason=reason, message=message, restarts=restarts)
-            )
-            await asyncio.sleep(pause)
-
-    async def _run_once(self, container: Json, restarts: int) -> int:
-        name = container["name"]
-        command = pods.command_of(container)
-        running = ContainerState(phase="running", reason="", restarts=restarts, started_at=_now())
-        if not command:
-            self._set(name, running)
-            await asyncio.Event().wait()
-        try:
-            child = await self._spawn_unless_stopped(container, command)
-        except OSError as exc:
-            self._ended(running, 128, reason="StartError", message=str(exc), name=name)
-            return 128
-        self._set(name, running)
-        code = await child.wait()
-        del self._children[name]
-        self._ended(running, code, reason="Error" if code else "Completed", message="", name=name)
-        return code
-
-    def _ended(
-        self, was: ContainerState, code: int, *, reason: str, message: str, name: str
-    ) -> None:
-        ended = ContainerState(
-            phase="terminated",
-            reason=reason,
-            message=message or describe_exit(code),
-            exit_code=code if code >= 0 else 128 - code,
-            restarts=was.restarts,
-            started_at=was.started_at,
-            finished_at=_now(),
-        )
-        self._set(name, ended)
-
-    async def _spawn_unless_stopped(self, container: Json, command: list[str]) -> Child:
-        """Whoever ends the Pod waits for the lock, and so sees every child."""
-        async with self._spawning:
-            if not self._stop.is_set():
-                child = await self._spawn(container, command)
-                self._children[container["name"]] = child
-                return child
-        await asyncio.Event().wait()  # the end is on its way and cancels us
-        raise AssertionError
-
-    async def _spawn(self, container: Json, command: list[str]) -> Child:
-        assert self._sandbox is not None
-        metadata = self._pod["metadata"]
-        env = base_environment() | pods.environment_of(container, self._pod, self._sandbox)
-        popen = await asyncio.to_thread(
-            self._sandboxes.start,
-            self._pod,
-            self._sandbox,
-            command=command,
-            env=env,
-            log=self._layout.pod_log(metadata["namespace"], metadata["name"], container["name"]),
-            directory=container.get("workingDir") or "/",
-        )
-        return Child(popen)
-
-    async def _end_containers(self) -> None:
-        async with self._spawning:  # one that is being started is to be ended too
-            children = list(self._children.values())
-        grace = 0.0 if self._crashed else self._grace_seconds()
-        async with asyncio.TaskGroup() as tasks:
-            for child in children:
-                tasks.create_task(child.stop(grace_seconds=grace))
-
-    def _grace_seconds(self) -> float:
-        metadata, spec = self._pod["metadata"], self._pod["spec"]
-        grace = metadata.get("deletionGracePeriodSeconds")
-        return float(spec.get("terminationGracePeriodSeconds", 30) if grace is None else grace)
-
-    def _set_all(self, state: ContainerState) -> None:
-        every = [*pods.init_containers_of(self._pod), *pods.containers_of(self._pod)]
-        self._states = {container["name"]: state for container in every}
-        self._tell()
-
-    def _set(self, name: str, state: ContainerState) -> None:
-        self._states[name] = state
-        self._tell()
-
-    def _tell(self) -> None:
-        """Write what we know into the object, unless it says so already."""
-        if not self._crashed:
-            self._cluster.change_status("pods", self._pod, self._status)
-
-    def _status(self, pod: Json) -> Json:
-        states: Mapping[str, ContainerState] = self._states
-        return pods.status_of(pod, sandbox=self._sandbox, states=states, now=_now())
-
-
-async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-

@@ -1,7 +1,7 @@
 """Where a lab keeps things, and what it tells the command line about itself. One directory is one lab.
 
-    lock  lab.json  control.sock  kubeconfig  nats/  logs/<process>.log  logs/pods/…  netns/
-    nodes/<node>/cni/results  nodes/<node>/run  pods/<namespace>_<pod>/{netns,resolv.conf}
+lock  lab.json  control.sock  kubeconfig  nats/  logs/<process>.log  logs/pods/…  netns/
+nodes/<node>/cni/results  nodes/<node>/run  pods/<namespace>_<pod>/{netns,resolv.conf}
 """
 
 import fcntl
@@ -86,10 +86,17 @@ class Layout:
             raise LabProblem(
                 f"lab directory {self.root}: {exc.strerror}; set NSM_LAB_DIR to one of yours"
             ) from exc
-        owner = self.root.stat().st_uid
-        if owner != os.getuid():
+        # Also of the link, if it is one: in a shared place somebody else may have put it there.
+        owners = {self.root.stat().st_uid, self.root.lstat().st_uid}
+        if owners != {os.getuid()}:
             raise LabProblem(
-                f"lab directory {self.root} belongs to uid {owner}; set NSM_LAB_DIR to one of yours"
+                f"lab directory {self.root} belongs to another user (uid {max(owners)}); "
+                "set NSM_LAB_DIR to one of yours"
+            )
+        if not self.lock.exists() and any(self.root.iterdir()):
+            raise LabProblem(
+                f"lab directory {self.root} holds files that are no lab's, and a lab wipes what it finds; "
+                "set NSM_LAB_DIR to an empty directory"
             )
 
     def try_lock(self) -> int | None:

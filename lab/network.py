@@ -169,7 +169,9 @@ def _set_up(netlink: links.Netlink, name: str, address: str = "") -> int:
 
 def _add_bridge(netlink: links.Netlink, name: str, address: str) -> None:
     # Without a MAC of its own a bridge takes the lowest of its ports': it would change under its Pods.
-    mac = "02:00:" + ":".join(f"{byte:02x}" for byte in IPv4Address(address.split("/")[0]).packed)
+    mac = "02:00:" + ":".join(
+        f"{byte:02x}" for byte in IPv4Address(address.split("/", maxsplit=1)[0]).packed
+    )
     info = {"attrs": [("IFLA_INFO_KIND", "bridge")]}
     attrs = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), ("IFLA_LINKINFO", info)]
     netlink.request([links.link(links.NEWLINK, attrs=attrs, flags=links.CREATE)])

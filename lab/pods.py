@@ -124,9 +124,7 @@ def status_of(
     inits = init_containers_of(pod)
     status["containerStatuses"] = [_container_status(c, states) for c in containers_of(pod)]
     if inits:
-        status["initContainerStatuses"] = [
-            _container_status(c, states, init=True) for c in inits
-        ]
+        status["initContainerStatuses"] = [_container_status(c, states, init=True) for c in inits]
     initialized = all(_completed(states.get(c["name"])) for c in inits)
     running = all(
         states.get(c["name"], ContainerState()).phase == "running" for c in containers_of(pod)
@@ -184,7 +182,9 @@ def _merge_conditions(
     return merged
 
 
-def _container_status(container: Json, states: Mapping[str, ContainerState], *, init: bool = False) -> Json:
+def _container_status(
+    container: Json, states: Mapping[str, ContainerState], *, init: bool = False
+) -> Json:
     state = states.get(container["name"], ContainerState())
     shown: Json
     if state.phase == "running":

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -80,8 +81,19 @@ def closed_reason(root: Path = Path("/proc/sys")) -> str:
     )
 
 
-def run(config: Config, *, report_fd: int, daemon: Callable[[Config, Reporter, Pids], int]) -> int:
-    """The launcher: make the lab's processes and wait for them. Must be called with a single thread."""
+def run(
+    config: Config,
+    *,
+    report_fd: int,
+    attached: bool,
+    daemon: Callable[[Config, Reporter, Pids], int],
+) -> int:
+    """The launcher: make the lab's processes and wait for them. Must be called with a single thread.
+
+    Attached, the lab also ends with whoever started it.
+    """
+    if attached:
+        linux.die_with_parent(signal.SIGKILL)
     layout = Layout(Path(config.directory))
     report = Reporter(report_fd)
     lock = layout.try_lock()
@@ -89,6 +101,8 @@ def run(config: Config, *, report_fd: int, daemon: Callable[[Config, Reporter, P
         report.say(error=_running(layout), code=1)
         return 1
     layout.state.unlink(missing_ok=True)
+    if layout.log("lab").exists():
+        os.truncate(layout.log("lab"), 0)
     try:
         _unshare()
     except LabProblem as exc:
@@ -147,9 +161,11 @@ def _as_init(
             _as_daemon(config, report, pids, daemon)
         report.close()
         code = _wait_for(child)
-    except OSError as exc:
+    except BaseException as exc:  # noqa: BLE001 nothing may return into the launcher's code
+        traceback.print_exc()
         report.say(error=f"the lab's init: {exc}", code=1)
     finally:
+        sys.stderr.flush()
         os._exit(code)
 
 
@@ -165,6 +181,9 @@ def _as_daemon(
         except OSError:
             pass  # a container that masks parts of /proc; /proc/self works through the outer one
         code = daemon(config, report, pids)
+    except BaseException as exc:  # noqa: BLE001 nothing may return into init's code
+        traceback.print_exc()
+        report.say(error=f"the lab: {exc}", code=1)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

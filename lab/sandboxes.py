@@ -74,9 +74,7 @@ class Sandboxes:
             except BaseException:
                 self._addresses.free(ip)
                 raise
-        sandbox = Sandbox(
-            id=identity, netns=str(path), ip=ip, host_ip=host_ip, started_at=now
-        )
+        sandbox = Sandbox(id=identity, netns=str(path), ip=ip, host_ip=host_ip, started_at=now)
         self._write_pod_dir(pod, sandbox)
         if ip != host_ip:
             cni.write(self._layout.cni_results(node.name), _result(pod, sandbox))
@@ -172,13 +170,20 @@ def _resolv_conf(pod: Json) -> str:
 
 def kill_everything_in(path: Path) -> None:
     """KILL what still runs in a namespace: what a container left behind, what `nsm lab exec` started."""
-    wanted = os.stat(path)  # noqa: PTH116 one call for both numbers
+    wanted = netns.identity(path)
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            found = os.stat(entry / "ns" / "net")  # noqa: PTH116
-            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-                os.kill(int(entry.name), signal.SIGKILL)
+            if netns.identity(entry / "ns" / "net") == wanted:
+                os.kill(_pid_here(entry), signal.SIGKILL)
         except OSError:
             continue  # ended meanwhile, or not ours to look at
+
+
+def _pid_here(entry: Path) -> int:
+    """The pid in our namespace: where /proc could not be mounted anew, the entry's name is another one's."""
+    for line in (entry / "status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    raise ProcessLookupError(entry)

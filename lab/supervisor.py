@@ -97,7 +97,7 @@ class _Kept:
                 )
             except OSError as exc:
                 self._last_exit = str(exc)
-                log.error("process not started", process=self._spec.name, reason=str(exc))
+                log.warning("process not started", process=self._spec.name, reason=str(exc))
             else:
                 code = await self._child.wait()
                 self._last_exit = describe_exit(code)
@@ -143,9 +143,7 @@ def service_spec(service: str, *, nats_url: str, env: dict[str, str], node: str 
         "NSM_HOLDER": name.replace("/", "-"),
         "NSM_HEALTH_ADDRESS": "127.0.0.1:0",
     }
-    return Spec(
-        name=name, command=(sys.executable, "-m", f"services.{service}"), env=common | env
-    )
+    return Spec(name=name, command=(sys.executable, "-m", f"services.{service}"), env=common | env)
 
 
 def is_installed(service: str) -> bool:

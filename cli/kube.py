@@ -1,0 +1,58 @@
+"""The lab's Kubernetes API for commands: one client per command, its failures as Problems."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from cli import labs
+from cli.problems import Problem
+from lab.api.client import Client, ClientError
+from lab.api.kinds import Kind, by_any_name
+from lab.api.manifests import Manifest, ManifestError, read_paths
+
+T = TypeVar("T")
+
+_ASK_SECONDS = 0.05
+
+
+def run(action: Callable[[Client], Awaitable[T]]) -> T:
+    """What `action` returns, given a client of the lab that runs here. Raises Problem."""
+    here, state = labs.running()
+
+    async def with_client() -> T:
+        async with Client(state.api_url) as client:
+            return await action(client)
+
+    try:
+        return asyncio.run(with_client())
+    except ManifestError as exc:
+        raise Problem(str(exc)) from exc
+    except ClientError as exc:
+        remedy = f"; see {here.log('lab')}" if exc.reason == "Unreachable" else ""
+        raise Problem(f"{exc}{remedy}") from exc
+
+
+async def until_gone(client: Client, kind: Kind, namespace: str, name: str) -> None:
+    """Until the object, or another one of its name that is there now, is gone. For ever."""
+    first = await client.find(kind, namespace, name)
+    newest = first
+    while first is not None and newest is not None:
+        # Asked, not watched: between looking and watching it may go without an event.
+        await asyncio.sleep(_ASK_SECONDS)
+        newest = await client.find(kind, namespace, name)
+        if newest is not None and newest["metadata"]["uid"] != first["metadata"]["uid"]:
+            return
+
+
+def manifests(paths: list[Path], namespace: str) -> list[Manifest]:
+    """The objects of files and folders. Raises Problem."""
+    try:
+        return read_paths(paths, namespace=namespace)
+    except ManifestError as exc:
+        raise Problem(str(exc), exit_code=2) from exc
+
+
+def kind_of(name: str) -> Kind | None:
+    """What people type for a kind of the API."""
+    return by_any_name(name)

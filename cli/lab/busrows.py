@@ -1,0 +1,147 @@
+"""What the bus holds, as rows for people. Pure."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from schemas import grant, intent, state
+
+# what people type -> the kind in a subject
+KINDS = {
+    "requests": "request",
+    "endpoints": "endpoint",
+    "connections": "connection",
+    "refusals": "refusal",
+    "statuses": "status",
+    "pools": "pool",
+    "leaders": "leader",
+}
+
+Found = Sequence[tuple[Any, Any]]
+
+
+def select(found: Found, *, namespace: str, name: str) -> list[tuple[Any, Any]]:
+    """Those of a namespace (what has none always counts), and of a Pod, endpoint or service."""
+    return [
+        (key, message)
+        for key, message in found
+        if (not namespace or getattr(key, "namespace", namespace) == namespace)
+        and (not name or name in (getattr(key, f, "") for f in ("pod", "endpoint", "service")))
+    ]
+
+
+def table(kind: str, found: Found) -> tuple[list[str], list[list[str]]]:
+    headers, cells = _TABLES[kind]
+    return list(headers), [[cell or "-" for cell in cells(message)] for _, message in found]
+
+
+def _connection(connection: grant.Connection) -> list[str]:
+    client, server = connection.client, connection.server
+    return [
+        _pod(client.pod),
+        client.interface,
+        _addresses(client.addresses),
+        f"{connection.network_service_namespace}/{connection.network_service}",
+        _pod(server.pod),
+        server.interface,
+        _addresses(server.addresses),
+        connection.node,
+        connection.mechanism,
+        str(connection.revision),
+    ]
+
+
+def _request(request: intent.Request) -> list[str]:
+    namespace = request.network_service_namespace
+    return [
+        _pod(request.pod),
+        request.interface,
+        request.network_service + (f"@{namespace}" if namespace else ""),
+        ",".join(f"{key}={value}" for key, value in request.labels.items()),
+        request.pod.node,
+    ]
+
+
+def _endpoint(endpoint: intent.Endpoint) -> list[str]:
+    return [
+        f"{endpoint.pod.namespace}/{endpoint.endpoint}",
+        endpoint.pod.name,
+        endpoint.pod.node,
+        "yes" if endpoint.ready else "no",
+        ",".join(endpoint.network_services),
+        ",".join(endpoint.ipam.prefixes),
+    ]
+
+
+def _refusal(refusal: grant.Refusal) -> list[str]:
+    return [
+        f"{refusal.namespace}/{refusal.pod}",
+        refusal.interface,
+        refusal.network_service,
+        refusal.reason,
+        refusal.message,
+    ]
+
+
+def _status(status: state.Status) -> list[str]:
+    return [
+        f"{status.namespace}/{status.pod}",
+        status.interface,
+        status.node,
+        _end(status.client),
+        _end(status.server),
+        str(status.revision),
+    ]
+
+
+def _pool(pool: grant.Pool) -> list[str]:
+    return [
+        f"{pool.namespace}/{pool.endpoint}",
+        ",".join(pool.prefixes),
+        str(pool.size),
+        str(pool.used),
+        str(pool.free),
+    ]
+
+
+def _leader(leader: intent.Leader) -> list[str]:
+    return [leader.service, leader.holder, "yes" if leader.complete else "no"]
+
+
+def _pod(pod: intent.PodRef) -> str:
+    return f"{pod.namespace}/{pod.name}"
+
+
+def _addresses(addresses: Sequence[str]) -> str:
+    return ",".join(address.split("/")[0] for address in addresses)
+
+
+def _end(end: state.EndStatus | None) -> str:
+    if end is None:
+        return ""
+    return end.state if end.state == "ready" else f"{end.state}: {end.reason} {end.message}".strip()
+
+
+_Cells = Callable[[Any], list[str]]
+_TABLES: dict[str, tuple[tuple[str, ...], _Cells]] = {
+    "connections": (
+        (
+            "CLIENT",
+            "INTERFACE",
+            "ADDRESS",
+            "NETWORK SERVICE",
+            "ENDPOINT POD",
+            "INTERFACE",
+            "ADDRESS",
+            "NODE",
+            "MECHANISM",
+            "REVISION",
+        ),
+        _connection,
+    ),
+    "requests": (("POD", "INTERFACE", "NETWORK SERVICE", "LABELS", "NODE"), _request),
+    "endpoints": (("ENDPOINT", "POD", "NODE", "READY", "NETWORK SERVICES", "PREFIXES"), _endpoint),
+    "refusals": (("POD", "INTERFACE", "NETWORK SERVICE", "REASON", "MESSAGE"), _refusal),
+    "statuses": (("POD", "INTERFACE", "NODE", "CLIENT END", "ENDPOINT END", "REVISION"), _status),
+    "pools": (("ENDPOINT", "PREFIXES", "ADDRESSES", "USED", "FREE"), _pool),
+    "leaders": (("SERVICE", "HOLDER", "COMPLETE"), _leader),
+}

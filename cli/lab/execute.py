@@ -1,0 +1,67 @@
+"""`nsm lab exec`: a command of this machine in a Pod's network, with the Pod's resolv.conf and host name."""
+
+import os
+import signal
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from cli import labs
+from cli.problems import Problem
+from lab import entering, linux
+
+NOT_FOUND = 127
+NOT_EXECUTABLE = 126
+
+
+def execute(
+    pod: Annotated[str, typer.Argument(help="Name of a Pod.", show_default=False)],
+    command: Annotated[
+        list[str], typer.Argument(help="-- and what to run there.", show_default=False)
+    ],
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="The Pod's namespace.")
+    ] = "default",
+) -> None:
+    """Run a command in a Pod's network. Its exit code is ours."""
+    words = command[1:] if command[:1] == ["--"] else command
+    if not words:
+        raise Problem("no command to run; write: nsm lab exec POD -- CMD…", exit_code=2)
+    sys.exit(run(labs.Inside(namespace, pod), words))
+
+
+def run(inside: labs.Inside, words: list[str]) -> int:
+    """The exit code of `words` in the Pod; signals are passed on, a terminal is shared."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        inside.enter(processes=True)
+        child = os.fork()
+    except OSError as exc:
+        raise Problem(
+            f"pod {inside.namespace}/{inside.pod}: its namespaces cannot be entered: {exc}; "
+            "is the lab running as another user?"
+        ) from exc
+    if child == 0:
+        _become_command(inside, words)
+    return labs.wait_passing_signals(child)
+
+
+def _become_command(inside: labs.Inside, words: list[str]) -> NoReturn:
+    code = NOT_EXECUTABLE
+    try:
+        linux.die_with_parent(signal.SIGKILL)
+        warning = entering.become(hostname=inside.pod, resolv_conf=inside.resolv_conf)
+        if warning:
+            print(f"nsm: {warning}", file=sys.stderr)
+        os.environ["HOSTNAME"] = inside.pod
+        os.execvp(words[0], words)  # noqa: S606 that is what exec is for
+    except FileNotFoundError:
+        print(f"nsm: command {words[0]!r} not found", file=sys.stderr)
+        code = NOT_FOUND
+    except OSError as exc:
+        print(f"nsm: command {words[0]!r}: {exc}", file=sys.stderr)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)

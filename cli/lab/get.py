@@ -1,0 +1,106 @@
+"""`nsm lab get`: objects of the lab's API, and what the bus holds, as tables or as a Kubernetes-style List."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from cli import bus, kube
+from cli.lab import busrows
+from cli.output import OutputFormat, print_list, print_table
+from cli.problems import Problem
+from lab.api import tables
+from lab.api.client import Client
+from lab.api.kinds import Kind
+
+_EMPTY = ("", "<none>", "<unknown>")
+
+
+def get(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="pods, namespaces, services, nodes, configmaps, events, networkservices, "
+            f"networkserviceendpoints; of the bus: {', '.join(busrows.KINDS)}. Comma separated.",
+        ),
+    ],
+    name: Annotated[str, typer.Argument(help="Only this one.")] = "",
+    namespace: Annotated[str, typer.Option("--namespace", "-n")] = "default",
+    everywhere: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")
+    ] = False,
+    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+) -> None:
+    """Show what there is."""
+    kinds, _, after_slash = what.partition("/")
+    wanted = after_slash or name
+    where = "" if everywhere else namespace
+    items: list[Any] = []
+    sections: list[tuple[str, list[str], list[list[str]]]] = []
+    for kind_name in filter(None, kinds.split(",")):
+        if kind_name in busrows.KINDS:
+            found = busrows.select(_from_bus(kind_name), namespace=where, name=wanted)
+            items += [_bus_item(key, message) for key, message in found]
+            sections.append((kind_name, *busrows.table(kind_name, found)))
+        else:
+            kind, objects = _from_api(kind_name, where, wanted)
+            items += [{"apiVersion": kind.api_version, "kind": kind.kind} | o for o in objects]
+            sections.append((kind_name, *_object_table(kind, objects, everywhere=everywhere)))
+    if wanted and not items:
+        raise Problem(f"no {kinds} {wanted!r} {f'in namespace {where}' if where else 'anywhere'}")
+    if output is OutputFormat.JSON:
+        print_list(items)
+        return
+    _print(sections, where)
+
+
+def _from_bus(kind: str) -> list[tuple[Any, Any]]:
+    return bus.leaders() if kind == "leaders" else bus.snapshot([busrows.KINDS[kind]])
+
+
+def _bus_item(key: Any, message: Any) -> dict[str, Any]:
+    return {
+        "kind": type(message).__name__,
+        "subject": key.subject,
+        **msgspec.to_builtins(message),
+    }
+
+
+def _from_api(name: str, namespace: str, wanted: str) -> tuple[Kind, list[dict[str, Any]]]:
+    kind = kube.kind_of(name)
+    if kind is None:
+        raise Problem(f"no kind {name!r}; see: nsm lab get --help", exit_code=2)
+    fields = f"metadata.name={wanted}" if wanted else ""
+
+    async def act(client: Client) -> list[dict[str, Any]]:
+        where = namespace if kind.namespaced else ""
+        return await client.objects(kind, namespace=where, fields=fields)
+
+    return kind, kube.run(act)
+
+
+def _object_table(
+    kind: Kind, objects: list[dict[str, Any]], *, everywhere: bool
+) -> tuple[list[str], list[list[str]]]:
+    """All columns but those that are empty in every row."""
+    now = datetime.now(UTC)
+    rows = [[str(cell) for cell in tables.cells(kind, obj, now)] for obj in objects]
+    headers = [str(column["name"]).upper() for column in tables.columns(kind)]
+    if everywhere and kind.namespaced:
+        headers.insert(0, "NAMESPACE")
+        for row, obj in zip(rows, objects, strict=True):
+            row.insert(0, obj["metadata"]["namespace"])
+    told = [at for at in range(len(headers)) if any(row[at] not in _EMPTY for row in rows)]
+    return [headers[at] for at in told], [[row[at] for at in told] for row in rows]
+
+
+def _print(sections: list[tuple[str, list[str], list[list[str]]]], namespace: str) -> None:
+    for number, (kind, headers, rows) in enumerate(sections):
+        if number:
+            print()
+        if rows:
+            print_table(headers, rows)
+        else:
+            print(f"no {kind}" + (f" in namespace {namespace}; -A: of all" if namespace else ""))

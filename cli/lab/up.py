@@ -1,0 +1,126 @@
+"""`nsm lab up`: a cluster in one command; it ends with this command unless detached."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import kube
+from cli.lab.down import end
+from cli.lab.objects import tell_applied
+from cli.lab.wait import Goal, wait_for
+from cli.problems import Problem
+from lab import starting
+from lab.api.client import Client
+from lab.api.kinds import PODS
+from lab.api.manifests import Manifest
+from lab.layout import Config, LabProblem, default_directory
+
+_RUNNING_SECONDS = 30.0
+_ALL = ("nats", "watcher", "ipam", "plumber")
+
+
+def up(
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--filename", "-f", help="Apply these manifests; repeatable."),
+    ] = None,
+    nodes: Annotated[int, typer.Option("--nodes", help="How many nodes.")] = 2,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", "-d", help="Return when it is ready; end it with: nsm lab down"),
+    ] = False,
+    services: Annotated[
+        str, typer.Option("--services", help="Which of our processes to run, comma separated.")
+    ] = ",".join(_ALL),
+) -> None:
+    """Start a lab in NSM_LAB_DIR. Needs no root where user namespaces are open."""
+    manifests = kube.manifests(files or [], "default")
+    config = Config(directory=str(default_directory()), nodes=nodes, services=_services(services))
+    began = time.monotonic()
+    try:
+        started = starting.start(config, attached=not detach)
+    except starting.StartFailed as exc:
+        raise Problem(str(exc), exit_code=exc.code) from exc
+    except LabProblem as exc:
+        raise Problem(str(exc)) from exc
+    try:
+        try:
+            _apply(manifests)
+        except Problem as exc:
+            left = "; the lab stays up, end it with: nsm lab down" if detach else ""
+            raise Problem(f"{exc}{left}", exit_code=exc.exit_code) from exc
+        _tell(started, config, time.monotonic() - began, detach=detach)
+        if not detach:
+            _stay(started)
+    except BaseException:
+        if not detach:
+            end(started.layout, started.state)
+            started.launcher.wait()
+        raise
+
+
+def _services(text: str) -> tuple[str, ...]:
+    chosen = tuple(filter(None, (name.strip() for name in text.split(","))))
+    unknown = [name for name in chosen if name not in _ALL]
+    if unknown:
+        raise Problem(f"--services {','.join(unknown)}: choose from {','.join(_ALL)}", exit_code=2)
+    return ("nats", *(name for name in chosen if name != "nats")) if chosen else ()
+
+
+def _apply(manifests: list[Manifest]) -> None:
+    """Apply and wait until every Pod of them runs; connecting goes on meanwhile and after."""
+    if not manifests:
+        return
+    pods: dict[str, list[str]] = {}
+    for manifest in manifests:
+        if manifest.kind == PODS:
+            pods.setdefault(manifest.namespace, []).append(manifest.name)
+
+    async def act(client: Client) -> None:
+        tell_applied(await client.apply_all(manifests))
+        for namespace, names in pods.items():
+            await wait_for(client, namespace, names, goal=Goal.RUNNING, seconds=_RUNNING_SECONDS)
+
+    kube.run(act)
+
+
+def _tell(started: starting.Started, config: Config, seconds: float, *, detach: bool) -> None:
+    state = started.state
+    rows = [
+        ("nodes", ", ".join(state.nodes)),
+        ("api", f"{state.api_url}   export KUBECONFIG={started.layout.kubeconfig}"),
+        ("nats", f"{state.nats_url}   nsm tap" if state.nats_url else "none"),
+        ("services", ", ".join(config.services) or "none"),
+        ("logs", str(started.layout.logs)),
+    ]
+    print(f"the lab is up after {seconds:.1f} s")
+    for name, text in rows:
+        print(f"  {name:9} {text}")
+    print(
+        "  go on with: nsm lab get pods -A · nsm lab get connections -A · nsm lab exec POD -- CMD"
+    )
+    print(f"  end it with: {'nsm lab down' if detach else 'Ctrl-C, or nsm lab down'}", flush=True)
+
+
+def _stay(started: starting.Started) -> None:
+    """Until Ctrl-C or TERM, or until the lab ends by itself."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
+    try:
+        code = started.launcher.wait()
+    except KeyboardInterrupt:
+        state = started.state
+        print("\nthe lab ends", flush=True)
+        end(started.layout, state)
+        started.launcher.wait()
+        return
+    if code != 0:
+        raise Problem(f"the lab ended by itself; see {started.layout.log('lab')}")
+    print("the lab was ended")

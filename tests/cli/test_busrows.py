@@ -1,0 +1,77 @@
+"""What the bus holds, as rows."""
+
+from typing import Any
+
+import pytest
+
+from cli.lab import busrows
+from schemas.grant import Connection, End, Pool, Refusal
+from schemas.intent import Endpoint, Leader, PodRef, Request
+from schemas.state import EndStatus, Status
+
+CLIENT = PodRef(namespace="apps", name="app", uid="u", node="node1")
+SERVER = PodRef(namespace="default", name="vpn-1", uid="v", node="node1")
+MESSAGES: dict[str, Any] = {
+    "connections": Connection(
+        node="node1",
+        revision=2,
+        network_service="vpn",
+        network_service_namespace="default",
+        endpoint="vpn",
+        endpoint_namespace="default",
+        client=End(pod=CLIENT, interface="nsm-1", mac="m", addresses=("172.16.1.2/32",)),
+        server=End(pod=SERVER, interface="nse-1", mac="n", addresses=("172.16.1.1/32",)),
+    ),
+    "requests": Request(pod=CLIENT, interface="nsm-1", network_service="vpn", labels={"a": "b"}),
+    "endpoints": Endpoint(endpoint="vpn", pod=SERVER, ready=True, network_services=("vpn",)),
+    "refusals": Refusal(
+        namespace="apps",
+        pod="app",
+        interface="nsm-1",
+        uid="u",
+        network_service="vpn",
+        reason="PoolExhausted",
+        message="172.16.1.0/24 is full",
+    ),
+    "statuses": Status(
+        node="node1",
+        namespace="apps",
+        pod="app",
+        interface="nsm-1",
+        revision=2,
+        client=EndStatus(uid="u", state="ready"),
+        server=EndStatus(uid="v", state="pending", reason="EndpointPodGone", message="it ended"),
+    ),
+    "pools": Pool(
+        namespace="default", endpoint="vpn", prefixes=("172.16.1.0/24",), size=254, used=2, free=252
+    ),
+    "leaders": Leader(service="ipam", holder="ipam-0", incarnations={}, complete=True),
+}
+
+
+def test_every_kind_has_a_table():
+    assert set(MESSAGES) == set(busrows.KINDS)
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_a_row_has_a_cell_per_column(kind):
+    headers, rows = busrows.table(kind, [(MESSAGES[kind].key, MESSAGES[kind])])
+    assert [len(row) for row in rows] == [len(headers)]
+
+
+def test_a_status_tells_why_an_end_is_not_ready():
+    _, (row,) = busrows.table("statuses", [(None, MESSAGES["statuses"])])
+    assert row[3:5] == ["ready", "pending: EndpointPodGone it ended"]
+
+
+def test_selection_by_namespace_and_name():
+    found = [(message.key, message) for message in MESSAGES.values()]
+
+    def kinds(namespace: str, name: str) -> list[str]:
+        return [type(m).__name__ for _, m in busrows.select(found, namespace=namespace, name=name)]
+
+    assert kinds("", "") == [type(m).__name__ for m in MESSAGES.values()]
+    assert kinds("apps", "") == ["Connection", "Request", "Refusal", "Status", "Leader"]
+    assert kinds("", "vpn-1") == ["Endpoint"]
+    assert kinds("", "vpn") == ["Endpoint", "Pool"]
+    assert kinds("", "ipam") == ["Leader"]

@@ -1,0 +1,29 @@
+"""Small things the commands share."""
+
+import pytest
+
+from cli.labs import duration_seconds, in_child
+from cli.problems import Problem
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30", 30), ("0.02", 0.02), ("30s", 30), ("500ms", 0.5), ("1m30s", 90), ("1h", 3600)],
+)
+def test_durations_are_read_as_kubernetes_writes_them(text, seconds):
+    assert duration_seconds(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "s", "1x", "1s2", "-1s", "one"])
+def test_what_is_no_duration_is_refused_with_an_example(text):
+    with pytest.raises(Problem, match="30s"):
+        duration_seconds(text)
+
+
+def test_a_problem_in_a_child_is_told_and_gives_its_exit_code(capfd):
+    def fail() -> int:
+        raise Problem("the thing: the reason; the remedy", exit_code=3)
+
+    assert in_child(fail) == 3
+    assert capfd.readouterr().err == "nsm: the thing: the reason; the remedy\n"
+    assert in_child(lambda: 7) == 7

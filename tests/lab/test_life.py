@@ -1,0 +1,217 @@
+"""A lab's beginning and end: fast, alone in its directory, and without a trace however it dies."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lab.labs import NOBODY, Lab, a_pod, processes_with, until, user_environment, user_python
+
+pytestmark = pytest.mark.e2e
+
+needs_root = pytest.mark.skipif(
+    os.getuid() != 0, reason="every other test runs as an ordinary user already"
+)
+
+
+class Traces:
+    """What a lab has in the kernel, to be looked for after its end."""
+
+    def __init__(self, lab: Lab) -> None:
+        state = lab.state
+        self.pids = {state.launcher_pid, state.init_pid, state.daemon_pid}
+        self.pid_namespace = Path(f"/proc/{state.daemon_pid}/ns/pid").stat().st_ino
+        self.networks = lab.namespaces()
+        self.ports = [int(url.rsplit(":", 1)[1]) for url in (state.api_url, state.nats_url)]
+        self.directory = str(lab.directory)
+
+    def left(self) -> list[str]:
+        found = [f"pid {pid}" for pid in self.pids if _lives(pid)]
+        found += [f"pid {p} inside" for p, ns in processes_with("pid") if ns == self.pid_namespace]
+        found += [f"netns of {p}" for p, ns in processes_with("net") if ns in self.networks]
+        for mounts in Path("/proc").glob("[0-9]*/mountinfo"):
+            try:
+                if f"{self.directory}/netns/" in mounts.read_text():
+                    found.append(f"mount in {mounts}")
+            except OSError:
+                continue
+        for port in self.ports:
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    sock.bind(("127.0.0.1", port))
+                except OSError:
+                    found.append(f"port {port}")
+        return found
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _started(lab: Lab) -> Traces:
+    """A lab with a Pod that has processes."""
+    lab.up("--services", "nats", "--nodes", "1")
+    lab.apply(a_pod("busy", command=["sh", "-c", "sleep 1000 & exec sleep 1000"]))
+    lab.nsm("lab", "wait", "pod/busy")
+    traces = Traces(lab)
+    assert len(traces.left()) > 8
+    return traces
+
+
+def test_a_lab_of_two_nodes_is_up_in_less_than_five_seconds_and_down_leaves_nothing(own_lab):
+    began = time.monotonic()
+    own_lab.up("--nodes", "2")
+    assert time.monotonic() - began < 5
+    traces = Traces(own_lab)
+    own_lab.nsm("lab", "down")
+    assert traces.left() == []
+    assert own_lab.run("lab", "down").returncode == 1
+
+
+@pytest.mark.parametrize("victim", ["daemon_pid", "init_pid", "launcher_pid"])
+def test_kill_9_of_any_of_its_processes_leaves_nothing_and_up_works_again(own_lab, victim):
+    traces = _started(own_lab)
+    os.kill(getattr(own_lab.state, victim), signal.SIGKILL)
+    until("nothing is left", lambda: traces.left() == [])
+    done = own_lab.run("lab", "get", "pods")
+    assert done.returncode == 1 and "nsm lab up" in done.stderr
+    own_lab.up("--services", "nats", "--nodes", "1")
+    assert own_lab.items("pods") == []
+
+
+def test_a_second_lab_in_the_directory_is_refused_naming_the_first(own_lab):
+    own_lab.up("--services", "nats", "--nodes", "1")
+    done = own_lab.run("lab", "up", "--detach")
+    assert done.returncode == 1
+    assert str(own_lab.directory) in done.stderr
+    assert str(own_lab.state.daemon_pid) in done.stderr
+    assert "nsm lab down" in done.stderr
+    own_lab.nsm("lab", "get", "nodes")
+
+
+def test_interrupting_a_lab_in_the_foreground_ends_it(own_lab):
+    with own_lab.popen("lab", "up", "--services", "nats", "--nodes", "1") as process:
+        assert "the lab is up" in process.stdout.readline()
+        traces = Traces(own_lab)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 0
+    assert traces.left() == []
+
+
+def test_kill_9_of_a_lab_in_the_foreground_ends_it(own_lab):
+    with own_lab.popen("lab", "up", "--services", "nats", "--nodes", "1") as process:
+        assert "the lab is up" in process.stdout.readline()
+        traces = Traces(own_lab)
+        process.kill()
+    until("nothing is left", lambda: traces.left() == [])
+
+
+def test_up_applies_manifests_and_waits_for_their_pods(own_lab, tmp_path):
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: app}\n"
+        "spec: {containers: [{name: main, image: none, command: [sleep, '1000']}]}\n"
+    )
+    said = own_lab.up("--services", "nats", "--nodes", "1", "-f", str(manifest))
+    assert "pod/app created" in said and "nsm lab exec" in said
+    assert own_lab.pod("app")["status"]["phase"] == "Running"
+
+
+def test_a_bad_manifest_starts_nothing(own_lab, tmp_path):
+    manifest = tmp_path / "bad.yaml"
+    manifest.write_text("apiVersion: v1\nkind: Deployment\nmetadata: {name: x}\n")
+    done = own_lab.run("lab", "up", "--detach", "-f", str(manifest))
+    assert done.returncode == 2
+    assert "bad.yaml, document 1" in done.stderr and "Deployment" in done.stderr
+    assert not (own_lab.directory / "lab.json").exists()
+
+
+def test_a_directory_with_foreign_files_is_not_wiped(own_lab):
+    (own_lab.directory / "nodes").mkdir()
+    (own_lab.directory / "nodes" / "precious").touch()
+    done = own_lab.run("lab", "up", "--detach")
+    assert done.returncode == 1
+    assert "no lab's" in done.stderr and "NSM_LAB_DIR" in done.stderr
+    assert (own_lab.directory / "nodes" / "precious").exists()
+
+
+@needs_root
+def test_somebody_elses_directory_is_refused(own_lab):
+    os.chown(own_lab.directory, NOBODY, NOBODY)
+    done = own_lab.run("lab", "up", "--detach")
+    assert done.returncode == 1
+    assert f"uid {NOBODY}" in done.stderr
+
+
+@needs_root
+def test_an_ordinary_user_gets_a_whole_lab():
+    python = _python_for_users()
+    lab = Lab(python=python, uid=NOBODY)
+    try:
+        lab.up("--nodes", "2")
+        traces = Traces(lab)
+        lab.apply(a_pod("one", nodeName="node1"), a_pod("two", nodeName="node2"))
+        lab.nsm("lab", "wait", "pod/one", "pod/two")
+        lab.nsm("ping", "one", lab.pod("two")["status"]["podIP"])
+        assert "nameserver 10.96.0.10" in lab.exec("one", "cat", "/etc/resolv.conf")
+        assert "eth0" in lab.nsm("lab", "interfaces", "two")
+        assert lab.run("lab", "exec", "one", "--", "sh", "-c", "exit 7").returncode == 7
+        lab.nsm("lab", "down")
+        assert traces.left() == []
+    finally:
+        lab.remove()
+
+
+@needs_root
+def test_where_user_namespaces_are_closed_the_setting_and_the_remedy_are_told():
+    python = _python_for_users()
+    lab = Lab(python=python, uid=NOBODY)
+    code = (
+        "import os,sys; from lab import linux; from pathlib import Path\n"
+        "linux.unshare(linux.CLONE_NEWUSER); linux.map_to_root(65534, 65534)\n"
+        "Path('/proc/sys/user/max_user_namespaces').write_text('0')\n"
+        # Not root there: a lab of root needs no user namespace.
+        "from lab import sandbox; os.geteuid = lambda: 1000\n"
+        "from lab.layout import Config\n"
+        "sys.exit(sandbox.run(Config(directory=sys.argv[1]), report_fd=1, attached=False,"
+        " daemon=lambda *_: 0))"
+    )
+    try:
+        done = subprocess.run(
+            [python, "-c", code, str(lab.directory)],
+            env={**lab.env, **user_environment()},
+            cwd="/",
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        assert "user.max_user_namespaces is 0" in done.stdout
+        assert "sysctl -w user.max_user_namespaces=15000" in done.stdout
+    finally:
+        lab.remove()
+
+
+def _python_for_users() -> str:
+    python = user_python()
+    if python is None:
+        pytest.skip(f"no Python that uid {NOBODY} may run with this tree (ours: {sys.executable})")
+    probe = [python, "-c", "from lab import linux; linux.unshare(linux.CLONE_NEWUSER)"]
+    closed = subprocess.run(
+        probe, env={**os.environ, **user_environment()}, cwd="/", user=NOBODY, check=False
+    )
+    if closed.returncode != 0:
+        pytest.skip("user namespaces are closed on this machine")
+    return python

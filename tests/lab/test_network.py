@@ -1,0 +1,55 @@
+"""The lab's wires alone, in mounts and networks of their own: quick to lay, and gone without a trace."""
+
+import os
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.labs import in_child
+from lab import linux
+from lab.layout import Layout
+from lab.network import Network, Node
+from services._node import links
+
+NODES = (Node(number=1), Node(number=2))
+
+
+def _alone() -> None:
+    if os.getuid() != 0:
+        uid, gid = os.getuid(), os.getgid()
+        linux.unshare(linux.CLONE_NEWUSER)
+        linux.map_to_root(uid, gid)
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.make_mounts_private()
+
+
+def _lay_and_remove(directory: Path) -> int:
+    _alone()
+    network = Network(Layout(directory), NODES)
+    network.build()
+    took = []
+    for number in range(10):
+        began = time.monotonic()
+        path = directory / "netns" / f"pod{number}"
+        network.add_pod(path, NODES[0], NODES[0].pod_cidr[2 + number], port=f"port{number}")
+        took.append(time.monotonic() - began)
+    assert statistics.median(took) < 0.05, took
+    for number in range(10):
+        network.remove_pod(directory / "netns" / f"pod{number}", NODES[0], port=f"port{number}")
+    with links.Netlink(network.path(NODES[0])) as netlink:
+        assert all(netlink.find_link(f"port{number}") is None for number in range(10))
+    assert {path.name for path in (directory / "netns").iterdir()} == {"underlay", "node1", "node2"}
+    return 0
+
+
+@pytest.mark.e2e
+def test_a_pods_network_takes_less_than_50_ms_and_leaves_nothing(tmp_path):
+    assert in_child(lambda: _lay_and_remove(tmp_path)) == 0
+
+
+def test_addresses_follow_the_nodes_number():
+    node = Node(number=7)
+    assert (node.name, str(node.pod_cidr)) == ("node7", "10.244.7.0/24")
+    assert (str(node.gateway), str(node.address)) == ("10.244.7.1", "172.18.0.17")
