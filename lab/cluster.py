@@ -10,7 +10,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from lab.api import ApiError, Store, kinds
+from lab.api import kinds
+from lab.api.errors import ApiError
+from lab.api.store import Store
 from lab.network import DNS_ADDRESS, KUBERNETES_ADDRESS, Node
 
 Json = dict[str, Any]

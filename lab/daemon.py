@@ -16,7 +16,9 @@ from typing import Any
 import structlog
 
 from lab import control, nats
-from lab.api import LabApi, Store, write_kubeconfig
+from lab.api.kubeconfig import write_kubeconfig
+from lab.api.server import LabApi
+from lab.api.store import Store
 from lab.cluster import Cluster
 from lab.clusterdns import ClusterDns
 from lab.kubelet import Kubelet

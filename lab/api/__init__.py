@@ -10,10 +10,3 @@ Layers, each only knows those before it:
 4. the wire: `tables`, `presenting`, `discovery`, `listing`, `watching`, `requests`, `responses` < `server`.
 Beside them, for the CLI: `kubeconfig`, `manifests` < `client`.
 """
-
-from lab.api.errors import ApiError
-from lab.api.kubeconfig import write_kubeconfig
-from lab.api.server import ApiOptions, LabApi
-from lab.api.store import Store
-
-__all__ = ["ApiError", "ApiOptions", "LabApi", "Store", "write_kubeconfig"]

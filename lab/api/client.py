@@ -3,7 +3,6 @@
 Failures are `ClientError` with a message for people; `reason` is the server's own word (NotFound, Conflict).
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -162,27 +161,6 @@ class Client:
                     yield event["type"], event["object"]
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise self._unreachable(exc) from exc
-
-    async def wait_gone(
-        self, kind: Kind, namespace: str, name: str, *, timeout_seconds: float = 60
-    ) -> None:
-        """Until an object is gone, or its name belongs to another one. Raises ClientError."""
-        obj = await self.find(kind, namespace, name)
-        if obj is None:
-            return
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                async for event_type, seen in self.watch(
-                    kind, namespace=namespace, fields=f"metadata.name={name}"
-                ):
-                    other = seen["metadata"]["uid"] != obj["metadata"]["uid"]
-                    if event_type == "DELETED" or other:
-                        return
-                    obj = seen
-        except TimeoutError as exc:
-            kept = obj["metadata"].get("finalizers") or "no finalizers"
-            text = f"{kind.singular}/{name} is still there after {timeout_seconds:g} s ({kept})"
-            raise ClientError(text, reason="Timeout") from exc
 
     # ---- HTTP
 

@@ -46,7 +46,7 @@ def test_a_tombstone_says_whose_it_was():
 
 
 def test_a_body_about_something_else_is_malformed():
-    with pytest.raises(Malformed, match="the body is about RequestKey.*my-app"):
+    with pytest.raises(Malformed, match=r"the body is about RequestKey.*my-app"):
         decode("nsm.request.default.other.nsm-1", encode(REQUEST))
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from lab.api import LabApi, Store, write_kubeconfig
 from lab.api.kinds import Kind
+from lab.api.kubeconfig import write_kubeconfig
+from lab.api.server import LabApi
+from lab.api.store import Store
 from services._runtime.bus import Bus
 from services._runtime.health import Health
 from services._runtime.mirror import Mirror

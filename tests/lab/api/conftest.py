@@ -2,8 +2,9 @@
 
 import pytest
 
-from lab.api import LabApi, Store
 from lab.api.client import Client
+from lab.api.server import LabApi
+from lab.api.store import Store
 
 
 @pytest.fixture

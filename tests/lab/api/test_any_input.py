@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.api import ApiError, Store
+from lab.api.errors import ApiError
 from lab.api.kinds import CONFIG_MAPS, NETWORK_SERVICE_ENDPOINTS, NODES, PODS, SERVICES
 from lab.api.manifests import ManifestError, read_text
 from lab.api.requests import Target, fitting
+from lab.api.store import Store
 from lab.api.tables import cells
 from tests.lab.api.builders import a_config_map, a_pod, an_endpoint
 

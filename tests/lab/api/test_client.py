@@ -5,9 +5,9 @@ import socket
 
 import pytest
 
-from lab.api import write_kubeconfig
 from lab.api.client import Client, ClientError
 from lab.api.kinds import CONFIG_MAPS, NETWORK_SERVICE_ENDPOINTS, PODS
+from lab.api.kubeconfig import write_kubeconfig
 from lab.api.manifests import ManifestError, read_text
 from tests.lab.api.builders import a_config_map, a_pod, an_endpoint
 
@@ -75,26 +75,6 @@ async def test_a_watch_starts_with_what_is_there_and_follows(client, store):
             else:
                 break
     assert seen == [("ADDED", "a"), ("ADDED", "b"), ("DELETED", "a")]
-
-
-async def test_waiting_for_the_end_of_a_pod_returns_when_it_is_gone(client, store):
-    store.create(PODS, a_pod(node="node1"))
-    await client.delete(PODS, "default", "web")
-    async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(client.wait_gone(PODS, "default", "web"))
-        # The wait is under way once its watch listens.
-        while not store.shelf(PODS)._listeners:
-            await asyncio.sleep(0.01)
-        assert not waiting.done()
-        store.delete(PODS, "default", "web", grace_seconds=0)
-    await client.wait_gone(PODS, "default", "web")
-
-
-async def test_waiting_for_what_stays_ends_with_the_reason(client, store):
-    store.create(CONFIG_MAPS, a_config_map(finalizers=["a.example/hold"]))
-    await client.delete(CONFIG_MAPS, "default", "settings")
-    with pytest.raises(ClientError, match=r"still there after 0\.1 s .*a\.example/hold"):
-        await client.wait_gone(CONFIG_MAPS, "default", "settings", timeout_seconds=0.1)
 
 
 async def test_a_kubeconfig_leads_the_client_to_the_lab(api, tmp_path):

@@ -5,8 +5,9 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from lab.api import ApiOptions, LabApi, Store
 from lab.api.kinds import EVENTS, NAMESPACES, NETWORK_SERVICE_ENDPOINTS, NODES, PODS
+from lab.api.server import ApiOptions, LabApi
+from lab.api.store import Store
 from tests.lab.api.builders import a_config_map, a_pod, an_endpoint, an_event
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"

@@ -8,8 +8,8 @@ import subprocess
 import msgspec
 import pytest
 
-from lab.api import write_kubeconfig
 from lab.api.kinds import CONFIG_MAPS, EVENTS, NETWORK_SERVICE_ENDPOINTS, NODES, PODS
+from lab.api.kubeconfig import write_kubeconfig
 from tests.lab.api.builders import a_config_map, a_pod, an_endpoint, an_event
 
 KUBECTL = shutil.which("kubectl") or ""

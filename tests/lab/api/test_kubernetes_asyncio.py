@@ -6,8 +6,8 @@ import pytest
 from kubernetes_asyncio import client as k8s
 from kubernetes_asyncio import config, watch
 
-from lab.api import write_kubeconfig
 from lab.api.kinds import EVENTS, NETWORK_SERVICE_ENDPOINTS, PODS
+from lab.api.kubeconfig import write_kubeconfig
 from tests.lab.api.builders import a_pod, an_endpoint
 
 GROUP = ("networkservicemesh.io", "v1")

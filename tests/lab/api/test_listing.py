@@ -4,11 +4,12 @@ import time
 
 import pytest
 
-from lab.api import ApiError, Store
+from lab.api.errors import ApiError
 from lab.api.kinds import CONFIG_MAPS, PODS
 from lab.api.listing import ListQuery, list_page
 from lab.api.presenting import Presenter
 from lab.api.selectors import Selection
+from lab.api.store import Store
 from tests.lab.api.builders import a_config_map, a_pod
 
 ALL = Selection()

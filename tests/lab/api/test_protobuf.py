@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.api import ApiError
+from lab.api.errors import ApiError
 from lab.api.protobuf import decode
 
 

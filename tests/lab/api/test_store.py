@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 
-from lab.api import ApiError, Store
+from lab.api.errors import ApiError
 from lab.api.kinds import (
     CONFIG_MAPS,
     EVENTS,
@@ -15,6 +15,7 @@ from lab.api.kinds import (
     PODS,
     SERVICES,
 )
+from lab.api.store import Store
 from tests.lab.api.builders import a_config_map, a_pod, an_endpoint, an_event
 
 

@@ -7,9 +7,10 @@ import aiohttp
 import msgspec
 import pytest
 
-from lab.api import ApiOptions, LabApi, Store
 from lab.api import watching as watching_module
 from lab.api.kinds import CONFIG_MAPS, PODS
+from lab.api.server import ApiOptions, LabApi
+from lab.api.store import Store
 from lab.api.watching import Feed
 from tests.lab.api.builders import a_config_map, a_pod
 
