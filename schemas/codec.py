@@ -91,7 +91,7 @@ def decode(subject: str, data: bytes) -> tuple[Any, Any]:
             if isinstance(fields, dict) and "released" in fields:
                 return key, msgspec.convert(fields, Tombstone)
         message = msgspec.json.decode(data, type=MESSAGES[type(key)])
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise Malformed(subject, str(exc), data) from exc
     if message.key != key:
         raise Malformed(subject, f"the body is about {message.key}", data)

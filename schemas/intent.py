@@ -139,6 +139,7 @@ class Leader(msgspec.Struct, frozen=True, kw_only=True):
 
     service: str
     holder: str
+    connection: str = ""  # of the process: two that were given one holder name are still told apart
     incarnations: dict[str, str]
     complete: bool = False
 

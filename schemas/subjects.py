@@ -192,11 +192,6 @@ def parse(subject: str) -> Any:
     return KEYS[tokens[1]].from_tokens(tokens[2:])
 
 
-def address_token(address: str) -> str:
-    """`10.0.0.5` as one token: `10-0-0-5`; `2001:db8::1`: `2001-db8--1`."""
-    return address.replace(".", "-").replace(":", "-").replace("/", "_")
-
-
 def _token(field: str, value: str) -> str:
     if field not in _VERBATIM:
         if "_" in value:

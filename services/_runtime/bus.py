@@ -28,6 +28,7 @@ from services._runtime.wire import ApiError, Lost, Wire
 
 log = structlog.get_logger()
 
+QUIET_ATTEMPTS = 6
 STREAM_NOT_FOUND = 10059
 NAME_IN_USE = 10058
 WRONG_SEQUENCE = frozenset(
@@ -151,7 +152,7 @@ class Bus:
         if ttl is not None:
             fixed["Nats-TTL"] = str(ttl)
         async with self._turn(subject):
-            for delay in backoff():
+            for attempt, delay in enumerate(backoff()):
                 try:
                     sequence = await self._attempt(subject, body, {**fixed, **expect()})
                 except WrongSequence:
@@ -161,13 +162,17 @@ class Bus:
                     await conflict()
                 except Unavailable as exc:
                     self.metrics.count(key.kind, "retried")
-                    log.debug("publish is tried again", subject=subject, reason=exc.what)
+                    # A restart of the server is over by then: now a person should look, at a full stream for one.
+                    if attempt == QUIET_ATTEMPTS:
+                        log.warning("publish is put off", subject=subject, reason=exc.what)
                     if isinstance(exc, Lost):
                         stored = await self.peek(key)
                         if stored and stored.sequence > after and stored.data == body:
                             return stored.sequence
                 else:
                     self.metrics.count(key.kind, "published")
+                    if attempt > QUIET_ATTEMPTS:
+                        log.info("stored at last", subject=subject, attempts=attempt + 1)
                     return sequence
                 await asyncio.sleep(delay)
         raise AssertionError("backoff never ends")

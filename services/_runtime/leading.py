@@ -50,9 +50,19 @@ class Term:
         self._slots = asyncio.Semaphore(IN_FLIGHT if bus.replicas == 1 else 1)
 
     @property
+    def key(self) -> LeaderKey:
+        """The guard's key."""
+        return self._guard.key
+
+    @property
     def sequence(self) -> int:
         """The guard's sequence."""
         return self._sequence
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether the guard is being written by ourselves: the mirror may see it before we know."""
+        return self._changing.locked()
 
     async def publish(self, message: Any) -> int:
         """Store a message; when this returns, `own` has it. Raises Deposed."""
@@ -72,6 +82,7 @@ class Term:
         guard = Leader(
             service=self._guard.service,
             holder=self._guard.holder,
+            connection=self._guard.connection,
             incarnations=self.incarnations,
             complete=True,
         )
@@ -155,9 +166,10 @@ async def _one_term(
     incarnations = await bus.ensure_streams()
     terms: list[Term] = []
 
-    async def begin_and_decide() -> None:
+    async def begin_and_decide(group: asyncio.TaskGroup) -> None:
         term = await _begin(bus, service, own, holder=holder, incarnations=incarnations)
         terms.append(term)
+        group.create_task(_notice_another(own, term))
         bus.metrics.leader.labels(service).set(1)
         log.info("leading", leader=service, holder=holder, sequence=term.sequence)
         await decide(term)
@@ -165,7 +177,7 @@ async def _one_term(
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_keep(bus, lease, own, incarnations))
-            group.create_task(begin_and_decide())
+            group.create_task(begin_and_decide(group))
     finally:
         for term in terms:
             term.end()
@@ -174,9 +186,12 @@ async def _one_term(
 async def _begin(
     bus: Bus, service: str, own: Mirror, *, holder: str, incarnations: dict[str, str]
 ) -> Term:
+    # The connection's name makes these bytes this process's own: of two that were given one holder name, the
+    # loser of a race would take the winner's guard for its own.
     guard = Leader(
         service=service,
         holder=holder,
+        connection=bus.name,
         incarnations={name: incarnations[name] for name in streams.FILE_STREAMS},
     )
     stored = await bus.peek(guard.key)
@@ -203,6 +218,14 @@ async def _keep(bus: Bus, lease: Lease, own: Mirror, incarnations: dict[str, str
             if any(now[name] != incarnations[name] for name in streams.FILE_STREAMS):
                 raise Deposed("a stream was created anew")
         await lease.renew()
+
+
+async def _notice_another(own: Mirror, term: Term) -> None:
+    """A leader that has nothing to write is deposed too. Raises Deposed."""
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        if own.sequence_of(term.key) > term.sequence and not term.is_changing:
+            raise Deposed(f"somebody else wrote {term.key.subject}")
 
 
 async def _within(lease: Lease, work: Awaitable[dict[str, str]]) -> dict[str, str]:

@@ -77,6 +77,7 @@ class Mirror:
         self._tombstones: dict[Key, Tombstone] = {}
         self._sequences: dict[Key, int] = {}
         self._unseen: set[Key] = set()
+        self._authorities: set[Key] = set()
         self._malformed: set[str] = set()
         self._settled = False  # every consumer is open and synced
         self._full = True  # the next opening takes a snapshot
@@ -134,10 +135,15 @@ class Mirror:
                     await waiter.wait()
             except TimeoutError:
                 if self._settled and not self._has_reached(sequence, incarnation):
-                    self._floor = max(self._floor, sequence)
+                    if incarnation in ("", self.incarnation):
+                        self._floor = max(self._floor, sequence)
                     self._again("a sequence is awaited")
             finally:
                 self._waiters.remove(waiter)
+
+    def sequence_of(self, key: Any) -> int:
+        """The sequence of the newest message of `key` that we know of; 0: none."""
+        return self._sequences.get(key, 0)
 
     def resync(self, reason: str) -> None:
         """Take a new snapshot; what it lacks becomes stale."""
@@ -308,12 +314,15 @@ class Mirror:
 
     def _apply(self, key: Key, message: Any) -> None:
         if isinstance(message, Tombstone):
+            self._authorities.discard(key)
             had = self.items.pop(key, None)
             if had is not None or self._tombstones.get(key) != message:
                 self._tombstones[key] = message
                 self._on_change(key, message)
             return
         self._tombstones.pop(key, None)
+        if is_authority(key):
+            self._authorities.add(key)
         if self.items.get(key) != message:
             self.items[key] = message
             self._on_change(key, message)
@@ -338,19 +347,15 @@ class Mirror:
         """Drop what is absent by its authority's word; open anew where we have not yet seen up to it."""
         if not self._settled:
             return
-        behind = False
         for key in list(self.stale):
             if self.complete(key):
                 self._drop(key)
-            else:
-                authority = authority_of(key)
-                behind = behind or (authority is not None and self._says_complete(authority))
-        if self._leader is None or not self._says_complete(self._leader):
+        words = [self._sequences.get(a, 0) for a in self._authorities if self._says_complete(a)]
+        behind = bool(words) and min(c.position for c in self._consumers) < max(words)
+        if self._leader is None or behind or not self._says_complete(self._leader):
             self.when_complete.clear()
-        elif self._has_reached(self._sequences.get(self._leader, 0), ""):
-            self.when_complete.set()
         else:
-            behind = True
+            self.when_complete.set()
         if behind:
             self._floor = max([self._floor, *(c.position for c in self._consumers)])
             self._again("an authority became complete")

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from schemas.codec import Message, Tombstone
 from schemas.grant import Connection, Pool, Refusal
-from schemas.subjects import Key, RefusalKey
+from schemas.subjects import Key, PoolKey, RefusalKey
 from services.ipam.model import Writes
 
 
@@ -46,6 +46,10 @@ class Store:
 
     async def tell(self, pool: Pool) -> None:
         await self._writer.publish(pool)
+
+    async def forget(self, key: PoolKey) -> None:
+        """The pool's endpoint is gone."""
+        await self._writer.bury(key)
 
     async def perform(self, writes: Writes, *, at: str) -> None:
         """All of what settling one request asks for, in order."""

@@ -22,7 +22,7 @@ from services._runtime.mirror import Mirror
 from services._runtime.streams import GRANT, INTENT, STATE
 from services.ipam.adapters import Store
 from services.ipam.core.settling import abandon, settle
-from services.ipam.core.state import Holding, ObjectKey, State, Use, object_key
+from services.ipam.core.state import Holding, State, Use
 from services.ipam.model import Writes
 from services.ipam.settings import Settings
 
@@ -49,8 +49,8 @@ class Ipam:
         self._state = State()
         self._touched: dict[RequestKey, None] = {}  # in the order they were touched
         self._by_service: dict[str, set[RequestKey]] = {}
+        self._service_of: dict[RequestKey, str] = {}
         self._waiting: set[RequestKey] = set()  # refused
-        self._pools: set[ObjectKey] = set()  # whose figures changed
         self._exclusions_changed = False
         self._is_leading = False
         self._wake = asyncio.Event()
@@ -69,11 +69,14 @@ class Ipam:
     async def _decide(self, term: Term) -> None:
         await self._intent.synced.wait()
         await self._states.synced.wait()
+        await self._write_again(term)
+        # Before the watcher wrote all, an endpoint, a prefix or a node that is not there may still come: on
+        # half a picture nothing is granted, moved or withdrawn, and no state is built.
+        await self._intent.when_complete.wait()
         store = Store(term)
         self._build()
         self._is_leading = True
         try:
-            await self._write_again(term)
             log.info("deciding", grants=len(self._state.grants), requests=len(self._touched))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._tell_pools(store))
@@ -84,8 +87,6 @@ class Ipam:
     async def _settle_for_ever(self, term: Term, store: Store) -> None:
         declared = False
         while True:
-            # Before the watcher wrote all, an endpoint that is not there may still come, and so may a prefix
-            # in use: nothing is granted, moved or withdrawn on half a picture.
             await self._intent.when_complete.wait()
             if self._exclusions_changed:
                 self._collect_exclusions()
@@ -104,18 +105,21 @@ class Ipam:
         self._state = State()
         self._touched.clear()
         self._by_service.clear()
+        self._service_of.clear()
         self._waiting.clear()
         for key, message in self._grants.items.items():
             if isinstance(message, Connection):
                 self._state.grant(message)
             elif isinstance(key, subjects.RefusalKey):
                 self._waiting.add(RequestKey(key.namespace, key.pod, key.interface))
+            elif isinstance(key, subjects.PoolKey):
+                self._state.changed.add((key.namespace, key.endpoint))
+        for key, message in self._intent.items.items():
+            self._intent_follow(key, message)
         for key, tombstone in self._released.items():
             self._hold_released(key, tombstone)
         for key, message in self._states.items.items():
             self._state_follow(key, message)
-        for key, message in self._intent.items.items():
-            self._intent_follow(key, message)
         self._collect_exclusions()
         rest = sorted_keys([*self._touched, *self._waiting])
         self._touched = dict.fromkeys([*sorted_keys(self._state.grants), *rest])
@@ -128,6 +132,8 @@ class Ipam:
                 await term.publish(message)
 
     async def _settle_touched(self, store: Store) -> None:
+        # Who leaves goes first: a renamed interface would collide with itself.
+        self._touched = dict.fromkeys(sorted(self._touched, key=self._intent.items.__contains__))
         while self._touched and self._intent.when_complete.is_set():
             batch = list(islice(self._touched, BATCH))
             at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -135,6 +141,9 @@ class Ipam:
                 for key in batch:
                     del self._touched[key]
                     writes = self._settle(key)
+                    if writes.released and not self._state.held(key):
+                        # Its node is gone: nobody has to confirm, and who waits may have the addresses now.
+                        self._touch(sorted_keys(self._waiting))
                     if writes != Writes():
                         self._tell(key, writes)
                         tasks.create_task(store.perform(writes, at=at))
@@ -152,21 +161,17 @@ class Ipam:
                 self._waiting.add(key)
             return writes
         self._waiting.discard(key)
+        self._forget_request(key)
         return abandon(self._state, key, refusal=refusal)
 
     def _reported(self, request: intent.Request) -> Connection | None:
         key = subjects.StatusKey(
             request.pod.node, request.pod.namespace, request.pod.name, request.interface
         )
-        status = self._states.items.get(key)
-        if isinstance(status, state.Status) and status.client is not None:
-            return status.client.applied
-        return None
+        return _applied(key, self._states.items.get(key))
 
     def _tell(self, key: RequestKey, writes: Writes) -> None:
         where = {"client": f"{key.namespace}/{key.pod}", "interface": key.interface}
-        for connection in [*writes.released, *([writes.granted] if writes.granted else [])]:
-            self._pools.add(object_key(connection))
         for connection in writes.released:
             log.info("connection released", **where, addresses=connection.client.addresses)
         if writes.granted is not None:
@@ -184,10 +189,13 @@ class Ipam:
         """Figures of pools, at most once per interval each."""
         while True:
             await asyncio.sleep(self._settings.pool_interval)
-            changed, self._pools = self._pools, set()
+            changed, self._state.changed = self._state.changed, set()
             for object_ in sorted(changed):
-                figures = self._state.figures(object_)
-                if figures is not None and self._grants.items.get(figures.key) != figures:
+                key = subjects.PoolKey(*object_)
+                figures, told = self._state.figures(object_), self._grants.items.get(key)
+                if figures is None and told is not None:
+                    await store.forget(key)
+                elif figures is not None and figures != told:
                     await store.tell(figures)
 
     # --- following -------------------------------------------------------------------------------------
@@ -200,11 +208,14 @@ class Ipam:
         gone = isinstance(message, Tombstone)
         match key:
             case RequestKey():
+                self._forget_request(key)
                 if not gone:
+                    self._service_of[key] = message.network_service
                     self._by_service.setdefault(message.network_service, set()).add(key)
                 self._touch([key])
             case subjects.EndpointKey():
                 names = self._state.registry.put_endpoint(key, None if gone else message)
+                self._state.changed.add((key.namespace, key.endpoint))
                 self._touch_services(names)
             case subjects.NetworkServiceKey():
                 if gone:
@@ -214,7 +225,9 @@ class Ipam:
                 self._touch_services([key.name])
             case subjects.PrefixKey():
                 self._exclude_anew()
-                if gone and key.source == "node" and self._state.node_gone(key.optional_name):
+                if key.source == "node" and self._state.put_node(
+                    key.optional_name, exists=not gone
+                ):
                     log.info("node gone, its addresses are free", node=key.optional_name)
 
     def _grant_changed(self, key: Key, message: Any) -> None:
@@ -247,18 +260,20 @@ class Ipam:
         """Whether it freed an address."""
         request = RequestKey(key.namespace, key.pod, key.interface)
         if isinstance(message, Tombstone):
-            return self._state.gone(request, uid=message.released, revision=message.revision)
-        applied = message.client.applied if message.client is not None else None
-        return applied is not None and self._state.stands(Holding.of(applied))
+            return self._state.gone(request, node=key.node, revision=message.revision)
+        applied = _applied(key, message)
+        if applied is None:
+            return False
+        try:
+            return self._state.stands(Holding.of(applied))
+        except ValueError as exc:
+            log.warning("status is ignored", subject=key.subject, reason=str(exc))
+            return False
 
     def _hold_released(self, key: Key, tombstone: Tombstone) -> None:
         assert isinstance(key, subjects.ConnectionKey)
         confirmed = self._confirmed.get(_status_key(key))
-        if (
-            confirmed is not None
-            and confirmed.released == tombstone.released
-            and confirmed.revision >= tombstone.revision
-        ):
+        if confirmed is not None and confirmed.revision >= tombstone.revision:
             return
         try:
             self._state.hold(Holding.of_tombstone(key, tombstone))
@@ -277,11 +292,18 @@ class Ipam:
             if isinstance(message, intent.PrefixesInUse):
                 uses += _uses(message.prefixes, message.key)
         for message in self._states.items.values():
-            if isinstance(message, state.SeenPrefixes):
+            if isinstance(message, state.SeenPrefixes) and message.node in self._state.nodes:
                 seen = f"seen on node {message.node}"
                 used = (intent.UsedPrefix(prefix=p, used_by=seen) for p in message.prefixes)
                 uses += _uses(used, message.key)
         self._state.put_excluded(uses)
+
+    def _forget_request(self, key: RequestKey) -> None:
+        name = self._service_of.pop(key, None)
+        if name is not None:
+            self._by_service[name].discard(key)
+            if not self._by_service[name]:
+                del self._by_service[name]
 
     def _touch_services(self, names: Iterable[str]) -> None:
         for name in names:
@@ -296,6 +318,16 @@ class Ipam:
 def sorted_keys(keys: Iterable[RequestKey]) -> list[RequestKey]:
     """Keys in a fixed order, so that two runs over the same bus grant the same."""
     return sorted(keys, key=lambda key: (key.namespace, key.pod, key.interface))
+
+
+def _applied(key: subjects.StatusKey, message: Any) -> Connection | None:
+    """The grant that a node says it applied at the client's end, if it is about this very connection."""
+    if not isinstance(message, state.Status) or message.client is None:
+        return None
+    applied = message.client.applied
+    if applied is None or applied.key != _connection_key(key):
+        return None
+    return applied
 
 
 def _note(tombstones: dict[Key, Tombstone], key: Key, tombstone: Tombstone) -> None:
@@ -317,6 +349,10 @@ def _uses(prefixes: Iterable[intent.UsedPrefix], key: Key) -> list[Use]:
 
 def _refusal_key(key: RequestKey) -> subjects.RefusalKey:
     return subjects.RefusalKey(key.namespace, key.pod, key.interface)
+
+
+def _connection_key(key: subjects.StatusKey) -> subjects.ConnectionKey:
+    return subjects.ConnectionKey(key.node, key.namespace, key.pod, key.interface)
 
 
 def _status_key(key: subjects.ConnectionKey) -> subjects.StatusKey:

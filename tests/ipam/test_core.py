@@ -1,6 +1,5 @@
 """Decisions of ipam: who gets which endpoint and addresses, and that nothing collides, ever."""
 
-import ipaddress
 import itertools
 from ipaddress import ip_address, ip_network
 
@@ -12,9 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from schemas import intent, values
 from schemas.grant import Connection
+from schemas.subjects import ConnectionKey, RequestKey
+from schemas.values import Prefix
 from services.ipam.core.deciding import Granted, Refused, decide
 from services.ipam.core.ranges import Ranges
-from services.ipam.core.state import Holding, State, Use, addresses_of, request_key
+from services.ipam.core.settling import abandon, settle
+from services.ipam.core.state import Holding, State, Use, addresses_of
 
 
 def a_pod(name, *, node="node1", namespace="default", uid=None, ips=()):
@@ -49,6 +51,7 @@ def an_endpoint(name="vpn", *, pod=None, prefixes=("172.16.1.0/24",), services=(
 
 def a_state(*endpoints, excluded=(), services=()):
     state = State()
+    state.nodes |= {"node1", "node2"}
     for endpoint in endpoints:
         state.registry.put_endpoint(endpoint.key, endpoint)
     for service in services:
@@ -188,8 +191,8 @@ class TestLife:
         state.release(request.key)
 
         assert refused(state, a_request("b")).reason == "PoolExhausted"
-        assert not state.gone(request.key, uid="uid-a", revision=connection.revision - 1)
-        assert state.gone(request.key, uid="uid-a", revision=connection.revision)
+        assert not state.gone(request.key, node="node1", revision=connection.revision - 1)
+        assert state.gone(request.key, node="node1", revision=connection.revision)
         assert pair(granted(state, a_request("b"))) == ("10.9.0.1", "10.9.0.2")
 
     def test_the_same_pod_and_interface_get_their_address_back_while_it_is_free(self):
@@ -197,9 +200,9 @@ class TestLife:
         for name in ("a", "b", "c"):
             granted(state, a_request(name))
         before = state.release(a_request("b").key)
-        state.gone(a_request("b").key, uid="uid-b", revision=before.revision)
+        state.gone(a_request("b").key, node="node1", revision=before.revision)
         state.release(a_request("a").key)
-        state.gone(a_request("a").key, uid="uid-a", revision=1)
+        state.gone(a_request("a").key, node="node1", revision=1)
 
         assert pair(granted(state, a_request("b", uid="re-created"))) == pair(before)
 
@@ -220,9 +223,51 @@ class TestLife:
         assert isinstance(result, Granted)
         state.grant(result.connection)
 
-        state.gone(request.key, uid="uid-a", revision=old.revision)
+        state.gone(request.key, node="node1", revision=old.revision)
 
         assert refused(state, a_request("b")).reason == "PoolExhausted"
+
+    def test_what_was_released_is_not_adopted_again_under_its_old_revision(self):
+        state = a_state(an_endpoint(prefixes=("10.9.0.0/30",)))
+        request = a_request("a")
+        first = settle(state, request, refusal=None, reported=None).granted
+        assert first is not None
+        state.stands(Holding.of(first))
+        state.release(request.key)
+        state.stands(Holding.of(first))  # the node says once more what it still has
+
+        second = settle(state, request, refusal=None, reported=first).granted
+        assert second is not None
+        assert second.revision == first.revision + 1
+        state.release(request.key)
+        state.gone(request.key, node="node1", revision=first.revision)
+        assert refused(state, a_request("b")).reason == "PoolExhausted"
+
+    def test_what_a_node_has_and_nobody_granted_is_adopted_as_it_is(self):
+        before = granted(a_state(an_endpoint()), a_request("a"))
+        state = a_state(an_endpoint())
+        state.stands(Holding.of(before))
+        assert pair(granted(state, a_request("other"))) == ("172.16.1.1", "172.16.1.3")
+
+        assert settle(state, a_request("a"), refusal=None, reported=before).granted == before
+
+    def test_the_same_name_on_another_node_waits_for_the_first_to_confirm(self):
+        state = a_state(an_endpoint(pod="e1"), an_endpoint(pod="e2", node="node2"))
+        before = granted(state, a_request("a"))
+        moved = settle(
+            state, a_request("a", node="node2", uid="other"), refusal=None, reported=None
+        ).granted
+
+        assert moved is not None
+        assert pair(moved)[1] != pair(before)[1]
+
+    def test_nothing_is_held_for_a_node_that_is_gone(self):
+        state = a_state(an_endpoint(prefixes=("10.9.0.0/30",)))
+        granted(state, a_request("a"))
+        state.put_node("node1", exists=False)
+        state.release(a_request("a").key)
+
+        assert granted(state, a_request("b")).client.addresses == ("10.9.0.2/32",)
 
     def test_what_a_node_reports_is_nobody_elses(self):
         state = a_state(an_endpoint(prefixes=("10.9.0.0/30",)))
@@ -241,7 +286,7 @@ class TestLife:
         assert "10.9.0.0/29 is full: 6 of 6 addresses used" in refusal.message
 
         state.release(a_request("c3").key)
-        state.gone(a_request("c3").key, uid="uid-c3", revision=1)
+        state.gone(a_request("c3").key, node="node1", revision=1)
         assert pair(granted(state, a_request("late")))[1] == "10.9.0.5"
 
     def test_a_new_endpoint_pod_of_the_object_keeps_the_addresses(self):
@@ -399,7 +444,7 @@ class TestCollisions:
         refusal = refused(state, a_request())
 
         assert refusal.reason == "PrefixCollision"
-        assert "172.16.1.0/24 lies in 172.16.0.0/12 (Pod CIDR of node node1)" in refusal.message
+        assert "172.16.1.0/24 overlaps 172.16.0.0/12 (Pod CIDR of node node1)" in refusal.message
 
     def test_a_partly_overlapping_pool_is_used_around_the_overlap(self):
         state = a_state(an_endpoint(), excluded=[("172.16.1.0/29", "user")])
@@ -415,7 +460,9 @@ class TestCollisions:
         ],
     )
     def test_a_route_that_overlaps_a_prefix_in_use_is_refused_naming_both(self, route, used):
-        endpoint = an_endpoint(routes=(intent.Route(destination=route),))
+        endpoint = an_endpoint(
+            prefixes=("172.16.1.0/24", "fd00::/64"), routes=(intent.Route(destination=route),)
+        )
         refusal = refused(a_state(endpoint, excluded=[(used, "Service CIDR")]), a_request())
 
         assert refusal.reason == "PrefixCollision"
@@ -452,6 +499,40 @@ class TestCollisions:
 
         for address in pair(second):
             assert ip_address(address) not in ip_network("172.16.2.0/25")
+
+    @pytest.mark.parametrize(
+        ("route", "next_hop"),
+        [
+            ("2001:db8::/32", ""),
+            ("10.1.0.0/16", "0.0.0.0"),
+            ("10.1.0.0/16", "fd00::1"),
+            ("10.1.0.1/16", ""),
+            ("x", ""),
+        ],
+    )
+    def test_a_route_that_cannot_work_is_refused_and_harms_nobody_else(self, route, next_hop):
+        endpoint = an_endpoint(routes=(intent.Route(destination=route, next_hop=next_hop),))
+
+        refusal = refused(a_state(endpoint), a_request())
+        assert refusal.reason == "BadEndpoint"
+        assert granted(a_state(endpoint, an_endpoint("fine")), a_request()).endpoint == "fine"
+
+    def test_an_endpoint_with_a_bad_prefix_costs_only_itself(self):
+        state = a_state(an_endpoint("bad", prefixes=("172.16.1.5/24",)), an_endpoint("fine"))
+
+        assert granted(state, a_request()).endpoint == "fine"
+
+    def test_the_endpoint_pods_own_addresses_are_left_out(self):
+        endpoint = an_endpoint(prefixes=("10.244.1.0/24",), ips=("10.244.1.1",))
+
+        assert pair(granted(a_state(endpoint), a_request())) == ("10.244.1.2", "10.244.1.3")
+
+    def test_a_pod_of_the_same_name_does_not_inherit_what_came_to_be_excluded(self):
+        state = a_state(an_endpoint())
+        granted(state, a_request("a"))
+        state.put_excluded([Use(ip_network("172.16.0.0/12"), "user")])
+
+        assert refused(state, a_request("a", uid="other")).reason == "PrefixCollision"
 
     def test_a_default_route_is_refused_as_not_yet_supported(self):
         endpoint = an_endpoint(routes=(intent.Route(destination="0.0.0.0/0"),))
@@ -499,47 +580,141 @@ def test_ranges_are_a_set_of_integers(steps):
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Clients come, go, return, are confirmed late; exclusions change. Nothing is ever held twice."""
+    """A cluster of two nodes: Pods come, go, return elsewhere, nodes follow late, endpoints are edited,
+    ipam restarts. No address is ever in two Pods, and a restart changes nothing that stands."""
 
     def __init__(self):
         super().__init__()
+        self.requests: dict[RequestKey, intent.Request] = {}
+        self.grants: dict[ConnectionKey, Connection] = {}
+        self.released: dict[ConnectionKey, Holding] = {}
+        self.kernel: dict[ConnectionKey, Connection] = {}
+        self.uids = itertools.count()
+        self.prefixes = {"one": ("10.9.0.0/28",), "two": ("10.9.0.0/28", "fd00::/124")}
+        self.endpoints = {e.key: e for e in self._all_endpoints()}
+        self.excluded: list[Use] = []
+        self.state = self._built()
+
+    def _all_endpoints(self):
         routes = (intent.Route(destination="10.50.0.0/16"),)
-        self.state = a_state(
-            an_endpoint("one", services=("one",), prefixes=("10.9.0.0/28",), pod="r1"),
-            an_endpoint("one", services=("one",), prefixes=("10.9.0.0/28",), pod="r2"),
+        return [
             an_endpoint(
-                "two",
-                services=("two",),
-                prefixes=("10.9.0.0/28", "fd00::/124"),
-                routes=routes,
-                addressing="pointToPoint",
-            ),
+                name,
+                services=(name,),
+                pod=f"{name}-{node}",
+                node=node,
+                prefixes=self.prefixes[name],
+                addressing="shared" if name == "one" else "pointToPoint",
+                routes=routes if name == "two" else (),
+            )
+            for name in ("one", "two")
+            for node in ("node1", "node2")
+        ]
+
+    def _built(self):
+        state = a_state(*self.endpoints.values())
+        state.put_excluded(self.excluded)
+        for connection in self.grants.values():
+            state.grant(connection)
+        for holding in self.released.values():
+            state.hold(holding)
+        for connection in self.kernel.values():
+            state.stands(Holding.of(connection))
+        return state
+
+    def _reported(self, request):
+        pod = request.pod
+        return self.kernel.get(ConnectionKey(pod.node, pod.namespace, pod.name, request.interface))
+
+    def _settle_all(self):
+        for _ in range(4):
+            changed = False
+            for key in [k for k in self.state.grants if k not in self.requests]:
+                self._write(abandon(self.state, key, refusal=None))
+            for key in sorted(self.requests, key=lambda key: key.subject):
+                request = self.requests[key]
+                writes = settle(self.state, request, refusal=None, reported=self._reported(request))
+                changed = self._write(writes) or changed
+            if not changed:
+                return
+        raise AssertionError("deciding the same again and again changes something each time")
+
+    def _write(self, writes):
+        for connection in writes.released:
+            del self.grants[connection.key]
+            self.released[connection.key] = msgspec.structs.replace(
+                Holding.of(connection), is_released=True
+            )
+        if writes.granted is not None:
+            self.released.pop(writes.granted.key, None)
+            self.grants[writes.granted.key] = writes.granted
+        return bool(writes.released or writes.granted)
+
+    @rule(
+        client=st.integers(0, 7),
+        service=st.sampled_from(["one", "two"]),
+        node=st.sampled_from(["node1", "node2"]),
+    )
+    def create(self, client, service, node):
+        """A Pod asks; one of that name is re-created, maybe on another node, with another uid."""
+        for key in [k for k in self.requests if k.pod == f"c{client}"]:
+            if self.requests[key].pod.node != node or key.interface == f"to-{service}":
+                del self.requests[key]
+        request = a_request(
+            f"c{client}",
+            interface=f"to-{service}",
+            service=service,
+            node=node,
+            uid=f"uid-{next(self.uids)}",
         )
-        self.releasing: list[Connection] = []
+        self.requests[request.key] = request
+        self._settle_all()
 
-    @rule(client=st.integers(0, 9), service=st.sampled_from(["one", "two"]))
-    def ask(self, client, service):
-        request = a_request(f"c{client}", interface=f"to-{service}", service=service)
-        previous = self.state.grants.get(request.key)
-        last = self.state.last_known(request.key)
-        revision = last.revision + 1 if last else 1
-        result = decide(self.state, request, previous=previous, revision=revision)
-        if isinstance(result, Granted):
-            if previous is not None:
-                assert result.connection is previous
-            self.state.grant(result.connection)
-
-    @precondition(lambda self: self.state.grants)
+    @precondition(lambda self: self.requests)
     @rule(data=st.data())
     def leave(self, data):
-        key = data.draw(st.sampled_from(sorted(self.state.grants, key=lambda k: k.subject)))
-        self.releasing.append(self.state.release(key))
+        del self.requests[
+            data.draw(st.sampled_from(sorted(self.requests, key=lambda k: k.subject)))
+        ]
+        self._settle_all()
 
-    @precondition(lambda self: self.releasing)
+    @precondition(lambda self: self.grants or self.released)
     @rule(data=st.data())
-    def confirm(self, data):
-        gone = self.releasing.pop(data.draw(st.integers(0, len(self.releasing) - 1)))
-        self.state.gone(request_key(gone), uid=gone.client.pod.uid, revision=gone.revision)
+    def node_follows(self, data):
+        """A node makes its kernel as the bus says for one connection, and tells."""
+        keys = sorted({*self.grants, *self.released}, key=lambda key: key.subject)
+        key = data.draw(st.sampled_from(keys))
+        request = RequestKey(key.namespace, key.pod, key.interface)
+        if key in self.grants:
+            self.kernel[key] = self.grants[key]
+            self.state.stands(Holding.of(self.grants[key]))
+        else:
+            self.kernel.pop(key, None)
+            holding = self.released.pop(key)
+            self.state.gone(request, node=key.node, revision=holding.revision)
+        self._settle_all()
+
+    @rule(which=st.integers(0, 3), is_there=st.booleans())
+    def endpoint_pod(self, which, is_there):
+        endpoint = self._all_endpoints()[which]
+        if is_there:
+            self.endpoints[endpoint.key] = endpoint
+        else:
+            self.endpoints.pop(endpoint.key, None)
+        self.state.registry.put_endpoint(endpoint.key, endpoint if is_there else None)
+        self._settle_all()
+
+    @rule(
+        name=st.sampled_from(["one", "two"]),
+        prefix=st.sampled_from(["10.9.0.0/28", "10.9.0.4/30", "10.9.1.0/29"]),
+    )
+    def edit_prefix(self, name, prefix):
+        self.prefixes[name] = (prefix, *self.prefixes[name][1:])
+        for endpoint in self._all_endpoints():
+            if endpoint.key in self.endpoints:
+                self.endpoints[endpoint.key] = endpoint
+                self.state.registry.put_endpoint(endpoint.key, endpoint)
+        self._settle_all()
 
     @rule(
         prefixes=st.lists(
@@ -547,43 +722,65 @@ class PoolMachine(RuleBasedStateMachine):
         )
     )
     def exclude(self, prefixes):
-        self.state.put_excluded(Use(ip_network(p), "test") for p in prefixes)
+        self.excluded = [Use(ip_network(p), "test") for p in prefixes]
+        self.state.put_excluded(self.excluded)
+        self._settle_all()
+
+    @rule()
+    def restart(self):
+        before = dict(self.grants)
+        self.state = self._built()
+        self._settle_all()
+        assert {key: self.grants[key] for key in before} == before
 
     @invariant()
-    def no_client_address_has_two_owners(self):
-        standing = [*self.state.grants.values(), *self.releasing]
-        owners: dict[tuple[str, ipaddress.IPv4Address | ipaddress.IPv6Address], set[str]] = {}
-        for connection in standing:
+    def no_address_is_in_two_pods(self):
+        owners: dict[object, set[object]] = {}
+        for connection in [*self.grants.values(), *self.kernel.values()]:
             for address in addresses_of(connection.client):
-                owners.setdefault((connection.endpoint, address), set()).add(
-                    request_key(connection).subject
-                )
+                owners.setdefault((connection.endpoint, address), set()).add(connection.key)
         assert all(len(keys) == 1 for keys in owners.values()), owners
 
     @invariant()
     def no_endpoint_address_is_a_clients(self):
         for endpoint in ("one", "two"):
-            of = [c for c in self.state.grants.values() if c.endpoint == endpoint]
+            of = [c for c in self.grants.values() if c.endpoint == endpoint]
             clients = {a for c in of for a in addresses_of(c.client)}
             servers = {a for c in of for a in addresses_of(c.server)}
             assert not clients & servers
 
     @invariant()
     def no_two_connections_of_a_pod_overlap(self):
-        for number in range(10):
-            uses = [
-                [
-                    values.parse_prefix_loosely(a)
-                    for end in (c.client, c.server)
-                    for a in end.addresses
-                ]
-                + [values.parse_prefix(r.destination) for r in c.client.routes]
-                for c in self.state.connections_of(f"uid-c{number}")
-            ]
-            for at, one in enumerate(uses):
-                for other in uses[at + 1 :]:
+        by_pod: dict[str, list[list[Prefix]]] = {}
+        for c in self.grants.values():
+            ends = [a for end in (c.client, c.server) for a in end.addresses]
+            uses = [values.parse_prefix_loosely(a) for a in ends]
+            uses += [values.parse_prefix(r.destination) for r in c.client.routes]
+            by_pod.setdefault(c.client.pod.uid, []).append(uses)
+        for uses_of in by_pod.values():
+            for at, one in enumerate(uses_of):
+                for other in uses_of[at + 1 :]:
                     assert not any(values.overlap(a, b) for a in one for b in other)
+
+    @invariant()
+    def what_is_granted_lies_in_the_pool(self):
+        for connection in self.grants.values():
+            prefixes = [ip_network(p) for p in self.prefixes[connection.endpoint]]
+            for end in (connection.client, connection.server):
+                for address in addresses_of(end):
+                    assert any(address in prefix for prefix in prefixes), connection
+
+    def teardown(self):
+        """All leave, all nodes follow: every address is free again."""
+        self.requests.clear()
+        self._settle_all()
+        for key in list(self.released):
+            request = RequestKey(key.namespace, key.pod, key.interface)
+            self.state.gone(request, node=key.node, revision=self.released[key].revision)
+        for object_ in list(self.state.changed):
+            figures = self.state.figures(object_)
+            assert figures is None or figures.used == 0, figures
 
 
 TestPool = PoolMachine.TestCase
-TestPool.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPool.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

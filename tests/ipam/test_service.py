@@ -1,7 +1,7 @@
 """ipam on a real bus: conversations of a watcher, a plumber and ipam."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -10,7 +10,14 @@ import pytest
 from lab.nats import NatsServer
 from schemas import intent, state
 from schemas.codec import Tombstone
-from schemas.subjects import ConnectionKey, PoolKey, RefusalKey, StatusKey
+from schemas.subjects import (
+    ConnectionKey,
+    LeaderKey,
+    PoolKey,
+    PrefixKey,
+    RefusalKey,
+    StatusKey,
+)
 from services._runtime.bus import Bus
 from services._runtime.leading import lead
 from services._runtime.mirror import Mirror
@@ -59,6 +66,7 @@ class World:
 
     async def watcher(self, term):
         self.term = term
+        await term.publish(intent.PrefixesInUse(source="node", name="node1"))
         if self.is_complete_at_once:
             await term.declare_complete()
         self.leading.set()
@@ -231,7 +239,7 @@ async def test_nothing_is_granted_or_withdrawn_on_half_a_picture(nats):
         await world.term.bury(an_endpoint().key)
         await world.want(a_request("late"))
         async with asyncio.timeout(SECONDS):
-            while a_request("late").key not in ipam._touched:
+            while a_request("late").key not in ipam._intent.items:
                 await asyncio.sleep(0.01)
 
         assert world.grants.items[before.key] == before
@@ -264,15 +272,63 @@ async def test_a_wiped_bus_gets_the_same_grants_again(nats):
 
 
 async def test_a_standby_takes_over_with_the_whole_state(nats):
-    async with a_world(nats) as world, an_ipam(nats, "ipam-1"):
+    async with a_world(nats) as world, AsyncExitStack() as standby:
+        async with an_ipam(nats, "ipam-1"):
+            await world.want(an_endpoint(), a_request("one"))
+            before = await world.granted("one")
+            await standby.enter_async_context(an_ipam(nats, "ipam-2"))
+        await world.want(a_request("two"))
+
+        assert (await world.granted("two")).client.addresses == ("172.16.1.3/32",)
+        assert world.grants.items[before.key] == before
+        assert world.grants.items[LeaderKey("ipam")].holder == "ipam-2"
+
+
+async def test_one_bad_message_of_a_node_or_an_endpoint_costs_nobody_else(nats):
+    async with a_world(nats) as world, an_ipam(nats):
+        await world.want(an_endpoint("vpn-1", prefix="172.16.1.5/24"), an_endpoint("vpn-2"))
+        await world.want(a_request("one"))
+        connection = await world.granted("one")
+        broken = msgspec.structs.replace(connection.client, addresses=("no address",))
+        await world.plumb(msgspec.structs.replace(connection, client=broken))
+        nested = b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"
+        await world.bus.store(StatusKey("node1", "default", "two", "nsm-1"), nested)
+
+        await world.want(a_request("three"))
+        assert (await world.granted("three")).client.addresses == ("172.16.1.3/32",)
+
+
+async def test_a_node_that_is_gone_confirms_nothing_and_holds_nothing(nats):
+    async with a_world(nats) as world:
+        async with an_ipam(nats):
+            await world.want(an_endpoint(prefix="10.9.0.0/30"), a_request("one"), a_request("two"))
+            connection = await world.granted("one")
+            await world.refused("two")
+            await world.plumb(connection)
+            await world.term.bury(PrefixKey("node", "node1"))
+            await world.term.bury(a_request("one").key)
+            await world.granted("two")
+            await world.term.bury(a_request("two").key)
+            await world.until(
+                lambda: not any(isinstance(k, ConnectionKey) for k in world.grants.items)
+            )
+        async with an_ipam(nats):
+            await world.want(a_request("three"))
+            assert (await world.granted("three")).client.addresses == ("10.9.0.2/32",)
+
+
+async def test_a_pool_is_told_no_more_when_its_endpoint_is_gone(nats):
+    async with a_world(nats) as world, an_ipam(nats):
         await world.want(an_endpoint(), a_request("one"))
-        before = await world.granted("one")
-        async with an_ipam(nats, "ipam-2"):
-            pass
-        async with an_ipam(nats, "ipam-2"):
-            await world.want(a_request("two"))
-            assert (await world.granted("two")).client.addresses == ("172.16.1.3/32",)
-            assert world.grants.items[before.key] == before
+        connection = await world.granted("one")
+        pool = PoolKey("default", "vpn")
+        await world.until(lambda: pool in world.grants.items)
+        await world.term.bury(a_request("one").key)
+        await world.term.bury(an_endpoint().key)
+        await world.until(lambda: connection.key not in world.grants.items)
+        await world.unplumb(connection)
+
+        await world.until(lambda: pool not in world.grants.items)
 
 
 async def test_a_pod_that_is_made_anew_under_its_name_keeps_its_address(nats):

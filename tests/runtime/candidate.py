@@ -1,4 +1,4 @@
-"""A candidate for ipam's leadership in a process of its own: says `leading` on its output, then writes on."""
+"""A candidate for ipam's leadership in a process of its own: says `leading`, writes on, says `deposed`."""
 
 import asyncio
 import itertools
@@ -22,9 +22,12 @@ async def main(url: str, holder: str) -> None:
 
     async def decide(term: Term) -> None:
         say(f"leading {holder} after {len(own.items)}")
-        for number in itertools.count():
-            await term.publish(a_connection(f"{holder}-{number % 100}", revision=number))
-            await asyncio.sleep(0.002)
+        try:
+            for number in itertools.count():
+                await term.publish(a_connection(f"{holder}-{number % 100}", revision=number))
+                await asyncio.sleep(0.002)
+        finally:
+            say(f"deposed {holder}")
 
     async with asyncio.TaskGroup() as group:
         group.create_task(own.run())

@@ -145,6 +145,32 @@ async def test_a_guard_that_somebody_else_took_first_deposes(bus: Bus) -> None:
         await write_guard(bus, a_leader(holder="second"), after=0)
 
 
+async def test_of_two_processes_with_one_holder_name_one_is_deposed(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    other = await Bus.connect(nats_server.url, name="other")
+    try:
+        results = await asyncio.gather(
+            *(
+                write_guard(each, a_leader(holder="host", connection=each.name), after=0)
+                for each in (bus, other)
+            ),
+            return_exceptions=True,
+        )
+    finally:
+        await other.close()
+    assert sorted(isinstance(result, Deposed) for result in results) == [False, True]
+
+
+async def test_a_leader_that_writes_nothing_notices_that_another_one_leads(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    async with a_candidate(nats_server, "a") as a:
+        term = await leads(a)
+        await write_guard(bus, a_leader(holder="b", connection="b-1"), after=term.sequence)
+        await until(lambda: a.cancelled == 1)
+
+
 async def test_writes_of_a_term_stay_in_their_stream(bus: Bus) -> None:
     async with mirroring(bus, streams.GRANT) as (own, _):
         guard = a_leader(incarnations=dict(bus.incarnations))
@@ -282,10 +308,12 @@ async def a_process(server: NatsServer, holder: str) -> AsyncIterator[asyncio.su
         await process.communicate()
 
 
-async def says_leading(process: asyncio.subprocess.Process, seconds: float) -> None:
+async def says(
+    process: asyncio.subprocess.Process, seconds: float, word: bytes = b"leading"
+) -> None:
     assert process.stdout is not None
     async with asyncio.timeout(seconds):
-        while b"leading" not in (line := await process.stdout.readline()):
+        while word not in (line := await process.stdout.readline()):
             assert line, "the candidate ended"
 
 
@@ -293,12 +321,12 @@ async def test_a_standby_takes_over_within_ten_seconds_of_kill_9(
     nats_server: NatsServer,
 ) -> None:
     async with a_process(nats_server, "first") as first:
-        await says_leading(first, 20)
+        await says(first, 20)
         async with a_process(nats_server, "second") as second:
             await asyncio.sleep(1.5)
             first.kill()
             killed = time.monotonic()
-            await says_leading(second, 10)
+            await says(second, 10)
             assert time.monotonic() - killed < 10
 
 
@@ -309,14 +337,15 @@ async def test_a_stopped_leader_that_wakes_up_writes_nothing(
         a_process(nats_server, "first") as first,
         mirroring(bus, streams.GRANT) as (mirror, changes),
     ):
-        await says_leading(first, 20)
+        await says(first, 20)
         async with a_process(nats_server, "second") as second:
             os.kill(first.pid, signal.SIGSTOP)
-            await says_leading(second, 15)
+            await says(second, 15)
             await until(lambda: mirror.items[GUARD].holder == "second")
             start = len(changes.all)
             os.kill(first.pid, signal.SIGCONT)
-            await asyncio.sleep(3)
+            await says(first, 15, b"deposed")
+            await until(lambda: len(changes.all) > start + 100)  # the second one writes on
             late = [
                 key.pod
                 for key, _ in changes.all[start:]

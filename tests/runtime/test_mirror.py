@@ -303,6 +303,18 @@ async def test_a_nodes_statuses_are_judged_by_that_node_alone(bus: Bus) -> None:
         await until(lambda: two.key not in mirror.items)
 
 
+async def test_a_node_that_becomes_complete_later_makes_absence_count_with_separate_filters(
+    bus: Bus,
+) -> None:
+    filters = ["nsm.status.node1.>", "nsm.node.node1"]
+    async with mirroring(bus, streams.STATE, filters) as (mirror, _):
+        absent = a_status("nobody").key
+        assert not mirror.complete(absent)
+        incarnation = bus.incarnations[streams.STATE]
+        await bus.publish(node_facts("node1", complete=True, incarnation=incarnation))
+        await until(lambda: mirror.complete(absent))
+
+
 async def test_reached_waits_for_that_sequence(bus: Bus, node_bus: Bus) -> None:
     async with (
         mirroring(bus, streams.GRANT) as (mirror, _),

@@ -63,8 +63,3 @@ def test_a_foreign_subject_is_refused(subject):
 def test_a_filter_names_all_of_a_kind_or_of_a_node():
     assert ConnectionKey.all() == "nsm.connection.>"
     assert ConnectionKey.all("node-1.x") == "nsm.connection.node-1_x.>"
-
-
-def test_an_address_is_one_token():
-    assert subjects.address_token("10.0.0.5") == "10-0-0-5"
-    assert subjects.address_token("2001:db8::1") == "2001-db8--1"

@@ -1,16 +1,17 @@
 """The decision: one request against everything that is known. Reads the state, changes nothing."""
 
 import hashlib
+import ipaddress
 
 import msgspec
 
 from schemas import grant, intent, values
 from schemas.grant import Connection
-from schemas.subjects import NetworkServiceKey
-from schemas.values import Address
+from schemas.subjects import EndpointKey, NetworkServiceKey
+from schemas.values import Address, Prefix
 from services.ipam.core import choosing
 from services.ipam.core.pools import Exhausted, Pair, Pool
-from services.ipam.core.state import Holding, ObjectKey, State, Use, endpoint_key
+from services.ipam.core.state import ObjectKey, State, Use, endpoint_key
 
 
 class Granted(msgspec.Struct, frozen=True):
@@ -29,7 +30,7 @@ def decide(
     state: State, request: intent.Request, *, previous: Connection | None, revision: int
 ) -> Granted | Refused:
     """Answer a request. `previous` is what it has or last had; `revision` the number a change would get."""
-    current = endpoint_key(previous) if previous is not None else None
+    current = _current(state, previous)
     choice = choosing.choose(state.registry, request, current=current, load=state.load)
     if isinstance(choice, choosing.NoChoice):
         return _refuse(request, choice.reason, choice.message, choice.candidates)
@@ -53,7 +54,10 @@ def _connect(
     previous: Connection | None,
 ) -> Connection | tuple[str, str]:
     """The connection to this endpoint, revision 0, or (reason code, text)."""
-    pool = state.pool(endpoint)
+    try:
+        pool = state.pool(endpoint)
+    except ValueError as exc:
+        return "BadEndpoint", f"has a bad spec: {exc}"
     if not pool.prefixes:
         return "NoPrefixes", "names no ipam.prefixes"
     object_ = (endpoint.pod.namespace, endpoint.endpoint)
@@ -62,14 +66,20 @@ def _connect(
         *(Use(values.parse_prefix_loosely(ip), "the Pod's own address") for ip in request.pod.ips),
         *state.used_by_pod(request.pod.uid, but=request.key),
     ]
-    of_server = state.used_by_pod(endpoint.pod.uid, but=request.key, shared_of=shared_of)
-    avoid = [use.prefix for use in [*taken, *of_server] if not values.is_default_route(use.prefix)]
-    is_standing = previous is not None and endpoint_key(previous) == endpoint.key
+    of_server = [
+        *map(values.parse_prefix_loosely, endpoint.pod.ips),
+        *(
+            u.prefix
+            for u in state.used_by_pod(endpoint.pod.uid, but=request.key, shared_of=shared_of)
+        ),
+    ]
+    avoid = [prefix for prefix in [*(use.prefix for use in taken), *of_server] if prefix.prefixlen]
+    is_standing = _is_same_pair(previous, request, endpoint)
     if previous is None or not is_standing or previous.client.routes != endpoint.routes:
-        problem = _route_problem(endpoint, state.excluded, taken)
+        problem = _route_problem(endpoint, pool.families, state.excluded, taken)
         if problem is not None:
             return problem
-    preferred = _pairs(state.last_known(request.key), object_)
+    preferred = _preferred(state, request, object_)
     pairs: list[Pair] = []
     for family in pool.families:
         wish = next((pair for pair in preferred if pair.client.version == family), None)
@@ -124,19 +134,55 @@ def _connection(
     )
 
 
+def _current(state: State, previous: Connection | None) -> EndpointKey | None:
+    """The endpoint Pod a request has: the same Pod, not another one under its name."""
+    if previous is None:
+        return None
+    key = endpoint_key(previous)
+    endpoint = state.registry.endpoints.get(key)
+    is_same = endpoint is not None and endpoint.pod.uid == previous.server.pod.uid
+    return key if is_same else None
+
+
+def _is_same_pair(
+    previous: Connection | None, request: intent.Request, endpoint: intent.Endpoint
+) -> bool:
+    """Whether what it has is between these very Pods: then it stands, whatever came to be excluded since."""
+    return (
+        previous is not None
+        and endpoint_key(previous) == endpoint.key
+        and previous.client.pod.uid == request.pod.uid
+        and previous.server.pod.uid == endpoint.pod.uid
+    )
+
+
 def _route_problem(
-    endpoint: intent.Endpoint, excluded: list[Use], taken: list[Use]
+    endpoint: intent.Endpoint, families: list[int], excluded: list[Use], taken: list[Use]
 ) -> tuple[str, str] | None:
     """Why one of the endpoint's routes may not be given to this client, or None."""
     for route in endpoint.routes:
-        destination = values.parse_prefix(route.destination)
+        try:
+            destination = values.parse_prefix(route.destination)
+            next_hop = ipaddress.ip_address(route.next_hop) if route.next_hop else None
+        except ValueError as exc:
+            return "BadEndpoint", f"has a bad route: {exc}"
         if values.is_default_route(destination):
             return (
                 "DefaultRouteNotSupported",
                 f"declares the default route {destination}: not supported yet",
             )
+        if destination.version not in families:
+            return (
+                "BadEndpoint",
+                f"declares the route {destination}, but has no IPv{destination.version} prefix to reach it from",
+            )
+        if next_hop is not None and not _may_be_next_hop(next_hop, destination):
+            return (
+                "BadEndpoint",
+                f"declares the route {destination} via {next_hop}, which is no next hop",
+            )
         for use in [*excluded, *taken]:
-            if not values.is_default_route(use.prefix) and values.overlap(destination, use.prefix):
+            if use.prefix.prefixlen and values.overlap(destination, use.prefix):
                 return (
                     "PrefixCollision",
                     f"declares the route {destination}, which overlaps {use.prefix} ({use.by})",
@@ -144,27 +190,46 @@ def _route_problem(
     return None
 
 
+def _may_be_next_hop(next_hop: Address, destination: Prefix) -> bool:
+    special = next_hop.is_unspecified or next_hop.is_multicast or next_hop.is_loopback
+    return next_hop.version == destination.version and not special
+
+
 def _exhausted(state: State, pool: Pool, exhausted: Exhausted) -> tuple[str, str]:
-    """Full, or swallowed by a prefix in use? The user mends these in different places."""
-    swallowed = [pair for pair in pool.swallowed_by() if pair[0].version == exhausted.family]
-    own = [prefix for prefix in pool.prefixes if prefix.version == exhausted.family]
-    if len({prefix for prefix, _ in swallowed}) == len(own):
-        prefix, other = swallowed[0]
-        by = next(use.by for use in state.excluded if use.prefix == other)
-        return "PrefixCollision", f"its prefix {prefix} lies in {other} ({by})"
-    names = ", ".join(map(str, own))
-    if exhausted.free:
+    """Full, or swallowed by prefixes in use? The user mends these in different places."""
+    family = exhausted.family
+    names = ", ".join(str(prefix) for prefix in pool.prefixes if prefix.version == family)
+    used, size = pool.used(family), pool.size(family)
+    colliding = pool.colliding(family)
+    if colliding and not exhausted.free and used < size:
+        by = {use.prefix: use.by for use in state.excluded}
+        pairs = "; ".join(f"{own} overlaps {other} ({by[other]})" for own, other in colliding[:3])
+        return (
+            "PrefixCollision",
+            f"has {used} of {size} addresses used and none left outside of prefixes in use: {pairs}",
+        )
+    if exhausted.free >= (1 if pool.is_shared else 2):
         return (
             "PrefixCollision",
             f"of {names} {exhausted.free} free, but none that this Pod or the endpoint Pod does not use already",
         )
-    return "PoolExhausted", f"pool {names} is full: {pool.used()} of {pool.size()} addresses used"
+    return "PoolExhausted", f"pool {names} is full: {used} of {size} addresses used"
 
 
-def _pairs(holding: Holding | None, object_: ObjectKey) -> list[Pair]:
-    """Addresses by family, if they are of this endpoint's object."""
+def _preferred(state: State, request: intent.Request, object_: ObjectKey) -> list[Pair]:
+    """Addresses by family that this (namespace, pod, interface) has or last had of this endpoint's object.
+
+    Not what another node has, or still has to take down: both Pods could be alive.
+    """
+    holding = state.last_known(request.key)
     if holding is None or holding.object != object_:
         return []
+    granted = state.grants.get(request.key)
+    if granted is None or granted.node != request.pod.node:
+        standing = [held.node for held in state.held(request.key)]
+        standing += [granted.node] if granted is not None else []
+        if any(node != request.pod.node for node in standing):
+            return []
     return [
         Pair(server, client) for server, client in zip(holding.server, holding.client, strict=False)
     ]
@@ -175,6 +240,7 @@ _PRECEDENCE = (
     "PoolExhausted",
     "PrefixCollision",
     "DefaultRouteNotSupported",
+    "BadEndpoint",
     "NoPrefixes",
     "RemoteNotSupported",
     "EndpointNotReady",
@@ -185,6 +251,7 @@ _REMEDIES = {
     "PoolExhausted": "add a prefix to the endpoint's ipam.prefixes or remove clients",
     "PrefixCollision": "give the endpoint a prefix or route that nothing in the cluster uses",
     "DefaultRouteNotSupported": "declare the routes that are needed",
+    "BadEndpoint": "correct the NetworkServiceEndpoint",
     "NoPrefixes": "add ipam.prefixes to the NetworkServiceEndpoint",
     "RemoteNotSupported": "run an endpoint Pod on the client's node",
     "EndpointNotReady": "see why the endpoint Pod is not Ready",

@@ -32,10 +32,24 @@ class Exhausted(msgspec.Struct, frozen=True):
     free: int
 
 
-class Pool:
-    """Free and used addresses of an endpoint. `excluded` is what no connection of anybody may use."""
+class Excluded:
+    """What no connection of anybody may use: one value, shared by all pools."""
 
-    def __init__(self, spec: intent.IpamSpec, excluded: Iterable[Prefix]) -> None:
+    def __init__(self, prefixes: Iterable[Prefix] = ()) -> None:
+        self.prefixes = list(prefixes)
+        self.ranges = {
+            family: Ranges(bounds(p) for p in self.prefixes if p.version == family)
+            for family in FAMILIES
+        }
+
+    def has(self, address: Address) -> bool:
+        return int(address) in self.ranges[address.version]
+
+
+class Pool:
+    """Free and used addresses of an endpoint. Raises ValueError for a spec with what is no prefix."""
+
+    def __init__(self, spec: intent.IpamSpec, excluded: Excluded) -> None:
         self.spec = spec
         self.prefixes = [values.parse_prefix(text) for text in spec.prefixes]
         self._own_excludes = [values.parse_prefix_loosely(text) for text in spec.exclude_prefixes]
@@ -45,8 +59,7 @@ class Pool:
             self._space[prefix.version].add(first, last)
         for prefix in self._own_excludes:
             self._space[prefix.version].remove(*bounds(prefix))
-        self.excluded: list[Prefix] = []
-        self._excluded = {family: Ranges() for family in FAMILIES}
+        self._excluded = excluded
         self._used: dict[Address, str] = {}
         self._servers: dict[Address, set[str]] = {}
         self._free = {family: Ranges() for family in FAMILIES}
@@ -61,38 +74,39 @@ class Pool:
         """The families the endpoint has prefixes of, in the order it names them."""
         return list(dict.fromkeys(prefix.version for prefix in self.prefixes))
 
-    def exclude(self, excluded: Iterable[Prefix]) -> None:
+    def exclude(self, excluded: Excluded) -> None:
         """Replace the prefixes in use in the cluster; who has an address keeps it."""
-        self.excluded = list(excluded)
+        self._excluded = excluded
         for family in FAMILIES:
-            self._free[family] = Ranges(self._space[family])
-            self._excluded[family] = Ranges(
-                bounds(prefix) for prefix in self.excluded if prefix.version == family
-            )
-            for first, last in self._excluded[family]:
-                self._free[family].remove(first, last)
+            free = self._free[family] = Ranges(self._space[family])
+            for first, last in self._space[family]:
+                for taken in excluded.ranges[family].within(first, last):
+                    free.remove(*taken)
         for address in [*self._used, *self._servers]:
             self._free[address.version].remove(int(address), int(address))
 
-    def swallowed_by(self) -> list[tuple[Prefix, Prefix]]:
-        """(own prefix, excluded prefix) for every own prefix that lies wholly in an excluded one."""
+    def colliding(self, family: int) -> list[tuple[Prefix, Prefix]]:
+        """(own prefix, prefix in use) wherever they overlap."""
         return [
             (own, other)
             for own in self.prefixes
-            for other in self.excluded
-            if values.overlap(own, other) and other.prefixlen <= own.prefixlen
+            if own.version == family
+            for other in self._excluded.prefixes
+            if values.overlap(own, other)
         ]
 
-    def size(self) -> int:
-        """Usable addresses, both families, exclusions not counted."""
-        return sum(space.size() for space in self._space.values())
+    def size(self, family: int | None = None) -> int:
+        """Usable addresses, exclusions of the cluster not counted; of one family, or of both."""
+        return sum(self._space[f].size() for f in _families(family))
 
-    def used(self) -> int:
-        return len(self._used) + len(self._servers)
+    def used(self, family: int | None = None) -> int:
+        """Addresses that connections have or hold."""
+        every = [*self._used, *self._servers]
+        return sum(address.version in _families(family) for address in every)
 
     def free(self, family: int | None = None) -> int:
-        families = FAMILIES if family is None else (family,)
-        return sum(self._free[f].size() for f in families)
+        """Addresses that can be handed out."""
+        return sum(self._free[f].size() for f in _families(family))
 
     def has(self, address: Address) -> bool:
         """Whether the endpoint's own spec could give this address (exclusions of the cluster aside)."""
@@ -119,10 +133,6 @@ class Pool:
             if address not in self._used and address not in self._servers:
                 self._give_back(address)
 
-    def owner_of(self, address: Address) -> str | None:
-        """Whose client address this is, or None."""
-        return self._used.get(address)
-
     def allocate(
         self,
         owner: str,
@@ -139,8 +149,10 @@ class Pool:
         """
         blocked = Ranges(bounds(prefix) for prefix in avoid if prefix.version == family)
         if preferred is not None and self._may_have(owner, preferred, blocked):
-            excluded = self._is_excluded(preferred.client) or self._is_excluded(preferred.server)
-            if is_standing or not excluded:
+            excluded = self._excluded
+            if is_standing or not (
+                excluded.has(preferred.client) or excluded.has(preferred.server)
+            ):
                 return preferred
         if self.is_shared:
             pair = self._shared(family, blocked)
@@ -169,7 +181,11 @@ class Pool:
 
     def _shared_server(self, family: int) -> Address | None:
         """The address that most links already use, so that late exclusions do not split the endpoint."""
-        standing = [a for a in self._servers if a.version == family and not self._is_excluded(a)]
+        standing = [
+            a
+            for a in self._servers
+            if a.version == family and self.has(a) and not self._excluded.has(a)
+        ]
         if standing:
             return max(standing, key=lambda address: (len(self._servers[address]), -int(address)))
         lowest = self._free[family].lowest(avoid=Ranges())
@@ -187,16 +203,17 @@ class Pool:
         return Pair(_address(family, server), _address(family, client))
 
     def _give_back(self, address: Address) -> None:
-        if self.has(address) and not self._is_excluded(address):
+        if self.has(address) and not self._excluded.has(address):
             self._free[address.version].add(int(address), int(address))
-
-    def _is_excluded(self, address: Address) -> bool:
-        return int(address) in self._excluded[address.version]
 
 
 def bounds(prefix: Prefix) -> Range:
     """First and last address of a prefix as integers."""
     return int(prefix.network_address), int(prefix.broadcast_address)
+
+
+def _families(family: int | None) -> tuple[int, ...]:
+    return FAMILIES if family is None else (family,)
 
 
 def _usable(prefix: Prefix, *, shared: bool) -> Range:

@@ -63,6 +63,13 @@ class Ranges:
         at = bisect_right(self._first, number) - 1
         return self._last[at] if at >= 0 and number <= self._last[at] else None
 
+    def within(self, first: int, last: int) -> Iterator[Range]:
+        """The parts of the set between `first` and `last`."""
+        low = bisect_left(self._last, first)
+        high = bisect_right(self._first, last)
+        for at in range(low, high):
+            yield max(first, self._first[at]), min(last, self._last[at])
+
     def lowest(self, *, avoid: "Ranges") -> int | None:
         """The lowest number of the set that is not in `avoid`, or None."""
         for first, last in self:

@@ -22,7 +22,7 @@ def settle(
     """
     key = request.key
     granted = state.grants.get(key)
-    previous = granted or _adoptable(request, reported)
+    previous = granted or _adoptable(state, request, reported)
     known = state.last_known(key)
     last = max(known.revision if known else 0, reported.revision if reported else 0)
     result = decide(state, request, previous=previous, revision=last + 1)
@@ -48,8 +48,14 @@ def abandon(state: State, key: RequestKey, *, refusal: grant.Refusal | None) -> 
     return Writes(released=(released,) if released is not None else (), forgiven=_standing(refusal))
 
 
-def _adoptable(request: intent.Request, reported: Connection | None) -> Connection | None:
+def _adoptable(
+    state: State, request: intent.Request, reported: Connection | None
+) -> Connection | None:
+    """What the node has of this very Pod, unless we took it back ourselves."""
     if reported is None or reported.client.pod.uid != request.pod.uid:
+        return None
+    released = [h for h in state.held(request.key) if h.is_released]
+    if any(held.revision >= reported.revision for held in released):
         return None
     return reported if reported.node == request.pod.node else None
 

@@ -15,7 +15,7 @@ from schemas.grant import Pool as Figures
 from schemas.subjects import ConnectionKey, EndpointKey, RequestKey
 from schemas.values import Address, Prefix
 from services.ipam.core import choosing
-from services.ipam.core.pools import Pool
+from services.ipam.core.pools import Excluded, Pool
 
 REMEMBERED = (
     50_000  # connections whose addresses are given back to a Pod that returns under its name
@@ -41,6 +41,7 @@ class Holding(msgspec.Struct, frozen=True):
     object: ObjectKey
     client: tuple[Address, ...]
     server: tuple[Address, ...]
+    is_released: bool = False  # we took it back; otherwise a node has it that we know nothing of
 
     @classmethod
     def of(cls, connection: Connection) -> "Holding":
@@ -66,6 +67,7 @@ class Holding(msgspec.Struct, frozen=True):
             object=(namespace, name),
             client=tuple(ipaddress.ip_interface(a).ip for a in tombstone.addresses),
             server=tuple(ipaddress.ip_interface(a).ip for a in tombstone.peer_addresses),
+            is_released=True,
         )
 
     @property
@@ -80,7 +82,12 @@ class State:
         self.registry = choosing.Registry()
         self.grants: dict[RequestKey, Connection] = {}
         self._remembered: dict[RequestKey, Holding] = {}
+        self.nodes: set[str] = (
+            set()
+        )  # that Kubernetes knows: of others nobody will ever confirm anything
         self.excluded: list[Use] = []
+        self._exclusions = Excluded()
+        self.changed: set[ObjectKey] = set()  # pools whose figures may differ
         self._pools: dict[ObjectKey, Pool] = {}
         self._held: dict[RequestKey, list[Holding]] = {}
         self._load: dict[EndpointKey, int] = {}
@@ -90,17 +97,23 @@ class State:
 
     def put_excluded(self, excluded: Iterable[Use]) -> None:
         """Replace every prefix in use in the cluster."""
-        self.excluded = list(excluded)
+        uses = list(excluded)
+        if uses == self.excluded:
+            return
+        self.excluded = uses
+        self._exclusions = Excluded(use.prefix for use in uses)
         for pool in self._pools.values():
-            pool.exclude(use.prefix for use in self.excluded)
+            pool.exclude(self._exclusions)
+        self.changed.update(self._pools)
 
     def pool(self, endpoint: intent.Endpoint) -> Pool:
-        """The pool of an endpoint's object, made anew when its spec changed."""
+        """The pool of an endpoint's object, made anew when its spec changed. Raises ValueError."""
         key = (endpoint.pod.namespace, endpoint.endpoint)
         pool = self._pools.get(key)
         if pool is None or pool.spec != endpoint.ipam:
-            pool = Pool(endpoint.ipam, [use.prefix for use in self.excluded])
+            pool = Pool(endpoint.ipam, self._exclusions)
             self._pools[key] = pool
+            self.changed.add(key)
             for holding in self._holdings():
                 if holding.object == key:
                     self._enter(holding)
@@ -119,7 +132,13 @@ class State:
 
     def hold(self, holding: Holding) -> None:
         """A node may still have this in its kernel, granted or not: nobody else gets its addresses."""
-        others = [h for h in self._held.get(holding.key, ()) if not _same(h, holding)]
+        if holding.node not in self.nodes:
+            self._remember(holding)
+            return
+        same = [h for h in self._held.get(holding.key, ()) if _same(h, holding)]
+        if any(held.is_released for held in same):
+            return
+        others = [h for h in self._held.get(holding.key, ()) if h not in same]
         self._held[holding.key] = [*others, holding]
         self._enter(holding)
 
@@ -127,31 +146,33 @@ class State:
         """Withdraw a grant. Its addresses stay held until a node says that they are gone."""
         connection = self.grants.get(key)
         if connection is not None:
-            self.hold(Holding.of(connection))
+            self.hold(msgspec.structs.replace(Holding.of(connection), is_released=True))
             self._forget(key)
         return connection
 
-    def gone(self, key: RequestKey, *, uid: str, revision: int) -> bool:
-        """A node says that of (key, uid) nothing up to `revision` stands. Whether that freed anything."""
-        return self._drop(key, lambda held: held.uid == uid and held.revision <= revision)
+    def gone(self, key: RequestKey, *, node: str, revision: int) -> bool:
+        """A node says that of `key` nothing up to `revision` stands on it. Whether that freed anything."""
+        return self._drop(key, lambda held: held.node == node and held.revision <= revision)
 
     def stands(self, holding: Holding) -> bool:
         """A node says that this stands, and so of this key nothing older on it. Whether that freed anything."""
         granted = self.grants.get(holding.key)
         if granted is None or not _same(Holding.of(granted), holding):
             self.hold(holding)
-        return self._drop(
-            holding.key,
-            lambda held: (
-                held.node == holding.node
-                and (held.uid != holding.uid or held.revision < holding.revision)
-            ),
-        )
+        return self.gone(holding.key, node=holding.node, revision=holding.revision - 1)
 
-    def node_gone(self, node: str) -> bool:
-        """Kubernetes says that a node is no more, and with it all that stood there."""
+    def put_node(self, node: str, *, exists: bool) -> bool:
+        """Kubernetes knows a node, or not any more: then nothing stands there. Whether that freed anything."""
+        if exists:
+            self.nodes.add(node)
+            return False
+        self.nodes.discard(node)
         freed = [self._drop(key, lambda held: held.node == node) for key in list(self._held)]
         return any(freed)
+
+    def held(self, key: RequestKey) -> list[Holding]:
+        """What nodes still have to take down of `key`, or have without a grant."""
+        return list(self._held.get(key, ()))
 
     def last_known(self, key: RequestKey) -> Holding | None:
         """What a (namespace, pod, interface) has, still holds, or had last."""
@@ -165,9 +186,13 @@ class State:
         return self._load.get(endpoint, 0)
 
     def figures(self, object_: ObjectKey) -> Figures | None:
-        """What a pool holds, or None if nobody asked for it yet."""
+        """What a pool holds; None if nobody asked for it yet, or its endpoint is gone and all is given back."""
         pool = self._pools.get(object_)
         if pool is None:
+            return None
+        exists = any((key.namespace, key.endpoint) == object_ for key in self.registry.endpoints)
+        if not exists and not pool.used():
+            del self._pools[object_]
             return None
         return Figures(
             namespace=object_[0],
@@ -211,7 +236,10 @@ class State:
         connection = self.grants.pop(key, None)
         if connection is None:
             return
-        self._load[endpoint_key(connection)] -= 1
+        endpoint = endpoint_key(connection)
+        self._load[endpoint] -= 1
+        if not self._load[endpoint]:
+            del self._load[endpoint]
         for uid in (connection.client.pod.uid, connection.server.pod.uid):
             self._of_pod.get(uid, set()).discard(key)
             if not self._of_pod.get(uid):
@@ -240,6 +268,7 @@ class State:
             del self._remembered[next(iter(self._remembered))]
 
     def _enter(self, holding: Holding) -> None:
+        self.changed.add(holding.object)
         pool = self._pools.get(holding.object)
         if pool is not None:
             pool.hold(holding.key.subject, client=holding.client, server=holding.server)
@@ -251,6 +280,7 @@ class State:
             users.append(Holding.of(self.grants[holding.key]))
         needed = {a for user in users if user.object == holding.object for a in user.addresses}
         free = [address for address in holding.addresses if address not in needed]
+        self.changed.add(holding.object)
         pool = self._pools.get(holding.object)
         if pool is not None:
             pool.release(holding.key.subject, free)
