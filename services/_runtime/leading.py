@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from schemas.codec import TOMBSTONE_TTL_SECONDS, Tombstone, encode
+from schemas.codec import TOMBSTONE_TTL_SECONDS, Malformed, Tombstone, decode, encode
 from schemas.intent import Leader
 from schemas.subjects import Key, LeaderKey
 from services._runtime import streams
@@ -37,8 +37,11 @@ class Deposed(Exception):
 class Term:
     """The time of one leadership: the only way to write what the guard guards."""
 
-    def __init__(self, bus: Bus, guard: Leader, sequence: int, own: Mirror) -> None:
+    def __init__(
+        self, bus: Bus, guard: Leader, sequence: int, own: Mirror, *, is_first: bool = False
+    ) -> None:
         self.incarnations = guard.incarnations
+        self.is_first = is_first  # nobody was complete in this incarnation of the stream before
         self._bus = bus
         self._own = own
         self._guard = guard
@@ -154,6 +157,11 @@ async def lead(
                 reasons = [str(exc) for exc in _leaves(group)]
                 log.warning("no longer leading", leader=service, holder=holder, reason=reasons)
             gauge.set(0)
+            # A task group whose child failed drops a cancellation that came in the same moment (Python 3.11):
+            # going on would hold the lease of a service that has ended.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError
     finally:
         gauge.set(0)
         await lease.release()
@@ -178,6 +186,8 @@ async def _one_term(
         async with asyncio.TaskGroup() as group:
             group.create_task(_keep(bus, lease, own, incarnations))
             group.create_task(begin_and_decide(group))
+            # Waiting here and not for the group's end: only so a child's failure leaves `cancelling` as it was.
+            await asyncio.Event().wait()
     finally:
         for term in terms:
             term.end()
@@ -195,9 +205,10 @@ async def _begin(
         incarnations={name: incarnations[name] for name in streams.FILE_STREAMS},
     )
     stored = await bus.peek(guard.key)
+    is_first = stored is None or not _was_complete(guard.key, stored.data)
     sequence = await write_guard(bus, guard, after=0 if stored is None else stored.sequence)
     await own.reached(sequence, incarnation=incarnations[own.stream])
-    return Term(bus, guard, sequence, own)
+    return Term(bus, guard, sequence, own, is_first=is_first)
 
 
 async def _keep(bus: Bus, lease: Lease, own: Mirror, incarnations: dict[str, str]) -> None:
@@ -266,6 +277,15 @@ async def tell_history(bus: Bus, key: Key, body: bytes, sequence: int, ttl: int 
     if ttl is not None:
         headers["Nats-TTL"] = str(ttl)
     await bus.tell(f"{streams.HISTORY_ROOT}.{subject}", body, headers)
+
+
+def _was_complete(key: LeaderKey, data: bytes) -> bool:
+    """Whether a leader message says so; one that cannot be read does not."""
+    try:
+        _, message = decode(key.subject, data)
+    except Malformed:
+        return False
+    return isinstance(message, Leader) and message.complete
 
 
 def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:

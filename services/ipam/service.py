@@ -54,6 +54,7 @@ class Ipam:
         self._exclusions_changed = False
         self._is_leading = False
         self._wake = asyncio.Event()
+        self._reported_again = asyncio.Event()
 
     async def run(self) -> None:
         """For ever."""
@@ -73,6 +74,8 @@ class Ipam:
         # Before the watcher wrote all, an endpoint, a prefix or a node that is not there may still come: on
         # half a picture nothing is granted, moved or withdrawn, and no state is built.
         await self._intent.when_complete.wait()
+        if term.is_first:
+            await self._await_reports(term)
         store = Store(term)
         self._build()
         self._is_leading = True
@@ -83,6 +86,39 @@ class Ipam:
                 await self._settle_for_ever(term, store)
         finally:
             self._is_leading = False
+
+    async def _await_reports(self, term: Term) -> None:
+        """On a fresh bus nobody knows what nodes have in their kernels until they have told it again.
+
+        Not for ever: a node that is silent for long is told, and must not keep all others waiting.
+        """
+        try:
+            async with asyncio.timeout(self._settings.adoption_seconds):
+                while missing := self._unreported(term.incarnations[STATE]):
+                    self._reported_again.clear()
+                    await self._reported_again.wait()
+        except TimeoutError:
+            log.warning(
+                "nodes have not reported what they have", nodes=missing[:20], count=len(missing)
+            )
+
+    def _unreported(self, incarnation: str) -> list[str]:
+        """Nodes that Kubernetes knows and that have not said yet that all their statuses are on this bus."""
+        nodes = [
+            key.optional_name
+            for key in self._intent.items
+            if isinstance(key, subjects.PrefixKey) and key.source == "node"
+        ]
+        facts = {node: self._states.items.get(subjects.NodeKey(node)) for node in nodes}
+        return sorted(
+            node
+            for node, said in facts.items()
+            if not (
+                isinstance(said, state.NodeFacts)
+                and said.complete
+                and said.incarnation == incarnation
+            )
+        )
 
     async def _settle_for_ever(self, term: Term, store: Store) -> None:
         declared = False
@@ -195,12 +231,14 @@ class Ipam:
                 figures, told = self._state.figures(object_), self._grants.items.get(key)
                 if figures is None and told is not None:
                     await store.forget(key)
-                elif figures is not None and figures != told:
+                elif figures is not None and (figures != told or key in self._grants.stale):
                     await store.tell(figures)
 
     # --- following -------------------------------------------------------------------------------------
 
     def _intent_changed(self, key: Key, message: Any) -> None:
+        if isinstance(key, subjects.PrefixKey):
+            self._reported_again.set()  # a node may be gone
         if self._is_leading:
             self._intent_follow(key, message)
 
@@ -245,6 +283,8 @@ class Ipam:
                 _note(self._confirmed, key, message)
             else:
                 self._confirmed.pop(key, None)
+        if isinstance(key, subjects.NodeKey):
+            self._reported_again.set()
         if self._is_leading:
             self._state_follow(key, message)
 

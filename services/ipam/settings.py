@@ -7,3 +7,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How ipam behaves."""
 
     pool_interval: float = 1.0  # seconds between two figures of one pool
+    adoption_seconds: float = 30.0  # how long a fresh bus waits for what the nodes still have

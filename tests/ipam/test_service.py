@@ -72,6 +72,13 @@ class World:
         self.leading.set()
         await asyncio.Event().wait()
 
+    async def report(self):
+        """The node says that all its statuses are on this bus."""
+        incarnation = (await self.bus.ensure_streams())[STATE]
+        await self.bus.publish(
+            state.NodeFacts(node="node1", complete=True, incarnation=incarnation)
+        )
+
     async def want(self, *messages):
         for message in messages:
             await self.term.publish(message)
@@ -121,7 +128,7 @@ def nats(tmp_path):
 
 
 @asynccontextmanager
-async def a_world(nats, *, complete=True):
+async def a_world(nats, *, complete=True, reports=True):
     bus = await Bus.connect(nats.url, name="test")
     try:
         await bus.ensure_streams()
@@ -139,6 +146,8 @@ async def a_world(nats, *, complete=True):
             async with asyncio.timeout(SECONDS):
                 await world.leading.wait()
                 await world.grants.synced.wait()
+            if reports:
+                await world.report()
             yield world
             for task in running:
                 task.cancel()
@@ -147,11 +156,11 @@ async def a_world(nats, *, complete=True):
 
 
 @asynccontextmanager
-async def an_ipam(nats, holder="ipam-0"):
+async def an_ipam(nats, holder="ipam-0", **settings):
     bus = await Bus.connect(nats.url, name="ipam")
     try:
         async with asyncio.TaskGroup() as tasks:
-            ipam = Ipam(bus, Settings(pool_interval=0.05), holder=holder)
+            ipam = Ipam(bus, Settings(pool_interval=0.05, **settings), holder=holder)
             task = tasks.create_task(ipam.run())
             yield ipam
             task.cancel()
@@ -265,10 +274,38 @@ async def test_a_wiped_bus_gets_the_same_grants_again(nats):
                 world.changed.clear()
                 await asyncio.wait_for(world.changed.wait(), 15)
         await world.want(an_endpoint(), a_request("one"), a_request("two"), a_request("three"))
+        await world.report()
         await world.term.declare_complete()
 
         assert (await world.granted("three")).client.addresses == ("172.16.1.4/32",)
         assert [world.grants.items[c.key] for c in before] == before
+
+
+async def test_on_a_fresh_bus_what_nodes_have_is_adopted_before_anything_is_granted(nats):
+    async with a_world(nats) as world, an_ipam(nats):
+        await world.want(an_endpoint(), a_request("one"), a_request("two"))
+        await world.granted("one")
+        before = await world.granted("two")
+    nats.kill()
+    nats.wipe()
+    nats.start()
+    async with a_world(nats, reports=False) as world, an_ipam(nats) as ipam:
+        await world.want(an_endpoint(), a_request("a-new-one"), a_request("two"))
+        async with asyncio.timeout(SECONDS):
+            while a_request("two").key not in ipam._intent.items:
+                await asyncio.sleep(0.01)
+        assert not any(isinstance(key, ConnectionKey) for key in world.grants.items)
+
+        await world.plumb(before)
+        await world.report()
+        assert await world.granted("two") == before
+        assert (await world.granted("a-new-one")).client.addresses != before.client.addresses
+
+
+async def test_a_silent_node_does_not_keep_all_others_waiting(nats):
+    async with a_world(nats, reports=False) as world, an_ipam(nats, adoption_seconds=0.3):
+        await world.want(an_endpoint(), a_request("one"))
+        await world.granted("one")
 
 
 async def test_a_standby_takes_over_with_the_whole_state(nats):

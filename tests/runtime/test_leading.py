@@ -16,7 +16,7 @@ from lab.nats import NatsServer
 from schemas.codec import Tombstone
 from schemas.live import Lease as LeaseMessage
 from schemas.subjects import LeaderKey, LeaseKey
-from services._runtime import streams
+from services._runtime import leading, streams
 from services._runtime.bus import Bus
 from services._runtime.leading import Deposed, Term, lead, write_guard
 from services._runtime.lease import Lease, LeaseLost
@@ -169,6 +169,45 @@ async def test_a_leader_that_writes_nothing_notices_that_another_one_leads(
         term = await leads(a)
         await write_guard(bus, a_leader(holder="b", connection="b-1"), after=term.sequence)
         await until(lambda: a.cancelled == 1)
+
+
+async def test_a_cancellation_in_the_moment_of_a_lost_lease_still_ends_the_leader(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_candidate(nats_server, "a") as a:
+        await leads(a)
+
+    lost = asyncio.Event()
+
+    async def keep(*_: object) -> None:
+        await lost.wait()
+        raise LeaseLost("test")
+
+    monkeypatch.setattr(leading, "_keep", keep)
+    bus = await Bus.connect(nats_server.url, name="ipam")
+    candidate = Leading(bus, "ipam", streams.GRANT, "b")
+    async with asyncio.TaskGroup() as group:
+        own = group.create_task(candidate.own.run())
+        task = group.create_task(lead(bus, "ipam", candidate.own, candidate.decide, holder="b"))
+        await leads(candidate)
+        lost.set()
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=5)
+        own.cancel()
+        task.cancel()
+    await bus.close()
+    assert done
+
+
+async def test_a_term_knows_whether_anybody_was_complete_before_it(
+    nats_server: NatsServer,
+) -> None:
+    async with a_candidate(nats_server, "a") as a:
+        first = await leads(a)
+        await first.declare_complete()
+    async with a_candidate(nats_server, "b") as b:
+        second = await leads(b)
+    assert (first.is_first, second.is_first) == (True, False)
 
 
 async def test_writes_of_a_term_stay_in_their_stream(bus: Bus) -> None:

@@ -186,12 +186,16 @@ class State:
         return self._load.get(endpoint, 0)
 
     def figures(self, object_: ObjectKey) -> Figures | None:
-        """What a pool holds; None if nobody asked for it yet, or its endpoint is gone and all is given back."""
-        pool = self._pools.get(object_)
+        """What a pool holds; None if its endpoint is gone, or has a bad spec, and all is given back."""
+        endpoints = self.registry.endpoints.items()
+        endpoint = next((e for k, e in endpoints if (k.namespace, k.endpoint) == object_), None)
+        try:
+            pool = self._pools.get(object_) if endpoint is None else self.pool(endpoint)
+        except ValueError:
+            return None
         if pool is None:
             return None
-        exists = any((key.namespace, key.endpoint) == object_ for key in self.registry.endpoints)
-        if not exists and not pool.used():
+        if endpoint is None and not pool.used():
             del self._pools[object_]
             return None
         return Figures(
