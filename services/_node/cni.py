@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
+
+log = structlog.get_logger()
 
 _IN_MOVED_FROM, _IN_MOVED_TO, _IN_CLOSE_WRITE, _IN_DELETE = 0x40, 0x80, 0x8, 0x200
 _IN_DELETE_SELF, _IN_MOVE_SELF, _IN_IGNORED, _IN_Q_OVERFLOW = 0x400, 0x800, 0x8000, 0x4000
@@ -61,11 +64,20 @@ class _Cache(msgspec.Struct, rename="camel"):
     result: _Result | None = None
 
 
-def parse(data: bytes, *, written_at: int = 0) -> CniResult | None:
-    """The attachment that a file describes; None if it is none of a Pod, or half written."""
+def parse(data: bytes, *, written_at: int = 0, name: str = "") -> CniResult | None:
+    """The attachment that a file describes; None if it is none of a Pod, or half written.
+
+    A file that nobody who means well writes is told in the log, by `name`.
+    """
     try:
         cache = msgspec.json.decode(data, type=_Cache)
     except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    except RecursionError:
+        log.warning("CNI result ignored: it is nested too deeply", file=name)
+        return None
+    if "\0" in cache.netns:
+        log.warning("CNI result ignored: its netns contains a NUL", file=name)
         return None
     args = dict(cache.cni_args or [])
     if not args.get("K8S_POD_UID") or not cache.netns or cache.if_name == "lo":
@@ -126,7 +138,8 @@ def read(path: Path) -> CniResult | None:
     """The attachment of one file; None if the file is gone or describes none."""
     try:
         with path.open("rb") as file:
-            return parse(file.read(), written_at=os.fstat(file.fileno()).st_mtime_ns)
+            written_at = os.fstat(file.fileno()).st_mtime_ns
+            return parse(file.read(), written_at=written_at, name=path.name)
     except (FileNotFoundError, IsADirectoryError):
         return None
 

@@ -2,10 +2,10 @@
 
 pyroute2's own sockets enter a namespace by forking (8-34 ms) and run an event loop per object; here a
 throw-away thread opens the socket and requests are sent straight, several at a time. What fails says what
-the kernel said. Calls block: use them from a worker thread. `Netlink.pr` is the full `IPRoute` for set-up
-code that is in no hurry.
+the kernel said. Calls block: use them from a worker thread.
 """
 
+import errno
 import os
 import socket
 import struct
@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
@@ -39,7 +38,6 @@ _TIMEOUT_SECONDS = 10  # a removal waits for RCU, and many may wait for the same
 
 
 # pyroute2 is not typed
-_IPRoute: Any = IPRoute
 _Marshal: Any = MarshalRtnl
 _LinkMessage: Any = ifinfmsg
 _AddressMessage: Any = ifaddrmsg
@@ -48,17 +46,15 @@ _NeighbourMessage: Any = ndmsg
 
 
 class LinkError(OSError):
-    """What the kernel answered to one request. `errno` as usual."""
+    """What the kernel answered to one request, or that it gave no answer (ETIMEDOUT). `errno` as usual."""
 
 
 class Netlink:
     """A netlink socket in the namespace (None: where the process lives). Use it as a context manager."""
 
     def __init__(self, where: netns.Target | None = None) -> None:
-        self._where = where
         self._sequence = 0
         self._marshal = _Marshal()
-        self._pr: tuple[Any, socket.socket] | None = None
         self._socket = netns.open_socket(where, socket.AF_NETLINK, socket.SOCK_DGRAM)
         self._socket.settimeout(_TIMEOUT_SECONDS)
         for option in (_CAP_ACK, _EXT_ACK, _STRICT):
@@ -77,27 +73,11 @@ class Netlink:
 
     def close(self) -> None:
         self._socket.close()
-        if self._pr is not None:
-            self._pr[0].close()
-            self._pr[1].close()
-            self._pr = None
 
     @property
     def cookie(self) -> int:
         """Which namespace this socket lives in, see `netns.cookie`."""
         return netns.cookie_of(self._socket)
-
-    @property
-    def pr(self) -> Any:
-        """pyroute2's IPRoute in this namespace; in one thread only, and none that runs an event loop."""
-        if self._pr is None:
-            place = netns.open_socket(self._where, socket.AF_NETLINK, socket.SOCK_DGRAM)
-            try:
-                self._pr = _IPRoute(use_socket=place), place
-            except BaseException:
-                place.close()
-                raise
-        return self._pr[0]
 
     def request(self, messages: Sequence[Any]) -> None:
         """Send all at once, in order. Raises LinkError for the first that failed; the rest were tried."""
@@ -135,7 +115,7 @@ class Netlink:
         try:
             return self.get(link(GETLINK, attrs=[("IFLA_IFNAME", name)]))
         except LinkError as exc:
-            if exc.errno == 19:  # ENODEV
+            if exc.errno == errno.ENODEV:
                 return None
             raise
 
@@ -168,7 +148,10 @@ class Netlink:
 
     def _receive(self) -> Iterator[tuple[int, int, bytes]]:
         """(type, sequence, whole message) of each message of one datagram that answers us."""
-        data = self._socket.recv(1 << 20)
+        try:
+            data = self._socket.recv(1 << 20)
+        except TimeoutError as exc:
+            raise LinkError(errno.ETIMEDOUT, f"no answer within {_TIMEOUT_SECONDS} s") from exc
         at = 0
         while at + _HEADER.size <= len(data):
             length, kind, _, sequence, _ = _HEADER.unpack_from(data, at)

@@ -5,7 +5,9 @@ entry costs a fresh thread (some 60 µs) that dies with its work. What it opened
 a socket belongs for ever to the namespace it was opened in.
 """
 
+import contextlib
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -126,10 +128,13 @@ def guard(target: Target, *forbidden: Target) -> Identity:
     return found
 
 
-def write_sysctls(target: Target, values: Mapping[str, str]) -> None:
+def write_sysctls(
+    target: Target, values: Mapping[str, str], *, where_known: Mapping[str, str] | None = None
+) -> None:
     """Write `{"ipv4/conf/eth0/rp_filter": "2"}` below /proc/sys/net of the namespace.
 
-    Raises WrongNamespace rather than touch the one the process lives in.
+    Those of `where_known` are passed over where the kernel has no such setting. Raises WrongNamespace rather
+    than touch the namespace the process lives in.
     """
     home = own()
 
@@ -138,6 +143,9 @@ def write_sysctls(target: Target, values: Mapping[str, str]) -> None:
             raise WrongNamespace("sysctl writes are for Pods' network namespaces only")
         for key, value in values.items():
             Path("/proc/sys/net", key).write_text(value)
+        for key, value in (where_known or {}).items():
+            with contextlib.suppress(FileNotFoundError):
+                Path("/proc/sys/net", key).write_text(value)
 
     in_netns(target, write)
 
@@ -168,7 +176,10 @@ def _in_thread(action: Callable[[], T]) -> T:
             outcome.append((None, exc))
 
     thread = threading.Thread(target=body, name="netns", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as exc:
+        raise OSError(errno.EAGAIN, f"no thread for the namespace: {exc}") from exc
     thread.join()
     result, error = outcome.pop()
     if error is not None:

@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Collection, Mapping
 from ipaddress import ip_address, ip_interface, ip_network
 
+import msgspec
+
 from schemas import grant as grants
 from schemas.intent import Route as GrantedRoute
 from schemas.state import EndState, EndStatus, Status
@@ -128,6 +130,17 @@ def status(
         server=_section(grant.server, pair.server, waiting.server, applied)
         if grant.server.is_on(node)
         else None,
+    )
+
+
+def unseen(status: Status, applied: grants.Connection) -> Status:
+    """The same where nobody could look: what was applied counts as standing."""
+
+    def holding(end: EndStatus | None) -> EndStatus | None:
+        return None if end is None else msgspec.structs.replace(end, applied=applied)
+
+    return msgspec.structs.replace(
+        status, client=holding(status.client), server=holding(status.server)
     )
 
 

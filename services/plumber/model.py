@@ -115,6 +115,14 @@ class Remove(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 Operation = Create | Adjust | Remove
 
 
+class Stray(msgspec.Struct, frozen=True, kw_only=True):
+    """A link that carries our alias and group, whatever we know of its connection."""
+
+    place: Place
+    interface: str
+    connection: str  # tag
+
+
 class Blocked(msgspec.Struct, frozen=True, kw_only=True):
     """Why an end cannot be ready now. `reason` is stable CamelCase."""
 

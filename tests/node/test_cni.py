@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from services._node import cni
 from services._node.cni import CniResult
@@ -55,6 +56,25 @@ def test_a_real_cache_file_is_understood() -> None:
 )
 def test_what_is_no_result_of_a_pod_is_none(data: bytes) -> None:
     assert cni.parse(data) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"x":' + b"[" * 100_000,
+        b'{"result":' * 100_000,
+        REAL.replace(b"/var/run", b"/var\\u0000run"),
+    ],
+    ids=["nested list", "nested result", "NUL in the path"],
+)
+def test_a_senseless_result_is_none_and_told_once(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "cni-bad-eth0"
+    path.write_bytes(data)
+
+    with capture_logs() as logs:
+        assert cni.read(path) is None
+
+    assert [line["file"] for line in logs] == [path.name]
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

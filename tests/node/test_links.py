@@ -157,8 +157,10 @@ def test_a_missing_interface_is_none(place: Path) -> None:
         assert netlink.find_link("nothing") is None
 
 
-def test_pyroute2_works_in_the_namespace(place: Path) -> None:
+def test_a_kernel_that_does_not_answer_is_a_link_error(place: Path) -> None:
     with Netlink(place) as netlink:
-        dummy_pair(netlink)
+        netlink._socket.settimeout(0.01)
+        with pytest.raises(LinkError, match="no answer") as caught:
+            list(netlink._receive())
 
-        assert {each.get("ifname") for each in netlink.pr.get_links()} >= {"lo", "a", "b"}
+    assert caught.value.errno == errno.ETIMEDOUT

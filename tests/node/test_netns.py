@@ -99,7 +99,6 @@ def test_nothing_is_left_open(place: Path) -> None:
     netns.in_netns(place, lambda: None)
     with links.Netlink(place) as netlink:
         netlink.find_link("lo")
-        netlink.pr.get_links()
 
     assert held() == before
 
@@ -127,3 +126,22 @@ def test_sysctls_of_our_own_namespace_are_refused() -> None:
 
     with pytest.raises(netns.WrongNamespace):
         netns.write_sysctls("/proc/self/ns/net", {"ipv4/conf/lo/rp_filter": before})
+
+
+def test_a_sysctl_that_the_kernel_lacks_is_passed_over_on_request(place: Path) -> None:
+    unknown = {"ipv6/conf/none0/accept_ra": "0"}
+
+    netns.write_sysctls(place, {}, where_known=unknown)
+
+    with pytest.raises(FileNotFoundError):
+        netns.write_sysctls(place, unknown)
+
+
+def test_no_thread_is_an_os_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", exhausted)
+
+    with pytest.raises(BlockingIOError, match="can't start new thread"):
+        netns.cookie(place)

@@ -1,10 +1,14 @@
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from lab.nats import NatsServer
 from services._node import netns
+from services._runtime.bus import Bus
 from tests.node.sandboxes import Pod, ensure_namespaces_allowed
+from tests.plumber.world import World
 
 
 @pytest.fixture
@@ -21,3 +25,28 @@ def pods(tmp_path: Path) -> Iterator[Callable[..., Pod]]:
     yield make
     for path in tmp_path.glob("netns-*"):
         netns.delete(path)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    with NatsServer(tmp_path / "nats") as nats:
+        bus = await Bus.connect(nats.url, name="test")
+        made = World(tmp_path, nats, bus)
+        await made.lead(complete=False)
+        await made.lead(complete=True)
+        try:
+            async with asyncio.TaskGroup() as group:
+                following = group.create_task(made.state.run())
+                yield made
+                following.cancel()
+        finally:
+            await bus.close()
+
+
+@pytest.fixture
+def pair(pods: Callable[..., Pod], world: World) -> tuple[Pod, Pod]:
+    """A client and a server with networks that the CNI told of."""
+    both = pods("client"), pods("server")
+    for pod in both:
+        pod.attach(world.results)
+    return both

@@ -3,6 +3,7 @@ import errno
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +13,16 @@ from services._node import links, netns
 from services.plumber import core
 from services.plumber.adapters import Gone, Grants, Kernel, NameTaken, Refused
 from services.plumber.adapters.writing import GROUP
-from services.plumber.model import Applied, Create, Pair, Place, Remove, Wiring
+from services.plumber.model import (
+    Applied,
+    Create,
+    Pair,
+    Place,
+    Remove,
+    Stray,
+    Wiring,
+    render_alias,
+)
 from tests.node.sandboxes import Pod
 from tests.plumber.grants import V4, V6, a_grant, with_client
 
@@ -307,6 +317,140 @@ async def test_the_node_tells_its_directly_connected_prefixes(tmp_path: Path, po
     assert found.mtu == 1500
 
 
+# --- what is ours
+
+
+def lone_link(pod: Pod, name: str, *, group: int = GROUP, alias: str = "") -> None:
+    """An interface with our marks, or some of them."""
+    pod.add_link(name)
+    attrs = [("IFLA_GROUP", group), *([("IFLA_IFALIAS", alias)] if alias else [])]
+    index = pod.index(name)
+    with links.Netlink(pod.netns) as netlink:
+        netlink.request([links.link(links.NEWLINK, index=index, attrs=attrs)])
+
+
+@pytest.mark.parametrize(
+    ("group", "mark", "goes"),
+    [
+        (GROUP, "", True),
+        (GROUP, "own", True),
+        (GROUP, "other", False),
+        (GROUP, "words", False),
+        (0, "", False),
+        (0, "own", False),
+    ],
+)
+async def test_clearing_takes_what_is_ours_complete_or_not(
+    kernel: Kernel, pods: Pods, group: int, mark: str, goes: bool
+) -> None:
+    client, server = pods("client"), pods("server")
+    wiring = await wired(kernel, a_grant(), client, server)
+    alias = {
+        "own": render_alias(wiring.tag, 7, is_server=False),
+        "other": render_alias("f" * 16, 1, is_server=False),
+        "words": "uplink",
+    }.get(mark, "")
+    lone_link(client, "nsm0", group=group, alias=alias)
+
+    await kernel.clear(wiring)
+
+    assert ("nsm0" not in client.interfaces()) is goes
+
+
+async def test_strays_are_links_with_our_alias_and_our_group(kernel: Kernel, pods: Pods) -> None:
+    client = pods("client")
+    place = await kernel.find_place(client.result)
+    alias = render_alias("f" * 16, 3, is_server=True)
+    lone_link(client, "both0", alias=alias)
+    lone_link(client, "group0")
+    lone_link(client, "alias0", group=0, alias=alias)
+
+    found = await kernel.find_strays(place)
+
+    assert found == [Stray(place=place, interface="both0", connection="f" * 16)]
+    for name in ("group0", "alias0", "both0", "nothing0"):
+        await kernel.remove_stray(Stray(place=place, interface=name, connection="f" * 16))
+    assert {"group0", "alias0"} <= client.interfaces()
+    assert "both0" not in client.interfaces()
+
+
+# --- the kernel's oddities
+
+
+async def test_an_ipv4_mapped_address_is_read_back_as_it_was_granted(
+    kernel: Kernel, pods: Pods
+) -> None:
+    family = ("::ffff:172.16.1.2/128", "::ffff:172.16.1.1/128", "::ffff:10.20.0.0/112")
+    wiring = await wired(kernel, a_grant(family), pods("client"), pods("server"))
+
+    assert await pursue(kernel, wiring) == 1
+    assert await pursue(kernel, wiring) == 0
+
+
+async def test_ipv6_where_the_kernel_has_none_is_refused_with_a_remedy(
+    kernel: Kernel, pods: Pods
+) -> None:
+    client, server = pods("client"), pods("server")
+    wiring = await wired(kernel, a_grant(V4, V6, mtu=1200), client, server)
+
+    with pytest.raises(Refused, match=r"IPv6 is off here: .*1280"):
+        await kernel.apply(Create(wiring=wiring))
+
+    assert client.interfaces() == server.interfaces() == set()
+
+
+async def test_a_kernel_that_does_not_answer_tells_nothing(
+    kernel: Kernel, pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, server = pods("client"), pods("server")
+    wiring = await wired(kernel, a_grant(), client, server)
+
+    def silent(*_: object) -> None:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(links.Netlink, "dump", silent)
+    monkeypatch.setattr(links.Netlink, "find_link", silent)
+
+    with pytest.raises(Refused, match="timed out"):
+        await kernel.find_place(client.result)
+    with pytest.raises(Refused, match="timed out"):
+        await kernel.read(wiring)
+    with pytest.raises(Refused, match="timed out"):
+        await kernel.clear(wiring)
+
+
+async def test_a_path_that_is_none_is_no_network(kernel: Kernel, pods: Pods) -> None:
+    pod = pods("client")
+    place = await kernel.find_place(pod.result)
+
+    with pytest.raises(Gone, match="null byte"):
+        await kernel.find_place(msgspec.structs.replace(pod.result, netns="/run/\0"))
+    assert not await kernel.is_there(msgspec.structs.replace(place, netns="/run/\0"))
+
+
+async def test_a_change_stays_in_the_network_that_was_checked(
+    kernel: Kernel, pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, server = pods("client"), pods("server")
+    before = await wired(kernel, a_grant(), client, server)
+    await pursue(kernel, before)
+    after = await wired(
+        kernel, with_client(a_grant(), addresses=("172.16.1.9/32",)), client, server
+    )
+    targets: list[object] = []
+    real = netns.write_sysctls
+
+    def note(target: netns.Target, *args: Any, **options: Any) -> None:
+        targets.append(target)
+        real(target, *args, **options)
+
+    monkeypatch.setattr(netns, "write_sysctls", note)
+    await pursue(kernel, after, before)
+
+    assert targets
+    assert all(isinstance(target, int) for target in targets)  # the descriptor, no path
+
+
 # --- files
 
 
@@ -334,6 +478,7 @@ def test_a_file_that_means_nothing_is_told_apart(tmp_path: Path) -> None:
     files = Grants(tmp_path)
     files.write("a", an_applied(a_grant()))
     (tmp_path / "connections" / "b.json").write_text("{")
+    (tmp_path / "connections" / "d.json").write_text('{"grant":' * 100_000)
     (tmp_path / "connections" / "c.new").write_text("half written")
 
-    assert [found is not None for _, found in files.read()] == [True, False]
+    assert [found is not None for _, found in files.read()] == [True, False, False]

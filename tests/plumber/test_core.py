@@ -330,3 +330,18 @@ def test_a_section_is_only_for_ends_of_this_node() -> None:
     assert status.client is not None
     assert (status.client.state, status.client.reason) == ("failed", "RemoteNotSupported")
     assert status.client.applied is None
+
+
+def test_where_nobody_could_look_what_was_applied_counts_as_standing() -> None:
+    blocked = Blocked(state="failed", reason="KernelError", message="no answer")
+    newer = with_client(a_grant())
+    status = core.status(
+        newer, node=NODE, pair=Pair(), waiting=Waiting(client=blocked, server=blocked)
+    )
+
+    told = core.unseen(status, a_grant())
+
+    assert told.client is not None
+    assert told.server is not None
+    assert (told.client.applied, told.server.applied) == (a_grant(), a_grant())
+    assert (told.revision, told.client.state) == (newer.revision, "failed")

@@ -7,7 +7,7 @@ import msgspec
 from schemas.codec import Tombstone
 from schemas.state import NodeFacts, SeenPrefixes
 from schemas.subjects import NodeKey, SeenKey
-from services._runtime.errors import Unavailable
+from services._runtime.errors import Refused, Unavailable
 from services.plumber import core
 from services.plumber.model import Pair, Waiting
 from services.plumber.service import reporting
@@ -28,8 +28,11 @@ class FakeBus:
     def __init__(self) -> None:
         self.told: list[tuple[Any, Any]] = []
         self.away = False
+        self.refused: Any = None  # a key it will not have
 
     async def publish(self, message: Any) -> int:
+        if message.key == self.refused:
+            raise Refused("too large")
         return self._take(message.key, message)
 
     async def bury(self, key: Any, tombstone: Tombstone = Tombstone()) -> int:  # noqa: B008
@@ -142,3 +145,74 @@ async def test_a_new_stream_is_told_everything() -> None:
 
     assert [key for key, _ in bus.told] == [a_status().key, SeenKey(NODE), NodeKey(NODE)]
     assert bus.take()[-1].incarnation == "two"
+
+
+async def test_ends_are_told_once_and_not_kept(monkeypatch) -> None:
+    monkeypatch.setattr(reporting, "_REMEMBERED", 3)
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    keys = [msgspec.structs.replace(a_status().key, pod=f"pod{n}") for n in range(10)]
+    async with running(reporter):
+        for key in keys:
+            reporter.bury(key, Tombstone(released="uid", revision=1))
+        await turns()
+        assert len(bus.take()) == 10
+        reporter.bury(keys[-1], Tombstone(released="uid", revision=1))
+        await turns()
+
+    assert bus.take() == []
+    assert reporter._sent == {}
+    assert len(reporter._buried) == 3
+
+
+async def test_of_many_ends_the_newest_is_told_once_the_bus_is_back(monkeypatch) -> None:
+    monkeypatch.setattr(reporting, "_RETRY_SECONDS", 0)
+    bus = FakeBus()
+    bus.away = True
+    reporter = Reporter(bus)
+    async with running(reporter):
+        for revision in (1, 2, 1):
+            reporter.bury(a_status().key, Tombstone(released="uid", revision=revision))
+            await turns()
+        bus.away = False
+        await turns()
+
+    assert [tombstone.revision for tombstone in bus.take()] == [2]
+
+
+async def test_an_end_is_told_again_after_another_word() -> None:
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    gone = Tombstone(released="uid", revision=1)
+    async with running(reporter):
+        for _ in range(2):
+            reporter.bury(a_status().key, gone)
+            await turns()
+            reporter.say(a_status(1))
+            await turns()
+
+    kinds = [isinstance(message, Tombstone) for message in bus.take()]
+    assert kinds == [True, False, True, False]
+
+
+async def test_what_the_bus_will_not_have_holds_up_only_the_word_complete() -> None:
+    bus = FakeBus()
+    bus.refused = a_status().key
+    reporter = Reporter(bus)
+    other = msgspec.structs.replace(a_status(), pod="other")
+    async with running(reporter):
+        reporter.describe(NodeFacts(node=NODE), SeenPrefixes(node=NODE))
+        reporter.say(a_status())
+        reporter.say(other)
+        reporter.complete()
+        reporter.enter("one")
+        await turns()
+        told = bus.take()
+        assert other in told
+        assert not told[-1].complete
+
+        bus.refused = None
+        reporter.say(a_status(2))
+        await turns()
+
+    assert bus.take()[-1].complete

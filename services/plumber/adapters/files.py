@@ -26,7 +26,7 @@ class Grants:
         for path in sorted(self._directory.glob("*.json")):
             try:
                 yield path, msgspec.json.decode(path.read_bytes(), type=Applied)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 yield path, None
 
     def write(self, tag: str, applied: Applied) -> None:

@@ -25,6 +25,7 @@ from services.plumber.model import (
     Pair,
     Place,
     Remove,
+    Stray,
     Wiring,
     parse_alias,
 )
@@ -66,6 +67,23 @@ class Kernel:
         """Perform one operation; the ends it made. Raises NameTaken, Refused or Gone."""
         return await self._work(lambda: self._apply(operation))
 
+    async def clear(self, wiring: Wiring) -> None:
+        """Remove what is ours under the names of both ends, also what an interrupted creation left.
+
+        Raises Refused.
+        """
+        await self._work(lambda: self._clear(wiring))
+
+    async def find_strays(self, place: Place) -> list[Stray]:
+        """Every link of ours in a Pod's network. Raises Refused or Gone."""
+        return await self._work(lambda: self._find_strays(place))
+
+    async def remove_stray(self, stray: Stray) -> None:
+        """Remove a link of ours; one that is not there, or another's by now, is no error. Raises Refused."""
+        await self._work(
+            lambda: self._remove(stray.place, stray.interface, stray.connection, group=True)
+        )
+
     async def read_node(self) -> reading.Node:
         """Facts of the node's own network."""
         return await self._work(lambda: reading.read_node(self._node))
@@ -79,10 +97,10 @@ class Kernel:
         with self._opened(place) as (_, socket):
             try:
                 held = reading.held_addresses(socket) if result.ips else set()
-            except links.LinkError as exc:
-                raise Refused(f"{result.netns}: {exc.strerror}") from exc
+            except OSError as exc:
+                raise Refused(f"{result.netns}: {exc.strerror or exc}") from exc
             for address in result.ips:
-                if address.partition("/")[0] not in held:
+                if not _is_held(address, held):
                     raise Gone(f"{result.netns} does not hold {address} of its CNI result")
             return Place(uid=result.uid, netns=result.netns, cookie=socket.cookie)
 
@@ -94,8 +112,8 @@ class Kernel:
                     ends.append(reading.read_end(socket, end, (wiring.tag, is_server)))
             except Gone:
                 ends.append(None)
-            except links.LinkError as exc:
-                raise Refused(f"{end.interface}: {exc.strerror}") from exc
+            except OSError as exc:
+                raise Refused(f"{end.interface}: {exc.strerror or exc}") from exc
         return Pair(client=ends[0], server=ends[1])
 
     def _apply(self, operation: Operation) -> Pair:
@@ -104,11 +122,11 @@ class Kernel:
                 case Create():
                     return self._create(operation.wiring)
                 case Adjust():
-                    with self._opened(operation.end.place) as (_, socket):
-                        writing.adjust(socket, operation)
+                    with self._opened(operation.end.place) as (fd, socket):
+                        writing.adjust(operation, fd, socket)
                 case Remove():
                     for end in operation.ends:
-                        self._remove(end, operation.connection)
+                        self._remove(end.place, end.interface, operation.connection)
         except links.LinkError as exc:
             raise Refused(exc.strerror or str(exc)) from exc
         except OSError as exc:
@@ -122,18 +140,40 @@ class Kernel:
         ):
             return writing.create(wiring, (client_fd, server_fd), (client, server))
 
-    def _remove(self, end: Found, connection: str) -> None:
+    def _remove(
+        self, place: Place, interface: str, connection: str, *, group: bool = False
+    ) -> None:
+        """`group`: only with our group, too."""
         try:
-            with self._opened(end.place) as (_, socket):
-                standing = socket.find_link(end.interface)
+            with self._opened(place) as (_, socket):
+                standing = socket.find_link(interface)
                 if standing is None or not _is_of(standing.get_attr("IFLA_IFALIAS"), connection):
+                    return
+                if group and standing.get_attr("IFLA_GROUP") != writing.GROUP:
                     return
                 socket.request([links.link(links.DELLINK, index=standing["index"])])
         except Gone:
             return
-        except links.LinkError as exc:
+        except OSError as exc:
             if exc.errno != errno.ENODEV:  # the peer's end was faster
-                raise
+                raise Refused(f"{interface}: {exc.strerror or exc}") from exc
+
+    def _clear(self, wiring: Wiring) -> None:
+        for end in (wiring.client, wiring.server):
+            try:
+                with self._opened(end.place) as (_, socket):
+                    writing.clear(socket, end, wiring.tag)
+            except Gone:
+                continue
+            except OSError as exc:
+                raise Refused(f"{end.interface}: {exc.strerror or exc}") from exc
+
+    def _find_strays(self, place: Place) -> list[Stray]:
+        with self._opened(place) as (_, socket):
+            try:
+                return reading.strays(socket, place, writing.GROUP)
+            except OSError as exc:
+                raise Refused(f"{place.netns}: {exc.strerror or exc}") from exc
 
     def _forbidden(self) -> list[str]:
         """The node's namespace, if it is not our own. Raises Refused if it cannot be told apart."""
@@ -152,6 +192,8 @@ class Kernel:
             fd = netns.open_fd(place.netns)
         except OSError as exc:
             raise _unreachable(place, exc) from exc
+        except ValueError as exc:  # no path at all
+            raise Gone(f"{place.netns!r}: {exc}") from exc
         try:
             forbidden = self._forbidden()
             try:
@@ -180,6 +222,15 @@ def _is_there(place: Place) -> bool:
         return netns.cookie(place.netns) == place.cookie
     except OSError as exc:
         return exc.errno not in _NOT_THERE
+    except ValueError:
+        return False
+
+
+def _is_held(address: str, held: set[str]) -> bool:
+    try:
+        return reading.canonical(address.partition("/")[0]) in held
+    except ValueError:
+        return False
 
 
 def _is_of(alias: str | None, connection: str) -> bool:

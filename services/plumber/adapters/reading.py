@@ -1,14 +1,14 @@
 """What the kernel has: messages turned into our values."""
 
 import socket as sockets
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 import msgspec
 
 from services._node import links, netns
 from services._node.links import Netlink
-from services.plumber.model import End, Found, Neighbour, Route, parse_alias
+from services.plumber.model import End, Found, Neighbour, Place, Route, Stray, parse_alias
 
 PROTOCOL = 78  # of our routes: 'N'; unassigned in rt_protos
 
@@ -66,9 +66,31 @@ def found(
     )
 
 
+def strays(socket: Netlink, place: Place, group: int) -> list[Stray]:
+    """Every link of the namespace with an alias and the group of ours."""
+    aliases = [
+        (each.get_attr("IFLA_IFNAME"), parse_alias(each.get_attr("IFLA_IFALIAS")))
+        for each in socket.dump(links.link(links.GETLINK))
+        if each.get_attr("IFLA_GROUP") == group
+    ]
+    return [
+        Stray(place=place, interface=name, connection=alias.tag)
+        for name, alias in aliases
+        if alias is not None
+    ]
+
+
 def held_addresses(socket: Netlink) -> set[str]:
     """Every address of the namespace, without lengths."""
     return {a.partition("/")[0] for a in _addresses(socket, 0)}
+
+
+def canonical(address: str) -> str:
+    """The one spelling that is compared; the kernel has another one for IPv4-mapped addresses.
+
+    Raises ValueError.
+    """
+    return str(ip_address(address))
 
 
 def read_node(target: netns.Target | None) -> Node:
@@ -120,15 +142,15 @@ def _addresses(socket: Netlink, index: int) -> set[str]:
 
 def _address(message: Any) -> str:
     ip = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    return f"{ip}/{message['prefixlen']}"
+    return f"{canonical(ip)}/{message['prefixlen']}"
 
 
 def _routes(socket: Netlink, index: int) -> set[Route]:
     return {
         Route(
             destination=_destination(each),
-            gateway=each.get_attr("RTA_GATEWAY") or "",
-            source=each.get_attr("RTA_PREFSRC") or "",
+            gateway=_canonical(each.get_attr("RTA_GATEWAY")),
+            source=_canonical(each.get_attr("RTA_PREFSRC")),
         )
         for family in _FAMILIES
         for each in _main_routes(socket, family, index)
@@ -146,12 +168,18 @@ def _main_routes(socket: Netlink, family: int, index: int = 0) -> list[Any]:
 
 def _destination(message: Any) -> str:
     zero = "::" if message["family"] == sockets.AF_INET6 else "0.0.0.0"  # noqa: S104
-    return f"{message.get_attr('RTA_DST') or zero}/{message['dst_len']}"
+    return f"{canonical(message.get_attr('RTA_DST') or zero)}/{message['dst_len']}"
+
+
+def _canonical(address: str | None) -> str:
+    return canonical(address) if address else ""
 
 
 def _neighbours(socket: Netlink, index: int) -> set[Neighbour]:
     return {
-        Neighbour(address=each.get_attr("NDA_DST"), mac=each.get_attr("NDA_LLADDR") or "")
+        Neighbour(
+            address=_canonical(each.get_attr("NDA_DST")), mac=each.get_attr("NDA_LLADDR") or ""
+        )
         for each in socket.dump(links.neighbour(links.GETNEIGH, index=index))
         if each["state"] & _PERMANENT
     }

@@ -7,7 +7,6 @@ carries it is complete, and one of our group without it is what an interrupted c
 import contextlib
 import errno
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from services._node import links, netns, probe
@@ -15,7 +14,16 @@ from services._node.links import CREATE, REPLACE, LinkError, Netlink
 from services.plumber.adapters import reading
 from services.plumber.adapters.errors import NameTaken, Refused
 from services.plumber.adapters.reading import PROTOCOL
-from services.plumber.model import Adjust, End, Neighbour, Pair, Route, Wiring, render_alias
+from services.plumber.model import (
+    Adjust,
+    End,
+    Neighbour,
+    Pair,
+    Route,
+    Wiring,
+    parse_alias,
+    render_alias,
+)
 
 GROUP = 0x6E736D  # "nsm": our links, also the unnamed ones
 
@@ -34,11 +42,11 @@ def create(wiring: Wiring, fds: tuple[int, int], pair: _TWO) -> Pair:
         raise
 
 
-def adjust(socket: Netlink, change: Adjust) -> None:
+def adjust(change: Adjust, fd: int, socket: Netlink) -> None:
     """Change one end in place; additions first, so that traffic always has a way."""
     end, wiring, index = change.end, change.wiring, change.found.index
     if change.add_addresses or not change.found.up:
-        _write_sysctls(end.place.netns, end)
+        _write_sysctls(fd, end)
     socket.request(
         [
             _named(wiring, end, index),
@@ -61,6 +69,24 @@ def adjust(socket: Netlink, change: Adjust) -> None:
     ]
     for drop in drops:
         _tolerating_absence(socket, drop)
+
+
+def clear(socket: Netlink, end: End, connection: str) -> bool:
+    """Remove what has the end's name if it is ours, complete or not. Whether there was anything."""
+    standing = socket.find_link(end.interface)
+    if standing is None or not is_ours(standing, connection):
+        return False
+    _tolerating_absence(socket, links.link(links.DELLINK, index=standing["index"]))
+    return True
+
+
+def is_ours(link: Any, connection: str) -> bool:
+    """Of our group, and carrying the connection's tag, or none yet: an interrupted creation's."""
+    if link.get_attr("IFLA_GROUP") != GROUP:
+        return False
+    text = link.get_attr("IFLA_IFALIAS")
+    alias = parse_alias(text)
+    return not text or (alias is not None and alias.tag == connection)
 
 
 def _create_links(wiring: Wiring, server_fd: int, pair: _TWO) -> None:
@@ -90,16 +116,11 @@ def _create_links(wiring: Wiring, server_fd: int, pair: _TWO) -> None:
 def _remove_debris(wiring: Wiring, pair: _TWO) -> bool:
     """Remove what an interrupted creation left under our names. Raises NameTaken for what is not ours."""
     removed = False
-    for socket, end, is_server in _sides(wiring, pair):
+    for socket, end, _ in _sides(wiring, pair):
         standing = socket.find_link(end.interface)
-        if standing is None:
-            continue
-        alias = standing.get_attr("IFLA_IFALIAS")
-        ours = render_alias(wiring.tag, wiring.revision, is_server=is_server)
-        if standing.get_attr("IFLA_GROUP") != GROUP or alias not in {None, "", ours}:
+        if standing is not None and not is_ours(standing, wiring.tag):
             raise NameTaken(end.interface, end.place.uid)
-        _tolerating_absence(socket, links.link(links.DELLINK, index=standing["index"]))
-        removed = True
+        removed = clear(socket, end, wiring.tag) or removed
     return removed
 
 
@@ -220,11 +241,20 @@ def _route(kind: int, index: int, route: Route, flags: int = 0) -> Any:
 
 def _write_sysctls(target: netns.Target, end: End) -> None:
     values = {f"ipv4/conf/{end.interface}/rp_filter": _LOOSE}
-    if Path("/proc/sys/net/ipv6").exists():
-        values[f"ipv6/conf/{end.interface}/accept_ra"] = "0"
-        if any(":" in address for address in end.addresses):
-            values[f"ipv6/conf/{end.interface}/disable_ipv6"] = "0"
-    netns.write_sysctls(target, values)
+    switch = f"ipv6/conf/{end.interface}/disable_ipv6"
+    if any(":" in address for address in end.addresses):
+        values[switch] = "0"
+    # where the kernel has IPv6 off, or the MTU is below IPv6's least, an interface has no such settings
+    where_known = {f"ipv6/conf/{end.interface}/accept_ra": "0"}
+    try:
+        netns.write_sysctls(target, values, where_known=where_known)
+    except FileNotFoundError as exc:
+        if switch not in str(exc.filename):
+            raise
+        raise Refused(
+            f"{end.interface}: an IPv6 address was granted, but IPv6 is off here: switch it on in the kernel "
+            "and let the MTU be 1280 at least, or give the endpoint an IPv4 prefix"
+        ) from exc
 
 
 def _tolerating_absence(socket: Netlink, message: Any) -> None:

@@ -12,6 +12,8 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Lanes(Generic[K]):
+    """A queue of keys and `width` workers. `add` is a hint, `run` the task."""
+
     def __init__(self, work: Callable[[K], Awaitable[None]], *, width: int) -> None:
         self._work = work
         self._width = width

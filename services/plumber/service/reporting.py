@@ -2,7 +2,7 @@
 
 Nothing waits for the bus: `say` and `bury` note what is to be told, `run` tells it, on change only, and tries
 again for as long as the bus is away. In a new incarnation of the stream everything is told anew; only then
-come the node's facts with `complete`.
+come the node's facts with `complete`. A tombstone is an answer, not a state: it is told once and forgotten.
 """
 
 import asyncio
@@ -21,6 +21,8 @@ from services._runtime.errors import Unavailable
 log = structlog.get_logger()
 
 _RETRY_SECONDS = 0.5
+_REMEMBERED = 1000  # tombstones that are not told twice
+_NOTHING = Tombstone()
 
 
 class Publisher(Protocol):
@@ -31,12 +33,16 @@ class Publisher(Protocol):
 
 
 class Reporter:
+    """Everything this node has to say; `run` is the task that says it."""
+
     def __init__(self, bus: Publisher) -> None:
         self._bus = bus
         self._statuses: dict[StatusKey, Status] = {}
-        self._tombstones: list[tuple[StatusKey, Tombstone]] = []
+        self._tombstones: dict[StatusKey, Tombstone] = {}  # to be told
+        self._buried: dict[StatusKey, Tombstone] = {}  # told lately, in that order
         self._node: tuple[NodeFacts, SeenPrefixes] | None = None
         self._sent: dict[Any, bytes] = {}
+        self._untold: set[Any] = set()  # what the bus will not have as it is
         self._incarnation = ""
         self._complete = False
         self._wake = asyncio.Event()
@@ -48,8 +54,10 @@ class Reporter:
     def bury(self, key: StatusKey, tombstone: Tombstone, *, again: bool = False) -> None:
         """Nothing of this connection stands here any more. Told before any later status of it."""
         self._statuses.pop(key, None)
-        if again or self._sent.get(key) != codec.encode(tombstone):
-            self._tombstones.append((key, tombstone))
+        if self._tombstones.get(key, _NOTHING).revision > tombstone.revision:
+            return
+        if again or self._buried.get(key) != tombstone:
+            self._tombstones[key] = tombstone
             self._wake.set()
 
     def describe(self, facts: NodeFacts, seen: SeenPrefixes) -> None:
@@ -66,6 +74,7 @@ class Reporter:
         """The stream is this one: what was told to another is to be told again."""
         if incarnation and incarnation != self._incarnation:
             self._sent.clear()
+            self._buried.clear()
             self._incarnation = incarnation
             self._wake.set()
 
@@ -91,12 +100,11 @@ class Reporter:
     async def _tell(self) -> None:
         incarnation = self._incarnation
         while self._tombstones:
-            key, tombstone = self._tombstones[0]
+            key, tombstone = next(iter(self._tombstones.items()))
             # Dated, because a mirror does not report an equal tombstone twice, and each one is an answer.
             at = datetime.now(UTC).isoformat(timespec="microseconds")
             await self._bus.bury(key, msgspec.structs.replace(tombstone, at=at))
-            self._tombstones.pop(0)
-            self._sent[key] = codec.encode(tombstone)
+            self._note_buried(key, tombstone)
         for key in list(self._statuses):
             if (status := self._statuses.get(key)) is not None:
                 await self._tell_one(status)
@@ -105,15 +113,38 @@ class Reporter:
         elif self._node is not None:
             await self._tell_node(*self._node, incarnation)
 
+    def _note_buried(self, key: StatusKey, tombstone: Tombstone) -> None:
+        if self._tombstones[key] is tombstone:  # no other one meanwhile
+            del self._tombstones[key]
+        self._sent.pop(key, None)
+        self._untold.discard(key)
+        self._buried.pop(key, None)
+        self._buried[key] = tombstone
+        if len(self._buried) > _REMEMBERED:
+            del self._buried[next(iter(self._buried))]
+
     async def _tell_node(self, facts: NodeFacts, seen: SeenPrefixes, incarnation: str) -> None:
         await self._tell_one(seen)
-        complete = self._complete and bool(incarnation)
+        complete = self._complete and bool(incarnation) and not self._untold
         await self._tell_one(
             msgspec.structs.replace(facts, complete=complete, incarnation=incarnation)
         )
 
     async def _tell_one(self, message: Status | NodeFacts | SeenPrefixes) -> None:
         data = codec.encode(message)
-        if self._sent.get(message.key) != data:
+        if self._sent.get(message.key) == data:
+            return
+        if isinstance(message, Status):
+            self._buried.pop(message.key, None)  # before: an end meanwhile is to be told
+        try:
             await self._bus.publish(message)
-            self._sent[message.key] = data
+        except Unavailable:
+            raise
+        except Exception:
+            # too large, say: one connection's trouble; tried again whenever something else is told
+            if message.key not in self._untold:
+                log.exception("bus will not have this state", subject=message.key.subject)
+            self._untold.add(message.key)
+            return
+        self._untold.discard(message.key)
+        self._sent[message.key] = data

@@ -8,7 +8,7 @@ import structlog
 
 from services._node import cni
 from services._node.cni import CniResult
-from services.plumber.adapters import Gone, Kernel, Refused
+from services.plumber.adapters import Gone, Kernel
 from services.plumber.model import Place
 
 log = structlog.get_logger()
@@ -26,6 +26,7 @@ class Sandboxes:
     ) -> None:
         self.places: dict[str, Place] = {}
         self.ended: set[str] = set()  # was there, is gone
+        self.unreadable: set[str] = set()  # nobody could look yet
         self._kernel = kernel
         self._directory = directory
         self._on_change = on_change
@@ -39,6 +40,7 @@ class Sandboxes:
     def forget(self, wanted: set[str]) -> None:
         """Keep the ends of wanted Pods only: others will never be asked for again."""
         self.ended &= wanted
+        self.unreadable &= self._results.keys()
         self._complaints = {u: why for u, why in self._complaints.items() if u in self._results}
 
     async def watch(self, looked: Callable[[], None]) -> None:
@@ -74,11 +76,14 @@ class Sandboxes:
         if result is not None:
             try:
                 place = await self._kernel.find_place(result)
-            except Refused as exc:
-                log.warning("pod network not readable", uid=uid, reason=str(exc))
-                return  # what is known stays: not seeing is not being gone
             except Gone as exc:
                 self._complain(result, str(exc))
+            except Exception as exc:  # noqa: BLE001  Refused, or our mistake: it costs this Pod, not the node
+                self._complain(result, str(exc) or repr(exc))
+                if uid not in self.places:
+                    self.unreadable.add(uid)
+                return  # what is known stays: not seeing is not being gone
+        self.unreadable.discard(uid)
         if place is not None:
             self.places[uid] = place
             self.ended.discard(uid)
