@@ -4,13 +4,11 @@ Failures are `ClientError` with a message for people; `reason` is the server's o
 """
 
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 import msgspec
-import yaml
 
 from lab.api.discovery import APPLY
 from lab.api.kinds import Kind
@@ -41,18 +39,6 @@ class Client:
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         self._session: aiohttp.ClientSession | None = None
-
-    @classmethod
-    def from_kubeconfig(cls, path: Path) -> Self:
-        """A client for the current context of a kubeconfig of the lab. Raises ClientError."""
-        try:
-            config = yaml.safe_load(path.read_text())
-            context = _named(config, "contexts", config["current-context"])["context"]
-            cluster = _named(config, "clusters", context["cluster"])["cluster"]
-            user = _named(config, "users", context["user"]).get("user") or {}
-            return cls(cluster["server"], token=user.get("token", ""))
-        except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration) as exc:
-            raise ClientError(f"{path}: no kubeconfig of a lab: {exc!r}") from exc
 
     async def __aenter__(self) -> Self:
         # Unlimited: a watch must not hold the connection another request waits for.
@@ -212,11 +198,6 @@ class Client:
         return ClientError(
             f"the API server at {self.url} does not answer: {why}", reason="Unreachable"
         )
-
-
-def _named(config: Obj, section: str, name: str) -> Obj:
-    found: Obj = next(entry for entry in config[section] if entry["name"] == name)
-    return found
 
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:

@@ -30,7 +30,8 @@ class Record:
     def __init__(self, body: dict[str, Any], applied: dict[str, Any] | None = None) -> None:
         self.body = body
         self.version = int(body["metadata"]["resourceVersion"])
-        self.applied = applied or {}  # what each field manager stated last
+        # What each field manager stated last: one map, shared by all versions of an object.
+        self.applied = {} if applied is None else applied
         self._raw = b""
 
     @property

@@ -3,17 +3,15 @@
 Every error names the file, the number of the document in it, and the reason. Order is kept, as kubectl does.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import yaml
 
-from lab.api.errors import ApiError
 from lab.api.kinds import KINDS, Kind, by_kind
 from lab.api.requests import PlainLoader
-from lab.api.store import Store
 
 Obj = dict[str, Any]
 Outcome = Literal["created", "configured", "unchanged"]
@@ -146,22 +144,6 @@ def _manifest(body: Any, origin: tuple[str, int, str]) -> Manifest:
     if kind.namespaced:
         metadata = {"namespace": namespace} | metadata
     return Manifest(source=source, number=number, kind=kind, body=body | {"metadata": metadata})
-
-
-def apply_to_store(store: Store, manifests: Sequence[Manifest]) -> list[Applied]:
-    """Apply in order, in this process. Raises ManifestError with what the API said."""
-    return [Applied(manifest, _apply(store, manifest)) for manifest in manifests]
-
-
-def _apply(store: Store, manifest: Manifest) -> Outcome:
-    before = store.find(manifest.kind, manifest.namespace, manifest.name)
-    try:
-        after, new = store.apply(manifest.kind, manifest.body, manager=MANAGER)
-    except ApiError as error:
-        raise ManifestError(f"{manifest.place}: {manifest.title}: {error.message}") from error
-    if new or before is None:
-        return "created"
-    return outcome_of(before, after)
 
 
 def outcome_of(before: Obj, after: Obj) -> Outcome:

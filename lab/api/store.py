@@ -185,6 +185,8 @@ class Store(Removal):
     ) -> Obj:
         """Change parts of an object. A uid or resourceVersion in the patch is a precondition.
 
+        A uid that is another one is Invalid, not a Conflict as with `update`: so Kubernetes answers.
+
         Raises ApiError (NotFound, Conflict, Invalid, BadRequest).
         """
         record = self.record(kind, namespace, name)
@@ -209,6 +211,9 @@ class Store(Removal):
             if metadata.get(field) != old.get(field):
                 found = f"the {field} of the object ({metadata.get(field)})"
                 raise bad_request(f"{found} does not match the one on the URL ({old.get(field)})")
+        if metadata.get("uid") not in (None, "", old["uid"]):
+            cause = bad_value("metadata.uid", metadata["uid"], "field is immutable")
+            raise invalid(kind, old["name"], [cause])
         return self._write(kind, record, new, status=status, dry_run=dry_run)
 
     def apply(

@@ -196,11 +196,28 @@ async def test_any_other_error_event_watches_again_without_a_list(api, tmp_path)
 
 async def test_a_missing_kind_has_no_objects_and_is_asked_for_again(api, tmp_path, monkeypatch):
     monkeypatch.setattr(informing, "_RETRY_MISSING_SECONDS", 0.05)
-    api.list_answers.extend([404, 404])
+    api.list_answers.extend([404] * 4)
     api.put(a_pod("a"))
     async with informed(tmp_path) as seen:
         assert seen.names == set()
+        assert len(api.lists) == 3
         await seen.until(lambda: seen.names == {"a"})
+
+
+@pytest.mark.parametrize("answers", [1, 2])
+async def test_a_404_or_two_at_the_start_do_not_pass_for_a_list_of_nothing(
+    api, tmp_path, monkeypatch, answers
+):
+    monkeypatch.setattr(informing, "_RETRY_MISSING_SECONDS", 0.01)
+    api.list_answers.extend([404] * answers)
+    api.put(a_pod("a"))
+    async with informed(tmp_path) as seen:  # until it is synced
+        assert seen.names == {"a"}
+
+
+def test_a_cluster_without_our_kinds_is_believed_within_three_seconds():
+    waits = informing._BELIEVE_MISSING_AFTER - 1
+    assert waits * informing._RETRY_MISSING_SECONDS * 1.2 < 3
 
 
 async def test_one_404_is_no_proof_that_a_known_kind_is_gone(api, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """What we write to Kubernetes, against the lab's API server."""
 
+from typing import cast
+
 import pytest
 
 from lab.api.kinds import EVENTS, PODS
@@ -77,6 +79,15 @@ async def test_a_successor_of_the_same_name_is_not_written(cluster, kube):
         await pods.write_annotation(kube, pod, "[]")
     with pytest.raises(Conflict):
         await pods.write_condition(kube, pod, connected=True, reason="Connected", message="")
+
+
+async def test_a_patch_of_a_successor_is_a_conflict_in_the_words_of_kubernetes(cluster, kube):
+    pod = a_stored_pod(cluster)
+    path = "/api/v1/namespaces/default/pods/client"
+    with pytest.raises(Conflict, match=r"422 Invalid.*metadata.uid.*field is immutable"):
+        await kube.patch(path, {"metadata": {"uid": "other"}})
+    with pytest.raises(Denied, match="422 Invalid"):
+        await kube.patch(path, {"metadata": {"uid": pod.uid, "labels": {"a": "not valid!"}}})
 
 
 async def test_a_server_that_is_away_is_unavailable(cluster, kube):
@@ -159,6 +170,29 @@ async def test_one_object_cannot_drown_the_others(cluster, kube):
     assert await say(events, quiet)
     clock.now += 60
     assert await say(events, noisy, "later")
+
+
+class Busy:
+    """A Kube that fails so many times before it works."""
+
+    def __init__(self, kube: Kube, failures: int) -> None:
+        self.kube = kube
+        self.failures = failures
+
+    async def post(self, path, body):
+        if self.failures:
+            self.failures -= 1
+            raise Unavailable("busy")
+        return await self.kube.post(path, body)
+
+
+async def test_only_what_was_written_is_counted_against_an_object(cluster, kube):
+    pod, busy = a_stored_pod(cluster), Busy(kube, 30)
+    events = events_of(cast("Kube", busy))
+    for _ in range(30):
+        with pytest.raises(Unavailable):
+            await say(events, pod)
+    assert await say(events, pod)
 
 
 async def test_a_long_message_is_cut_to_what_the_server_takes(cluster, kube):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -95,6 +96,107 @@ def test_an_endpoint_pod_that_ends_is_dropped_so_that_clients_move():
         assert intent.message(key) is None
 
 
+def test_a_typo_in_an_endpoint_withdraws_nothing_and_says_that_it_has_no_effect():
+    intent = an_intent(node("node1"), pod("vpn-0", labels=VPN), endpoint())
+    key = EndpointKey("default", "vpn", "vpn-0")
+    offered = intent.message(key)
+    bad = endpoint(ipam={"prefixes": ["172.16.1.0/33"]})
+    touched = intent.put(model.NetworkServiceEndpoint, bad.ref, bad)
+    assert touched.keys == set()
+    assert intent.message(key) == offered
+    (about,) = touched.notices
+    assert "this edit has no effect" in intent.notices[about].message
+    more = pod("vpn-1", labels=VPN)
+    assert intent.put(model.Pod, more.ref, more).keys == {EndpointKey("default", "vpn", "vpn-1")}
+    unready = pod("vpn-0", labels=VPN, ready=False)
+    intent.put(model.Pod, unready.ref, unready)
+    assert intent.message(key) == msgspec.structs.replace(offered, ready=False)
+    assert intent.put(model.NetworkServiceEndpoint, bad.ref, None).keys
+    assert not [each for each in intent.desired if isinstance(each, EndpointKey)]
+
+
+def test_after_a_restart_what_stands_of_a_bad_endpoint_goes_on_and_is_kept_fresh():
+    intent = an_intent(node("node1"), pod("vpn-0", labels=VPN), endpoint())
+    key = EndpointKey("default", "vpn", "vpn-0")
+    standing = intent.message(key)
+    bad = endpoint(ipam={"prefixes": ["172.16.1.0/33"]})
+    for bad_first in (True, False):
+        intent = an_intent(node("node1"), pod("vpn-0", labels=VPN), pod("vpn-1", labels=VPN))
+        if bad_first:
+            intent.put(model.NetworkServiceEndpoint, bad.ref, bad)
+            assert intent.stand(key, standing).keys == {key}
+        else:
+            intent.stand(key, standing)
+            assert intent.put(model.NetworkServiceEndpoint, bad.ref, bad).keys == {key}
+        assert intent.message(key) == standing
+        assert intent.message(EndpointKey("default", "vpn", "vpn-1")) is None
+        unready = pod("vpn-0", labels=VPN, ready=False, ips=["10.244.1.9"])
+        assert intent.put(model.Pod, unready.ref, unready).keys == {key}
+        assert intent.message(key).ready is False
+        assert intent.message(key).pod.ips == ("10.244.1.9",)
+        born_again = pod("vpn-0", labels=VPN, uid="another")
+        assert intent.put(model.Pod, born_again.ref, born_again).keys == {key}
+        assert intent.message(key) is None
+
+
+def test_a_message_knows_the_object_it_comes_from():
+    intent = an_intent(
+        node("node1"),
+        pod("vpn-0", labels=VPN),
+        pod(asks="svc/nsm-1"),
+        endpoint(),
+        read(model.NetworkService, an_object("svc", spec={})),
+        read(model.ConfigMap, an_object("excluded-prefixes", namespace=SYSTEM)),
+        read(model.ConfigMap, an_object("kubeadm-config", namespace="kube-system")),
+        read(model.KubeService, an_object("s", spec={"clusterIP": "10.96.0.1"})),
+    )
+    owners = {key.subject: intent.owner(key) for key in intent.desired}
+    assert {subject: about and (about.kind, about.name) for subject, about in owners.items()} == {
+        "nsm.prefix.node.node1": ("Node", "node1"),
+        "nsm.endpoint.default.vpn.vpn-0": ("NetworkServiceEndpoint", "vpn"),
+        "nsm.request.default.client.nsm-1": ("Pod", "client"),
+        "nsm.networkservice.default.svc": ("NetworkService", "svc"),
+        "nsm.prefix.user.excluded-prefixes": ("ConfigMap", "excluded-prefixes"),
+        "nsm.prefix.cluster.kubeadm": ("ConfigMap", "kubeadm-config"),
+        "nsm.prefix.service.clusterips": None,
+    }
+    assert intent.owner(RequestKey("default", "nobody", "nsm-1")) is None
+
+
+def test_parts_of_exclusions_come_and_go_and_are_remembered():
+    def excluded(count):
+        lines = "\n".join(f"10.{at // 100}.{at % 100}.1" for at in range(count))
+        return read(
+            model.ConfigMap,
+            an_object("excluded-prefixes", namespace=SYSTEM, data={"prefixes": lines}),
+        )
+
+    intent = an_intent(excluded(6000))
+    many = set(intent.desired)
+    assert len(many) == 4
+    few = excluded(3)
+    assert intent.put(model.ConfigMap, few.ref, few).keys == many
+    assert set(intent.desired) == {PrefixKey("user", "excluded-prefixes")}
+    assert intent.parts("user") == many
+    intent.put(model.ConfigMap, few.ref, None)
+    assert intent.desired == {}
+
+
+def test_parts_of_services_come_and_go():
+    intent = an_intent()
+    for at in range(5000):
+        address = f"10.{at // 100}.{at % 100}.1"
+        service = read(model.KubeService, an_object(f"s-{at}", spec={"clusterIP": address}))
+        intent.put(model.KubeService, service.ref, service)
+    many = intent.parts("service")
+    assert len(many) == 4
+    assert set(intent.desired) == many
+    for at in range(1, 5000):
+        intent.put(model.KubeService, ("default", f"s-{at}"), None)
+    assert set(intent.desired) == {PrefixKey("service", "clusterips")}
+    assert intent.parts("service") == many
+
+
 def test_a_bad_endpoint_is_not_published_and_its_owner_is_told_once():
     intent = an_intent(pod("vpn-0", labels=VPN))
     bad = endpoint(ipam={"prefixes": ["nonsense"]})
@@ -138,6 +240,16 @@ def test_a_node_that_falls_ill_is_told_in_everything_of_its_pods():
 def test_a_node_without_word_counts_as_ready():
     intent = an_intent(node("node1", ready=None), pod(asks="svc/nsm-1"))
     assert intent.message(NSM1).pod.node_ready is True
+
+
+def test_a_node_that_is_not_there_is_not_ready():
+    intent = an_intent(pod(asks="svc/nsm-1"))
+    assert intent.message(NSM1).pod.node_ready is False
+    born = node("node1")
+    assert NSM1 in intent.put(model.Node, born.ref, born).keys
+    assert intent.message(NSM1).pod.node_ready is True
+    assert NSM1 in intent.put(model.Node, born.ref, None).keys
+    assert intent.message(NSM1).pod.node_ready is False
 
 
 def test_a_malformed_edit_keeps_what_stands_and_follows_it():
@@ -251,10 +363,17 @@ OTHERS: list[Any] = [
 ]
 STANDING = {
     **an_intent(
-        *(pod(name, uid="one", asks="svc/nsm-1, other/nsm-2") for name in "ab"),
+        *(pod(name, uid="one", asks="svc/nsm-1, other/nsm-2", labels=VPN) for name in "ab"),
+        endpoint("a"),
         *(read(model.NetworkService, an_object(name, spec={})) for name in "ab"),
     ).desired
 }
+GOOD_ENDPOINTS = [
+    each
+    for each in OTHERS
+    if isinstance(each, model.NetworkServiceEndpoint)
+    and each.spec["ipam"]["prefixes"] == ["172.16.1.0/24"]
+]
 KEYS = sorted(STANDING, key=str)
 VERBS = ["put", "put", "put", "delete", "stand", "fall"]
 CHANGES = st.tuples(st.sampled_from(VERBS), st.booleans(), st.integers(min_value=0, max_value=999))
@@ -266,6 +385,7 @@ def test_incremental_equals_from_scratch_and_tells_every_difference(changes):
     intent = an_intent()
     objects: dict[Any, Any] = {}
     stands: dict[Any, Any] = {}
+    good: dict[Any, Any] = {}  # the last one that could be read, as long as its object lives
     for verb, of_pods, at in changes:
         pool = PODS if of_pods else OTHERS
         before = dict(intent.desired)
@@ -279,6 +399,10 @@ def test_incremental_equals_from_scratch_and_tells_every_difference(changes):
             what = pool[at % len(pool)]
             found = what if verb == "put" else None
             objects[type(what), what.ref] = found
+            if found is None and isinstance(what, model.NetworkServiceEndpoint):
+                good.pop(what.ref, None)
+            elif found in GOOD_ENDPOINTS:
+                good[what.ref] = found
             touched = intent.put(type(what), what.ref, found)
         after = intent.desired
         differ = {key for key in {*before, *after} if before.get(key) != after.get(key)}
@@ -288,6 +412,8 @@ def test_incremental_equals_from_scratch_and_tells_every_difference(changes):
     scratch = an_intent()
     for key, message in stands.items():
         scratch.stand(key, message)
+    for ref, found in good.items():
+        scratch.put(type(found), ref, found)
     for (kind, ref), found in reversed(objects.items()):
         if found is not None:
             scratch.put(kind, ref, found)

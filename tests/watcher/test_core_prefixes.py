@@ -3,8 +3,11 @@
 import ipaddress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.codec import encode
+from schemas.intent import UsedPrefix
 from services.watcher import model
 from services.watcher.core import prefixes
 from tests.watcher.builders import a_node, an_object, read
@@ -12,6 +15,26 @@ from tests.watcher.builders import a_node, an_object, read
 
 def listed(told):
     return [each.prefix for each in told.prefixes]
+
+
+def only(parts):
+    (told,) = parts
+    return told
+
+
+def config_map(text):
+    return read(
+        model.ConfigMap,
+        an_object("excluded-prefixes", namespace="nsm-system", data={"prefixes": text}),
+    )
+
+
+def scattered(count, family=4):
+    """Addresses with no neighbours among them: nothing can be merged."""
+    if family == 6:
+        return [f"fd00:1234:5678:9abc:def0:1234:{at:x}:1" for at in range(count)]
+    first = int(ipaddress.ip_address("10.96.0.0"))
+    return [str(ipaddress.ip_address(first + 2 * at)) for at in range(count)]
 
 
 def test_a_nodes_pod_cidrs_and_internal_addresses_are_in_use():
@@ -61,7 +84,7 @@ def test_equal_services_make_equal_messages_whatever_their_order():
     one = {("b", "x"): ("10.96.0.2",), ("a", "y"): ("10.96.0.1",)}
     other = dict(reversed(one.items()))
     assert prefixes.of_services(one) == prefixes.of_services(other)
-    assert listed(prefixes.of_services(one)) == ["10.96.0.1/32", "10.96.0.2/32"]
+    assert listed(only(prefixes.of_services(one))) == ["10.96.0.1/32", "10.96.0.2/32"]
 
 
 def test_ten_thousand_services_fit_into_a_message_of_the_bus():
@@ -73,9 +96,104 @@ def test_ten_thousand_services_fit_into_a_message_of_the_bus():
         )
         for at in range(10_000)
     }
-    assert len(encode(prefixes.of_services(services))) < 1_000_000
+    assert all(len(encode(part)) < 1_000_000 for part in prefixes.of_services(services))
     few = dict(list(services.items())[:2000])
-    assert "a-service-with-a-long-name-7" in str(prefixes.of_services(few))
+    assert "a-service-with-a-long-name-7" in str(only(prefixes.of_services(few)))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("count", [14_000, 30_000])
+def test_any_number_of_exclusions_fits_in_messages_of_the_bus_and_none_is_lost(count, family):
+    written = scattered(count, family)
+    parts, problem = prefixes.of_user(config_map("\n".join(written)))
+    assert problem is None
+    assert len(parts) > 1
+    assert max(len(encode(part)) for part in parts) < 1_000_000
+    assert len({part.key for part in parts}) == len(parts)
+    told = [each for part in parts for each in listed(part)]
+    assert sorted(told) == sorted(f"{each}/{32 if family == 4 else 128}" for each in written)
+    services = {("default", f"s-{at}"): (each,) for at, each in enumerate(written)}
+    parts = prefixes.of_services(services)
+    assert max(len(encode(part)) for part in parts) < 1_000_000
+    assert sorted(each for part in parts for each in listed(part)) == sorted(told)
+
+
+def test_neighbours_are_merged_before_anything_is_split():
+    told, _ = prefixes.of_user(
+        config_map("\n".join(f"10.{at // 256}.{at % 256}.0/24" for at in range(14_000)))
+    )
+    assert len(listed(only(told))) < 20
+    assert only(told).name == "excluded-prefixes"
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda first, length, family: (
+                ipaddress.ip_network(
+                    (first % 512 + (0xFFFFFE00 if first > 1024 else 0), length), strict=False
+                )
+                if family == 4
+                else ipaddress.ip_network((first, 96 + length), strict=False)
+            ),
+            st.integers(0, 2048),
+            st.sampled_from([32, 32, 32, 31, 30, 28, 24, 8]),
+            st.sampled_from([4, 6]),
+        ),
+        max_size=60,
+    )
+)
+def test_what_is_merged_covers_the_same_and_nothing_more(networks):
+    used = [UsedPrefix(prefix=str(each), used_by="x") for each in networks]
+    expected = [
+        *ipaddress.collapse_addresses(each for each in networks if each.version == 4),
+        *ipaddress.collapse_addresses(each for each in networks if each.version == 6),
+    ]
+    assert prefixes._merged(used) == expected
+
+
+def test_one_more_exclusion_changes_one_message():
+    written = scattered(14_000)
+    before, _ = prefixes.of_user(config_map("\n".join(written)))
+    after, _ = prefixes.of_user(config_map("\n".join(["10.0.0.1", *written])))
+    changed = [part for part in after if part not in before]
+    assert len(changed) == 1
+    assert changed[0].key in {part.key for part in before}
+
+
+def test_what_is_nested_beyond_reason_is_malformed_and_harms_nobody():
+    deep = "[" * 50_000
+    assert (
+        listed(
+            prefixes.of_kubeadm(
+                read(model.ConfigMap, an_object("x", data={"ClusterConfiguration": deep}))
+            )
+        )
+        == []
+    )
+    told, problem = prefixes.of_user(config_map(deep))
+    assert listed(only(told)) == []
+    assert problem is not None
+    bomb = "a: &a [x]\n" + "".join(
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+        for before, name in zip("abcdefghijk", "bcdefghijkl", strict=True)
+    )
+    nested = "- &a [x]\n" + "".join(
+        f"- &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+        for before, name in zip("abcdefghijk", "bcdefghijkl", strict=True)
+    )
+    for text in (bomb, nested):
+        told, problem = prefixes.of_user(config_map(text))
+        assert listed(only(told)) == []
+        assert problem is not None
+
+
+def test_of_many_bad_lines_a_few_are_named_and_the_remedy_is_not_cut_off():
+    _, problem = prefixes.of_user(config_map("\n".join(["nonsense"] * 1000)))
+    assert problem is not None
+    assert "and 995 more" in problem.message
+    assert len(problem.message) < 1024
+    assert "write one prefix" in problem.message
 
 
 def test_kubeadms_networks_are_in_use_in_both_families():
@@ -108,14 +226,14 @@ def test_what_kubeadm_says_otherwise_means_nothing(text):
 )
 def test_the_users_exclusions_are_lines_or_a_list(text, expected):
     told, problem = prefixes.of_user(read(model.ConfigMap, an_object("x", data={"prefixes": text})))
-    assert listed(told) == expected
+    assert listed(only(told)) == expected
     assert problem is None
 
 
 def test_a_bad_line_is_named_and_the_others_are_in_force():
     found = read(model.ConfigMap, an_object("x", data={"prefixes": "10.0.0.0/8\nten\nfd00::/8"}))
     told, problem = prefixes.of_user(found)
-    assert listed(told) == ["10.0.0.0/8", "fd00::/8"]
+    assert listed(only(told)) == ["10.0.0.0/8", "fd00::/8"]
     assert problem is not None
     assert "line 2" in problem.message
     assert "'ten'" in problem.message

@@ -93,9 +93,30 @@ def test_a_status_of_another_pod_or_an_older_revision_is_not_ready():
 
     assert told(found, other_uid).items[0].reason == "Connecting"
     assert told(found, older).items[0].reason == "Updating"
-    assert told(found, older).updating
     assert told(found, older).reason == "Connecting"
-    assert not told(found, other_uid).updating
+    shown = reporting.as_shown(told(found, granted))
+    assert reporting.may_pass(shown, told(found, older, shown))
+    assert not reporting.may_pass(shown, told(found, other_uid, shown))
+
+
+def test_what_a_connected_pod_gets_in_addition_may_come_within_a_moment():
+    shown = reporting.as_shown(told(pod(asks="svc/nsm-1"), granted))
+    more = pod(asks="svc/nsm-1, other/nsm-2")
+
+    def waiting(*interfaces):
+        return lambda request: Facts() if request.interface in interfaces else granted(request)
+
+    assert reporting.may_pass(shown, told(more, waiting("nsm-2"), shown))
+    assert not reporting.may_pass(shown, told(more, waiting("nsm-1"), shown))
+    assert not reporting.may_pass(shown, told(more, waiting("nsm-1", "nsm-2"), shown))
+    assert not reporting.may_pass(shown, told(more, granted, shown))
+    assert not reporting.may_pass(shown, told(more, refused, shown))
+    empty = Showing(connected=True, reason="Connected")
+    assert reporting.may_pass(empty, told(more, waiting("nsm-1", "nsm-2"), empty))
+    failing = Showing(connected=False, reason="NoEndpoint")
+    assert not reporting.may_pass(failing, told(more, waiting("nsm-1", "nsm-2"), failing))
+    malformed = pod(asks="svc/nsm-1, :")
+    assert not reporting.may_pass(shown, told(malformed, granted, shown))
 
 
 def test_a_failed_end_says_the_nodes_reason():
@@ -106,6 +127,33 @@ def test_a_failed_end_says_the_nodes_reason():
     assert result.reason == "LinkFailed"
     assert "no such netns" in result.message
     assert news(NOTHING, result) == [("Warning", "LinkFailed")]
+
+
+def test_a_failure_with_an_older_grant_says_nothing_about_the_newer_one():
+    def facts(revision):
+        def found(request):
+            failure = a_status(
+                a_grant(request, revision=1), state="failed", reason="LinkFailed", message="full"
+            )
+            return Facts(grant=a_grant(request, revision=revision), status=failure)
+
+        return found
+
+    older = told(pod(asks="svc/nsm-1"), facts(2))
+    assert (older.items[0].state, older.reason) == ("waiting", "Connecting")
+    assert "waiting for node node1" in older.message
+    assert "full" not in older.message
+    assert told(pod(asks="svc/nsm-1"), facts(1)).reason == "LinkFailed"
+
+
+def test_a_status_copied_from_another_pod_is_not_believed():
+    result = told(pod(asks="svc/nsm-1"), granted)
+    copied = pod(asks="svc/nsm-1", annotations={STATUS_ANNOTATION: result.annotation})
+    shown = reporting.showing(copied)
+    unsettled = told(copied, lambda _: Facts(settled=False), shown)
+    assert (unsettled.connected, unsettled.reason, unsettled.kept) == (False, "Connecting", False)
+    assert unsettled.items[0].state == "waiting"
+    assert news(shown, unsettled) == []
 
 
 def test_what_is_not_known_yet_leaves_what_the_pod_shows():

@@ -3,6 +3,7 @@
 import pytest
 
 from schemas import intent
+from schemas.codec import encode
 from services.watcher import model
 from services.watcher.core import specs
 from services.watcher.model import Problem
@@ -116,6 +117,116 @@ def test_a_bad_endpoint_is_a_problem_that_names_field_and_reason(spec, field, re
     assert reason in told.message
     assert "default/vpn" in told.message
     assert "; " in told.message  # the remedy
+
+
+def routes(count):
+    return [{"destination": f"10.{at // 256}.{at % 256}.0/24"} for at in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "number", "limit"),
+    [
+        ({"routes": routes(25_000)}, "spec.routes", "25000 routes", "1000"),
+        (
+            {"routes": routes(600), "policies": [{"routes": routes(401)}]},
+            "spec.policies",
+            "1001 routes",
+            "1000",
+        ),
+        ({"policies": [{}] * 257}, "spec.policies", "257 policies", "256"),
+        (
+            {"ipam": {"prefixes": [each["destination"] for each in routes(257)]}},
+            "spec.ipam.prefixes",
+            "257 prefixes",
+            "256",
+        ),
+        (
+            {"ipam": {"excludePrefixes": [each["destination"] for each in routes(257)]}},
+            "spec.ipam.excludePrefixes",
+            "257 prefixes",
+            "256",
+        ),
+        ({"networkServices": ["a"] * 257}, "spec.networkServices", "257", "256"),
+        ({"dns": {"domains": ["a.b"] * 257}}, "spec.dns.domains", "257 domains", "256"),
+    ],
+)
+def test_too_much_of_a_thing_is_a_problem_that_names_number_and_limit(spec, field, number, limit):
+    told = endpoint(**spec)
+    assert isinstance(told, Problem)
+    assert told.reason == "InvalidSpec"
+    assert f"{field}: {number}" in told.message
+    assert f"at most {limit}" in told.message
+    assert "; merge neighbours or write several" in told.message
+
+
+def test_the_largest_endpoint_fits_in_a_message_of_the_bus_twice():
+    long = "2001:db8:1234:5678:9abc:def0:1234"
+    told = endpoint(
+        ipam={
+            "prefixes": [f"{long}:{at:x}/128" for at in range(256)],
+            "excludePrefixes": [f"{long}:{at:x}/128" for at in range(256)],
+        },
+        routes=[
+            {"destination": f"{long}:{at:x}/128", "nextHop": f"{long}:1"} for at in range(1000)
+        ],
+        policies=[{"from": f"{long}:{at:x}/128"} for at in range(256)],
+    )
+    assert isinstance(told, specs.EndpointSpec)
+    assert len(encode(told)) * 2 < 1 << 20
+
+
+def test_what_is_nested_beyond_reason_is_a_problem():
+    deep: dict[str, object] = {}
+    for _ in range(5000):
+        deep = {"x": deep}
+    told = specs.read_endpoint(model.NetworkServiceEndpoint(spec=deep))
+    assert isinstance(told, Problem)
+    assert "nested" in told.message
+
+
+SPECIAL = [
+    ("127.0.0.0/24", "127.0.0.0/8 (loopback)"),
+    ("224.1.0.0/16", "224.0.0.0/4 (multicast)"),
+    ("240.0.0.0/4", "240.0.0.0/4 (reserved)"),
+    ("255.255.255.255/32", "240.0.0.0/4 (reserved)"),
+    ("224.0.0.0/3", "multicast"),
+    ("0.1.0.0/16", "0.0.0.0/8 (this network)"),
+    ("::1/128", "::1/128 (loopback)"),
+    ("::10.0.0.0/104", "::/96 (IPv4-compatible)"),
+    ("::ffff:10.0.0.0/104", "::ffff:0:0/96 (IPv4-mapped)"),
+    ("fe80::/64", "fe80::/10 (link-local)"),
+    ("ff02::/16", "ff00::/8 (multicast)"),
+]
+
+
+@pytest.mark.parametrize(("prefix", "named"), SPECIAL)
+def test_prefixes_that_are_no_network_of_anybody_are_a_problem(prefix, named):
+    for spec, field in (
+        ({"ipam": {"prefixes": ["10.0.0.0/8", prefix]}}, "spec.ipam.prefixes[1]"),
+        ({"routes": [{"destination": prefix}]}, "spec.routes[0].destination"),
+        (
+            {"policies": [{"routes": [{"destination": prefix}]}]},
+            "spec.policies[0].routes[0].destination",
+        ),
+    ):
+        told = endpoint(**spec)
+        assert isinstance(told, Problem)
+        assert f"{field}: prefix {prefix!r}" in told.message
+        assert named in told.message
+        assert "; write 1" in told.message
+
+
+@pytest.mark.parametrize(
+    "prefix", ["0.0.0.0/0", "::/0", "0.0.0.0/1", "128.0.0.0/1", "::/1", "169.254.0.0/16"]
+)
+def test_covering_routes_and_link_local_ipv4_are_allowed(prefix):
+    assert isinstance(endpoint(routes=[{"destination": prefix}]), specs.EndpointSpec)
+
+
+@pytest.mark.parametrize("prefix", ["0.0.0.0/0", "126.0.0.0/7", "::/0"])
+def test_a_pool_does_not_cover_what_nobody_may_have(prefix):
+    assert isinstance(endpoint(ipam={"prefixes": [prefix]}), Problem)
+    assert isinstance(endpoint(ipam={"prefixes": ["169.254.0.0/16"]}), specs.EndpointSpec)
 
 
 def test_labels_that_differ_per_network_service_are_a_problem():

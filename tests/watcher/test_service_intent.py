@@ -1,5 +1,6 @@
 """Intent from Kubernetes to the bus: a lab API server, a real nats-server, whole watchers between them."""
 
+import asyncio
 import time
 from contextlib import AsyncExitStack
 
@@ -7,6 +8,7 @@ import pytest
 
 from lab.api.kinds import (
     CONFIG_MAPS,
+    EVENTS,
     NAMESPACES,
     NETWORK_SERVICE_ENDPOINTS,
     NETWORK_SERVICES,
@@ -123,13 +125,25 @@ async def test_a_restart_writes_only_what_changed_meanwhile(cluster, nats, reade
     async with a_watcher(cluster, nats):
         await reader.until(lambda: leading(reader))
     before = await reader.sequence(NSM1)
+    guard = await reader.sequence(LeaderKey("watcher"))
     cluster.store.delete(PODS, "default", "goes", grace_seconds=0)
     annotate(cluster, "svc/nsm-1")
-    reader.changes.clear()
     async with a_watcher(cluster, nats):
-        await reader.until(lambda: any(leading(reader) for _ in reader.changes))
-        await reader.until(lambda: reader.get(gone) is None and reader.get(NSM2) is None)
+        await until_another_term_is_complete(reader, guard)
+        assert reader.get(gone) is None
+        assert reader.get(NSM2) is None
         assert await reader.sequence(NSM1) == before
+
+
+async def until_another_term_is_complete(reader, guard):
+    """Until a later guard than `guard` says complete: the last word of the term's first writes."""
+    for _ in range(1000):
+        stored = await reader.bus.read(LeaderKey("watcher"))
+        if stored is not None and stored[1] > guard and stored[0].complete:
+            await reader.mirror.reached(stored[1])
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("no other term")
 
 
 async def test_a_malformed_edit_keeps_what_stands_even_over_a_restart(cluster, nats, reader):
@@ -172,10 +186,17 @@ async def test_a_standby_writes_nothing_and_leads_when_the_leader_goes(cluster, 
         leader = await stack.enter_async_context(AsyncExitStack())
         await leader.enter_async_context(a_watcher(cluster, nats, holder="one"))
         await reader.until(lambda: leading(reader, "one"))
-        await stack.enter_async_context(a_watcher(cluster, nats, holder="two"))
+        standby = await stack.enter_async_context(a_watcher(cluster, nats, holder="two"))
+        await standby._say_ready()
+        before = (await reader.bus.place(INTENT)).last_sequence
         cluster.store.create(PODS, a_pod("first", asks="svc/nsm-1"))
         first = RequestKey("default", "first", "nsm-1")
-        await reader.until(lambda: reader.get(first) is not None)
+        async with asyncio.timeout(10):
+            await standby._own.reached(before + 1)
+            while standby.intent.message(first) is None:
+                await asyncio.sleep(0.01)
+        assert standby._own.items[first] == standby.intent.message(first)
+        assert (await reader.bus.place(INTENT)).last_sequence == before + 1
         assert leading(reader, "one")
         await leader.aclose()
         cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
@@ -210,3 +231,135 @@ async def test_a_bus_that_dies_is_told_everything_again(cluster, nats, reader, w
         assert reader.get(NSM1) is not None
         assert (await reader.bus.ensure_streams())[INTENT] != incarnation or not wiped
         assert await reader.bus.read(NSM1) is not None
+
+
+def told(cluster, reason):
+    """What was said for a reason: (kind of object, message)."""
+    bodies = [record.body for record in cluster.store.shelf(EVENTS).records.values()]
+    return [(e["involvedObject"]["kind"], e["message"]) for e in bodies if e["reason"] == reason]
+
+
+async def until_told(cluster, reason):
+    async with asyncio.timeout(10):
+        while not (found := told(cluster, reason)):
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def test_a_rename_buries_the_old_interface_before_it_asks_for_the_new_one(
+    cluster, nats, reader
+):
+    names = [f"pod-{at}" for at in range(20)]
+    for name in names:
+        cluster.store.create(PODS, a_pod(name, asks="svc/nsm-1, svc/nsm-3"))
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: leading(reader))
+        reader.changes.clear()
+        for name in names:
+            annotate(cluster, "svc/nsm-2, svc/nsm-4", name)
+        await reader.until(lambda: len(reader.changes) == 80)
+    for name in names:
+        order = [
+            key.interface
+            for key, _ in reader.changes
+            if isinstance(key, RequestKey) and key.pod == name
+        ]
+        assert {*order[:2]} == {"nsm-1", "nsm-3"}
+        assert {*order[2:]} == {"nsm-2", "nsm-4"}
+
+
+async def test_thousands_of_exclusions_are_all_told_before_anything_is_complete(
+    cluster, nats, reader
+):
+    lines = [f"10.{at // 100}.{at % 100}.1" for at in range(14_000)]
+    data = {"prefixes": "\n".join(lines)}
+    cluster.store.create(
+        CONFIG_MAPS, an_object("excluded-prefixes", namespace="nsm-system", data=data)
+    )
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: leading(reader))
+        told = [
+            used.prefix
+            for key, message in reader.mirror.items.items()
+            if isinstance(key, PrefixKey)
+            for used in message.prefixes
+        ]
+        assert sorted(told) == sorted(f"{line}/32" for line in lines)
+        few = {"data": {"prefixes": "10.0.0.1"}}
+        cluster.store.patch(CONFIG_MAPS, "nsm-system", "excluded-prefixes", few)
+        await reader.until(lambda: [type(key) for key in reader.mirror.items].count(PrefixKey) == 1)
+
+
+async def test_what_the_bus_refuses_is_told_and_holds_up_nobody(cluster, nats, reader):
+    store = cluster.store
+    store.create(PODS, a_pod("vpn-0", labels={"app": "vpn"}))
+    store.create(NETWORK_SERVICE_ENDPOINTS, an_endpoint(labels={"big": "x" * 1_100_000}))
+    store.create(PODS, a_pod(asks="svc/nsm-1"))
+    endpoint = EndpointKey("default", "vpn", "vpn-0")
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: leading(reader))
+        assert reader.get(NSM1) is not None
+        assert reader.get(endpoint) is None
+        ((kind, message),) = await until_told(cluster, "NotPublished")
+        assert kind == "NetworkServiceEndpoint"
+        assert "larger than the bus takes (1048576)" in message
+        assert "raise max_payload of the NATS server, or make this object smaller" in message
+        small = {"spec": {"labels": {"big": "x"}}}
+        store.patch(NETWORK_SERVICE_ENDPOINTS, "default", "vpn", small)
+        await reader.until(lambda: reader.get(endpoint) is not None)
+
+
+async def test_without_every_prefix_in_use_nothing_is_complete(cluster, nats, reader):
+    subnets = ",".join(f"10.{at // 100}.{at % 100}.0/28" for at in range(20_000))
+    cluster.store.create(NODES, a_node("node1", podCIDRs=subnets.split(",")))
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        ((kind, message),) = await until_told(cluster, "NotPublished")
+        assert kind == "Node"
+        assert "nsm.prefix.node.node1" in message
+        await reader.until(lambda: reader.get(NSM1) is not None)
+        assert not leading(reader)
+        small = {"spec": {"podCIDRs": ["10.0.0.0/28"]}}
+        cluster.store.patch(NODES, "", "node1", small)
+        await reader.until(lambda: leading(reader))
+        assert reader.get(PrefixKey("node", "node1")) is not None
+
+
+async def test_a_typo_in_an_endpoint_withdraws_nothing_even_over_a_restart(cluster, nats, reader):
+    store = cluster.store
+    store.create(NODES, a_node("node1"))
+    store.create(PODS, a_pod("vpn-0", labels={"app": "vpn"}))
+    store.create(NETWORK_SERVICE_ENDPOINTS, an_endpoint())
+    endpoint = EndpointKey("default", "vpn", "vpn-0")
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: leading(reader))
+        before = await reader.sequence(endpoint)
+        bad = {"spec": {"ipam": {"prefixes": ["172.16.1.0/33"]}}}
+        store.patch(NETWORK_SERVICE_ENDPOINTS, "default", "vpn", bad)
+        ((kind, message),) = await until_told(cluster, "InvalidSpec")
+        assert kind == "NetworkServiceEndpoint"
+        assert "this edit has no effect" in message
+        assert await reader.sequence(endpoint) == before
+    guard = await reader.sequence(LeaderKey("watcher"))
+    async with a_watcher(cluster, nats):
+        await until_another_term_is_complete(reader, guard)
+        assert await reader.sequence(endpoint) == before
+        good = {"spec": {"ipam": {"prefixes": ["172.16.2.0/24"]}}}
+        store.patch(NETWORK_SERVICE_ENDPOINTS, "default", "vpn", good)
+        await reader.until(lambda: reader.get(endpoint).ipam.prefixes == ("172.16.2.0/24",))
+
+
+async def test_what_cannot_be_published_does_not_keep_a_pod_that_is_gone(cluster, nats, reader):
+    store = cluster.store
+    store.create(PODS, a_pod("vpn-0", labels={"app": "vpn"}))
+    store.create(NETWORK_SERVICE_ENDPOINTS, an_endpoint())
+    endpoint = EndpointKey("default", "vpn", "vpn-0")
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: reader.get(endpoint) is not None)
+        big = {"spec": {"labels": {"big": "x" * 1_100_000}}}
+        store.patch(NETWORK_SERVICE_ENDPOINTS, "default", "vpn", big)
+        await until_told(cluster, "NotPublished")
+        assert reader.get(endpoint).labels == {}
+        store.delete(PODS, "default", "vpn-0", grace_seconds=0)
+        store.create(PODS, a_pod("vpn-0", labels={"app": "vpn"}))
+        await reader.until(lambda: reader.get(endpoint) is None)

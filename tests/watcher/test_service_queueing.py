@@ -2,6 +2,8 @@
 
 import asyncio
 
+from structlog.testing import capture_logs
+
 from services._runtime.errors import Conflict, Unavailable
 from services.watcher.service.queueing import Workqueue
 from tests.watcher.conftest import running
@@ -39,8 +41,8 @@ class Work:
 async def test_what_waits_is_done_once_however_often_it_was_asked():
     work = Work()
     queue = Workqueue("test", work, workers=2)
-    queue.add("a", "b", "a")
-    queue.add("a")
+    queue.update(["a", "b", "a"])
+    queue.update(["a"])
     async with running(queue.run()):
         await work.until(lambda: len(work.done) == 2)
     assert sorted(work.done) == ["a", "b"]
@@ -51,10 +53,10 @@ async def test_asked_while_it_is_done_it_is_done_again_and_never_twice_at_a_time
     work.gate.clear()
     queue = Workqueue("test", work, workers=4)
     async with running(queue.run()):
-        queue.add("a")
+        queue.update(["a"])
         await work.until(lambda: work.busy == {"a"})
-        queue.add("a")
-        queue.add("a")
+        queue.update(["a"])
+        queue.update(["a"])
         work.gate.set()
         await work.until(lambda: len(work.done) == 2)
         assert len(queue) == 0
@@ -63,7 +65,7 @@ async def test_asked_while_it_is_done_it_is_done_again_and_never_twice_at_a_time
 async def test_a_busy_world_puts_off_one_key_and_holds_up_no_other():
     work = Work(Unavailable("busy", after=0.05), Conflict("old"))
     queue = Workqueue("test", work, workers=1)
-    queue.add("a", "b", "c")
+    queue.update(["a", "b", "c"])
     async with running(queue.run()):
         await work.until(lambda: len(work.done) == 3)
     assert work.done[0] == "c"
@@ -80,3 +82,31 @@ async def test_of_several_times_asked_the_earliest_counts_and_once():
         queue.add_later("b", 0.05)
         await work.until(lambda: "b" in work.done)
     assert work.done == ["a", "b"]
+
+
+async def test_however_many_keys_fail_the_log_says_once_that_it_begins_and_once_that_it_ended():
+    work = Work(*(Unavailable("busy") for _ in range(150)))
+    queue = Workqueue("test", work, workers=4)
+    queue.update([f"key-{at}" for at in range(100)])
+    with capture_logs() as told:
+        async with running(queue.run()):
+            await work.until(lambda: len(work.done) == 100)
+    assert [(each["log_level"], each["queue"]) for each in told] == [
+        ("warning", "test"),
+        ("info", "test"),
+    ]
+    assert told[0]["reason"] == "busy"
+    assert told[1]["failures"] == 150
+
+
+async def test_failing_again_is_told_again():
+    work = Work(Unavailable("busy"))
+    queue = Workqueue("test", work, workers=1)
+    with capture_logs() as told:
+        async with running(queue.run()):
+            queue.update(["a"])
+            await work.until(lambda: len(work.done) == 1)
+            work.failures.append(Conflict("old"))
+            queue.update(["b"])
+            await work.until(lambda: len(work.done) == 2)
+    assert [each["log_level"] for each in told] == ["warning", "info"] * 2

@@ -20,6 +20,7 @@ from tests.watcher.builders import a_grant, a_pod, a_status, an_endpoint
 from tests.watcher.conftest import a_watcher, running
 
 NSM1 = RequestKey("default", "client", "nsm-1")
+NSM2 = RequestKey("default", "client", "nsm-2")
 
 
 class Ipam:
@@ -237,6 +238,32 @@ async def test_a_newer_revision_of_what_works_is_no_flap(cluster, nats, reader, 
         await ipam.bus.publish(a_status(grant))
         await cluster.until(PODS, "client", lambda pod: shown(pod)[0]["mtu"] == 1400)
         assert ("False", "Connecting") not in seen
+
+
+async def test_an_item_added_to_a_connected_pod_is_no_flap(cluster, nats, reader, ipam):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    seen = []
+    cluster.store.watch(PODS, lambda _, pod: seen.append(condition(pod)))
+    async with a_watcher(cluster, nats):
+        await connect(cluster, reader, ipam)
+        seen.clear()
+        edit(cluster, "svc/nsm-1, other/nsm-2")
+        await reader.until(lambda: reader.get(NSM2) is not None)
+        grant = a_grant(reader.get(NSM2))
+        await ipam.publish(grant)
+        await ipam.bus.publish(a_status(grant))
+        await cluster.until(PODS, "client", lambda pod: len(shown(pod) or ()) == 2)
+        await cluster.until(PODS, "client", lambda pod: "nsm-2" in message(pod))
+    assert {*seen} == {("True", "Connected")}
+
+
+async def test_an_added_item_that_stays_away_shows_after_a_moment(cluster, nats, reader, ipam):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await connect(cluster, reader, ipam)
+        edit(cluster, "svc/nsm-1, other/nsm-2")
+        pod = await cluster.until(PODS, "client", is_("False", "Connecting"))
+        assert [each["state"] for each in shown(pod)] == ["ready", "waiting"]
 
 
 async def test_a_newer_revision_that_is_not_applied_shows_after_a_moment(

@@ -2,6 +2,7 @@
 
 An Event's name is made from what it says, so a restarted watcher goes on counting instead of repeating.
 One object gets a handful at once and then one every half minute: a flapping Pod must not drown the others.
+Only what was written counts: while the API server is busy, trying again costs nothing.
 """
 
 import hashlib
@@ -52,7 +53,7 @@ class Events:
         path = f"{folder}/{name}"
         if not again and path in self._counts:
             return True
-        if not self._spend(about.uid):
+        if self._left(about.uid) < 1:
             return False
         event = _event(about, name=name, namespace=namespace, instance=self._instance)
         event |= {"type": kind, "reason": reason, "message": text}
@@ -60,12 +61,14 @@ class Events:
             if path in self._counts:
                 try:
                     await self._count(path, self._counts[path] + 1)
+                    self._spend(about.uid)
                     return True
                 except Missing:
                     del self._counts[path]
             try:
                 await self._kube.post(folder, event)
                 self._remember(path, 1)
+                self._spend(about.uid)
                 return True
             except Conflict:
                 told = msgspec.json.decode(await self._kube.get(path), type=_Counted)
@@ -84,15 +87,16 @@ class Events:
         while len(self._counts) > _REMEMBERED:
             self._counts.popitem(last=False)
 
-    def _spend(self, uid: str) -> bool:
+    def _left(self, uid: str) -> float:
         now = self._clock()
-        left, at = self._budgets.pop(uid, (float(_BURST), now))
-        left = min(float(_BURST), left + (now - at) / _REFILL_SECONDS)
-        allowed = left >= 1
-        self._budgets[uid] = (left - 1 if allowed else left, now)
+        left, at = self._budgets.get(uid, (float(_BURST), now))
+        return min(float(_BURST), left + (now - at) / _REFILL_SECONDS)
+
+    def _spend(self, uid: str) -> None:
+        self._budgets[uid] = (self._left(uid) - 1, self._clock())
+        self._budgets.move_to_end(uid)
         while len(self._budgets) > _REMEMBERED:
             self._budgets.popitem(last=False)
-        return allowed
 
 
 def _event(about: ObjectRef, *, name: str, namespace: str, instance: str) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 List, then watch from the list's version. Every change is told once, in order, as (before, after); an
 object whose UID changed is told as gone and come. 410 in either form: list again and tell the difference.
-A watch that says nothing for 70 s, not even a bookmark, is dead. A kind the server does not know has no
-objects and is asked for again.
+A watch that says nothing for 70 s, not even a bookmark, is dead. A kind the server goes on not knowing
+has no objects and is asked for again.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ OnChange = Callable[[Ref, Any, Any], None]
 # The API server sends a bookmark about once a minute.
 SILENCE_SECONDS = 70.0
 _PAGE = 500
-_RETRY_MISSING_SECONDS = 3.0
-_BELIEVE_MISSING_AFTER = 3  # answers in a row, before the objects of a known kind are given up
+_RETRY_MISSING_SECONDS = 1.0
+_BELIEVE_MISSING_AFTER = 3  # answers in a row: objects that we have not seen yet may be on the bus
 _BACKOFF_SECONDS = (0.1, 5.0)
 _FAIR_WATCH_SECONDS = 2.0  # one that lasted this long says that the server is well
 
@@ -256,7 +256,7 @@ class Informer:
                 resource=self.resource.title,
             )
         # A server that just started may not know its custom kinds yet: one answer is no proof.
-        if self._missing >= _BELIEVE_MISSING_AFTER or not self.items:
+        if self._missing >= _BELIEVE_MISSING_AFTER:
             self._keep_only(set())
             self._sync()
         self._version = ""

@@ -38,9 +38,23 @@ class Denied(Exception):
     """The request will not be taken like this; trying again does not help."""
 
 
+class _Cause(msgspec.Struct, frozen=True):
+    field: str | None = None
+
+
+class _Details(msgspec.Struct, frozen=True):
+    causes: tuple[_Cause, ...] | None = None
+
+
 class _Status(msgspec.Struct, frozen=True):
     reason: str = ""
     message: str = ""
+    details: _Details | None = None
+
+    @property
+    def is_about_uid(self) -> bool:
+        causes = (self.details and self.details.causes) or ()
+        return any(cause.field == "metadata.uid" for cause in causes)
 
 
 class Kube:
@@ -159,6 +173,8 @@ def _error(what: str, response: aiohttp.ClientResponse, body: bytes) -> Exceptio
         case 404:
             return Missing(text)
         case 409:
+            return Conflict(text)
+        case 422 if told.is_about_uid:  # the precondition of a patch is told as a forbidden change
             return Conflict(text)
         case 410:
             return Expired(text)

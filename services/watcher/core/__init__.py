@@ -3,6 +3,8 @@
 specs       our own kinds as written → what they mean, or what is wrong with them
 requests    a Pod and its annotation → what it asks for
 prefixes    nodes, Services and ConfigMaps → prefixes in use
+limits      what a spec may not hold although it is well written
+owners      which object a message comes from
 intent      all of it, kept up to date object by object → the messages that must stand on the bus
 report      grants, refusals and statuses of a Pod → what its status says, and what to announce
 """

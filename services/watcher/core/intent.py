@@ -9,13 +9,12 @@ from typing import Any
 
 import msgspec
 
-from schemas.intent import Endpoint, NetworkService, Request
+from schemas.intent import Endpoint, NetworkService, PrefixesInUse, Request
 from schemas.subjects import EndpointKey, Key, NetworkServiceKey, PrefixKey, RequestKey
 from services.watcher import model
-from services.watcher.core import prefixes, requests, specs
+from services.watcher.core import owners, prefixes, requests, specs
 from services.watcher.model import ObjectRef, Pod, Problem, Ref
 
-_GROUP = "networkservicemesh.io/v1"
 _NOTHING: dict[Any, Any] = {}
 
 
@@ -36,17 +35,21 @@ class Intent:
         self.notices: dict[ObjectRef, Problem] = {}
         self._desired: dict[Key, Any] = {}
         self._excluded: Ref = (system_namespace, prefixes.EXCLUDED_NAME)
+        self._owners = owners.Owners(excluded=self._excluded)
         self._namespaces: dict[str, model.Namespace] = {}
         self._nodes: dict[str, model.Node] = {}
-        self._endpoints: dict[str, dict[str, specs.EndpointSpec]] = {}
+        # None: it cannot be read and never could; what stands of it goes on.
+        self._endpoints: dict[str, dict[str, specs.EndpointSpec | None]] = {}
         self._rules: dict[Ref, model.NetworkService] = {}
-        self._problem_refs: dict[tuple[str, Ref], ObjectRef] = {}
+        self._problem_refs: dict[tuple[type[Any], Ref], ObjectRef] = {}
         self._pods_of_namespace: dict[str, set[str]] = {}
         self._pods_of_node: dict[str, set[Ref]] = {}
         self._cluster_ips: dict[Ref, tuple[str, ...]] = {}
         self._cluster_ips_changed = False
         self._standing: dict[Ref, dict[Key, Request]] = {}
         self._standing_rules: dict[Key, NetworkService] = {}
+        self._standing_endpoints: dict[Key, Endpoint] = {}
+        self._parts: dict[str, set[Key]] = {source: set() for source in prefixes.PARTED}
         self._put: dict[type[Any], Callable[[Ref, Any, Touched], None]] = {
             model.Pod: self._pod,
             model.Namespace: self._namespace,
@@ -65,13 +68,23 @@ class Intent:
 
     def message(self, key: Key) -> Any:
         """The message that must stand under a key; None: nothing must."""
-        if key == prefixes.CLUSTER_IPS:
+        if isinstance(key, PrefixKey) and key.source == prefixes.CLUSTER_IPS.source:
             self._gather_cluster_ips()
         return self._desired.get(key)
+
+    def parts(self, source: str) -> set[Key]:
+        """Every key that prefixes in use by `source` stand under, should stand, or once did."""
+        self._gather_cluster_ips()
+        return set(self._parts[source])
+
+    def owner(self, key: Key) -> ObjectRef | None:
+        """The object that a message comes from, if it is a single one."""
+        return self._owners.of(key)
 
     def put(self, kind: type[Any], ref: Ref, found: Any) -> Touched:
         """An object of Kubernetes as it is now."""
         touched = Touched()
+        self._owners.put(kind, ref, found)
         self._put[kind](ref, found, touched)
         return touched
 
@@ -88,6 +101,12 @@ class Intent:
             ref = (key.namespace, key.name)
             if ref in self._rules:
                 self._network_service(ref, self._rules[ref], touched)
+        elif isinstance(key, EndpointKey):
+            _keep(self._standing_endpoints, key, message if isinstance(message, Endpoint) else None)
+            if self._endpoints.get(key.namespace, _NOTHING).get(key.endpoint, "") is None:
+                self._endpoint_pod(key, touched)
+        elif isinstance(key, PrefixKey) and key.source in self._parts:
+            self._parts[key.source].add(key)
         return touched
 
     def _stand_request(self, key: RequestKey, message: Any, touched: Touched) -> None:
@@ -150,17 +169,23 @@ class Intent:
         if not self._cluster_ips_changed:
             return
         self._cluster_ips_changed = False
-        gathered = prefixes.of_services(self._cluster_ips) if self._cluster_ips else None
-        _keep(self._desired, prefixes.CLUSTER_IPS, gathered)
+        gathered = prefixes.of_services(self._cluster_ips) if self._cluster_ips else ()
+        self._set_parts(prefixes.CLUSTER_IPS.source, gathered, Touched())
+
+    def _set_parts(self, source: str, parts: tuple[PrefixesInUse, ...], touched: Touched) -> None:
+        now: dict[Key, PrefixesInUse] = {part.key: part for part in parts}
+        self._parts[source] |= now.keys()
+        for key in self._parts[source]:
+            self._set(key, now.get(key), touched)
 
     def _config_map(self, ref: Ref, found: model.ConfigMap | None, touched: Touched) -> None:
         if ref == prefixes.KUBEADM:
             told = prefixes.of_kubeadm(found) if found else None
             self._set(PrefixKey("cluster", "kubeadm"), told, touched)
         elif ref == self._excluded:
-            excluded, problem = prefixes.of_user(found) if found else (None, None)
-            self._set(PrefixKey("user", prefixes.EXCLUDED_NAME), excluded, touched)
-            self._notice(("v1", "ConfigMap"), found or ref, problem, touched)
+            excluded, problem = prefixes.of_user(found) if found else ((), None)
+            self._set_parts(prefixes.EXCLUDED.source, excluded, touched)
+            self._notice(model.ConfigMap, ref, problem, touched)
 
     def _network_service(
         self, ref: Ref, found: model.NetworkService | None, touched: Touched
@@ -172,7 +197,7 @@ class Intent:
         # Dropping the rules would open the service to every endpoint of that name: keep what stands.
         message = self._standing_rules.get(key) if isinstance(told, Problem) else told
         self._set(key, message, touched)
-        self._notice((_GROUP, "NetworkService"), found or ref, problem, touched)
+        self._notice(model.NetworkService, ref, problem, touched)
 
     def _endpoint(
         self, ref: Ref, found: model.NetworkServiceEndpoint | None, touched: Touched
@@ -181,12 +206,15 @@ class Intent:
         told = specs.read_endpoint(found) if found else None
         problem = told if isinstance(told, Problem) else None
         specs_here = self._endpoints.setdefault(namespace, {})
-        _keep(specs_here, name, told if isinstance(told, specs.EndpointSpec) else None)
+        before = specs_here.pop(name, None)
+        if found is not None:
+            # Withdrawing what is offered would cut live connections for a typo: what was goes on.
+            specs_here[name] = told if isinstance(told, specs.EndpointSpec) else before
         if not specs_here:
             del self._endpoints[namespace]
         for pod in self._pods_of_namespace.get(namespace, ()):
             self._endpoint_pod(EndpointKey(namespace, name, pod), touched)
-        self._notice((_GROUP, "NetworkServiceEndpoint"), found or ref, problem, touched)
+        self._notice(model.NetworkServiceEndpoint, ref, problem, touched)
 
     def _requests(self, ref: Ref, touched: Touched) -> None:
         pod = self.pods.get(ref)
@@ -212,52 +240,51 @@ class Intent:
 
     def _endpoint_pod(self, key: EndpointKey, touched: Touched) -> None:
         pod = self.pods.get((key.namespace, key.pod))
-        spec = self._endpoints.get(key.namespace, _NOTHING).get(key.endpoint)
+        offered = self._endpoints.get(key.namespace, _NOTHING)
         message = None
-        if (
-            pod is not None
-            and spec is not None
-            and _serves(pod)
-            and spec.selector.selects(pod.labels)
-        ):
-            message = Endpoint(
-                endpoint=key.endpoint,
-                pod=requests.pod_ref(pod, node_ready=self._ready(pod.node)),
-                ready=pod.ready,
-                network_services=spec.network_services,
-                labels=spec.labels,
-                ipam=spec.ipam,
-                routes=spec.routes,
-                policies=spec.policies,
-                dns=spec.dns,
-            )
+        if pod is not None and key.endpoint in offered and _serves(pod):
+            message = self._offer(key, pod, offered[key.endpoint])
         self._set(key, message, touched)
+
+    def _offer(
+        self, key: EndpointKey, pod: Pod, spec: specs.EndpointSpec | None
+    ) -> Endpoint | None:
+        ref = requests.pod_ref(pod, node_ready=self._ready(pod.node))
+        if spec is None:
+            standing = self._standing_endpoints.get(key)
+            if standing is None or standing.pod.uid != pod.uid:
+                return None
+            return msgspec.structs.replace(standing, pod=ref, ready=pod.ready)
+        if not spec.selector.selects(pod.labels):
+            return None
+        return Endpoint(
+            endpoint=key.endpoint,
+            pod=ref,
+            ready=pod.ready,
+            network_services=spec.network_services,
+            labels=spec.labels,
+            ipam=spec.ipam,
+            routes=spec.routes,
+            policies=spec.policies,
+            dns=spec.dns,
+        )
 
     def _ready(self, node: str) -> bool:
         found = self._nodes.get(node)
-        return found is None or found.ready
+        return found is not None and found.ready
 
     def _set(self, key: Key, message: Any, touched: Touched) -> None:
         if self._desired.get(key) != message:
             _keep(self._desired, key, message)
             touched.keys.add(key)
 
-    def _notice(
-        self,
-        kind: tuple[str, str],
-        found: model.Object | Ref,
-        problem: Problem | None,
-        touched: Touched,
-    ) -> None:
-        ref = found if isinstance(found, tuple) else found.ref
-        before = self._problem_refs.pop((kind[1], ref), None)
+    def _notice(self, kind: type[Any], ref: Ref, problem: Problem | None, touched: Touched) -> None:
+        before = self._problem_refs.pop((kind, ref), None)
         known = self.notices.pop(before, None) if before else None
-        if isinstance(found, tuple) or problem is None:
+        about = self._owners.about(kind, ref)
+        if about is None or problem is None:
             return
-        about = ObjectRef(
-            api_version=kind[0], kind=kind[1], namespace=ref[0], name=ref[1], uid=found.uid
-        )
-        self._problem_refs[kind[1], ref] = about
+        self._problem_refs[kind, ref] = about
         self.notices[about] = problem
         if (before, known) != (about, problem):
             touched.notices.add(about)

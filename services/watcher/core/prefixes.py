@@ -1,7 +1,11 @@
-"""Prefixes in use by nodes, Services and the cluster, and those the user excluded."""
+"""Prefixes in use by nodes, Services and the cluster, and those the user excluded.
 
-import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+However many there are, every message of them fits the bus: ipam must see each one. Beyond a limit
+neighbours are merged and names dropped, and what is still too much is split into several messages.
+"""
+
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -16,9 +20,14 @@ KUBEADM: Ref = ("kube-system", "kubeadm-config")
 EXCLUDED_NAME = "excluded-prefixes"  # of the ConfigMap in the system namespace
 EXCLUDED_DATA = "prefixes"
 CLUSTER_IPS = PrefixKey("service", "clusterips")
+EXCLUDED = PrefixKey("user", EXCLUDED_NAME)
+PARTED = frozenset({CLUSTER_IPS.source, EXCLUDED.source})  # sources whose messages may be several
 MALFORMED = "MalformedPrefix"
-# One message holds them all and the bus takes a mebibyte: beyond this many they lose their names.
-_MOST_NAMED = 4096
+# The bus takes a mebibyte; the longest namespace, name and IPv6 prefix make about 200 bytes.
+_MOST_IN_ONE = 4096
+_MOST_YAML = 32_768  # reading it takes the loop about 10 µs per character
+_MOST_TOLD = 5  # bad lines in one Event, which is cut at a kibibyte
+_MOST_QUOTED = 120
 
 
 def of_node(node: Node) -> PrefixesInUse:
@@ -32,30 +41,67 @@ def of_node(node: Node) -> PrefixesInUse:
     )
 
 
-def of_services(addresses: Mapping[Ref, tuple[str, ...]]) -> PrefixesInUse:
+def of_services(addresses: Mapping[Ref, tuple[str, ...]]) -> tuple[PrefixesInUse, ...]:
     """Every cluster IP; the same one always in the same place, so that equal sets have equal bytes."""
-    if sum(map(len, addresses.values())) > _MOST_NAMED:
-        return _merged(addresses)
-    return PrefixesInUse(
-        source=CLUSTER_IPS.source,
-        name=CLUSTER_IPS.optional_name,
-        prefixes=tuple(
-            used
-            for ref in sorted(addresses)
-            for used in _used(addresses[ref], f"Service {'/'.join(ref)}")
-        ),
-    )
+    used = [
+        used
+        for ref in sorted(addresses)
+        for used in _used(addresses[ref], f"Service {'/'.join(ref)}")
+    ]
+    return _fitting(CLUSTER_IPS, used, "Services of the cluster")
 
 
-def _merged(addresses: Mapping[Ref, tuple[str, ...]]) -> PrefixesInUse:
-    found = {values.parse_prefix_loosely(each) for listed in addresses.values() for each in listed}
-    v4 = ipaddress.collapse_addresses(each for each in found if isinstance(each, IPv4Network))
-    v6 = ipaddress.collapse_addresses(each for each in found if isinstance(each, IPv6Network))
-    return PrefixesInUse(
-        source=CLUSTER_IPS.source,
-        name=CLUSTER_IPS.optional_name,
-        prefixes=tuple(_used(map(str, [*v4, *v6]), "Services of the cluster")),
-    )
+def _fitting(
+    key: PrefixKey, used: Collection[UsedPrefix], together: str
+) -> tuple[PrefixesInUse, ...]:
+    """One message as it is, or as many as it takes, with neighbours merged and used by `together`."""
+    if len(used) <= _MOST_IN_ONE:
+        return (_part(key, 0, used),)
+    merged = _merged(used)
+    # A power of two, half full: while the number stays, a prefix stays in its part, and where it
+    # doubles or halves every part is split in two or joined of two.
+    count = 1
+    while len(merged) > _MOST_IN_ONE // 2 * count:
+        count *= 2
+    parts: list[list[UsedPrefix]] = [[] for _ in range(count)]
+    for prefix in merged:
+        parts[_place(prefix, count)].append(UsedPrefix(prefix=str(prefix), used_by=together))
+    return tuple(_part(key, at, part) for at, part in enumerate(parts))
+
+
+def _part(key: PrefixKey, at: int, used: Iterable[UsedPrefix]) -> PrefixesInUse:
+    name = key.optional_name + (f"-{at}" if at else "")
+    return PrefixesInUse(source=key.source, name=name, prefixes=tuple(used))
+
+
+def _merged(used: Iterable[UsedPrefix]) -> list[values.Prefix]:
+    found = {values.parse_prefix_loosely(each.prefix) for each in used}
+    v4 = _blocks((each for each in found if isinstance(each, IPv4Network)), 32)
+    v6 = _blocks((each for each in found if isinstance(each, IPv6Network)), 128)
+    return [*map(IPv4Network, v4), *map(IPv6Network, v6)]
+
+
+def _blocks(prefixes: Iterable[values.Prefix], bits: int) -> list[tuple[int, int]]:
+    """(first address, length) of what covers the same. `ipaddress` would stop the loop for seconds."""
+    blocks: list[tuple[int, int]] = []
+    for first, length in sorted((int(each.network_address), each.prefixlen) for each in prefixes):
+        if blocks and first < blocks[-1][0] + (1 << bits - blocks[-1][1]):
+            continue  # inside the one before
+        block = (first, length)
+        while blocks and blocks[-1] == (block[0] - (1 << bits - block[1]), block[1]):
+            before = blocks[-1][0]
+            if before & 1 << bits - block[1]:
+                break  # neighbours, but not halves of one
+            blocks.pop()
+            block = (before, block[1] - 1)
+        blocks.append(block)
+    return blocks
+
+
+def _place(prefix: values.Prefix, count: int) -> int:
+    """Which of `count` parts a prefix is in: that of its last 256 addresses, so that merging seldom moves it."""
+    block = int(prefix.network_address) >> 8
+    return zlib.crc32(b"%d:%d" % (prefix.version, block)) % count
 
 
 def service_ips(found: KubeService) -> tuple[str, ...]:
@@ -75,7 +121,7 @@ def of_kubeadm(found: ConfigMap) -> PrefixesInUse:
     )
 
 
-def of_user(found: ConfigMap) -> tuple[PrefixesInUse, Problem | None]:
+def of_user(found: ConfigMap) -> tuple[tuple[PrefixesInUse, ...], Problem | None]:
     """The user's own exclusions; a bad line does not spoil the others."""
     what = f"ConfigMap {'/'.join(found.ref)}"
     good: list[UsedPrefix] = []
@@ -84,26 +130,31 @@ def of_user(found: ConfigMap) -> tuple[PrefixesInUse, Problem | None]:
         try:
             good.append(UsedPrefix(prefix=str(values.parse_prefix_loosely(text)), used_by=what))
         except ValueError as exc:
-            bad.append(f"{place}: {exc}")
-    problem = None
-    if bad:
-        problem = Problem(
-            reason=MALFORMED,
-            message=f"{what}, key {EXCLUDED_DATA}: {'; '.join(bad)}; write one prefix such as "
-            "10.0.0.0/8 per line (the others are in force)",
-        )
-    return PrefixesInUse(source="user", name=EXCLUDED_NAME, prefixes=tuple(good)), problem
+            bad.append(f"{place}: {str(exc)[:_MOST_QUOTED]}")
+    return _fitting(EXCLUDED, good, what), _malformed(what, bad) if bad else None
+
+
+def _malformed(what: str, bad: list[str]) -> Problem:
+    more = [f"and {len(bad) - _MOST_TOLD} more"] if len(bad) > _MOST_TOLD else []
+    told = "; ".join([*bad[:_MOST_TOLD], *more])
+    return Problem(
+        reason=MALFORMED,
+        message=f"{what}, key {EXCLUDED_DATA}: {told}; write one prefix such as "
+        "10.0.0.0/8 per line (the others are in force)",
+    )
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:
-    listed = _yaml(text)
-    if isinstance(listed, list):
-        yield from ((f"item {at}", str(each)) for at, each in enumerate(listed, start=1))
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    if all(line.startswith("- ") for line in lines if line):
+        items = [line[2:].strip().strip("\"'") for line in lines if line]
+    elif text.lstrip().startswith(("[", "-", "#")) and isinstance(listed := _yaml(text), list):
+        # Nested lists are no prefixes, and written out they may be larger than any memory.
+        items = [str(e) if isinstance(e, str | int | float) else type(e).__name__ for e in listed]
+    else:
+        yield from ((f"line {at}", line) for at, line in enumerate(lines, start=1) if line)
         return
-    for at, line in enumerate(text.splitlines(), start=1):
-        written = line.partition("#")[0].strip()
-        if written:
-            yield f"line {at}", written
+    yield from ((f"item {at}", item) for at, item in enumerate(items, start=1))
 
 
 def _subnets(found: ConfigMap, field: str) -> list[str]:
@@ -114,10 +165,12 @@ def _subnets(found: ConfigMap, field: str) -> list[str]:
 
 
 def _yaml(text: str) -> Any:
+    if len(text) > _MOST_YAML:
+        return None
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date and is none
-        return None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None  # ValueError: what looks like a date and is none
 
 
 def _used(texts: Iterable[str], what: str) -> Iterator[UsedPrefix]:

@@ -61,12 +61,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """Whether all that is missing will come by itself."""
         return not self.connected and self.reason == CONNECTING
 
-    @property
-    def updating(self) -> bool:
-        """Whether all that is missing is a newer revision of what already works."""
-        waiting = [each for each in self.items if each.state != "ready"]
-        return bool(waiting) and all(each.reason == UPDATING for each in waiting)
-
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
     """An Event to be written."""
@@ -91,11 +85,14 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def showing(pod: Pod) -> Showing:
-    """What a Pod shows; an annotation that is not ours to read shows no items."""
+    """What a Pod shows; an annotation that is not ours to read shows no items.
+
+    Nor does one without our condition beside it: it was copied from another Pod.
+    """
     text = pod.annotations.get(STATUS_ANNOTATION)
     condition = pod.condition(CONDITION)
     items: tuple[Shown, ...] = ()
-    if text is not None:
+    if text is not None and condition is not None:
         try:
             items = msgspec.json.decode(text, type=tuple[Shown, ...])
         except msgspec.DecodeError:
@@ -147,6 +144,20 @@ def report(
     )
 
 
+def may_pass(before: Showing, after: Report) -> bool:
+    """Whether what is missing may come within a moment, so that saying False meanwhile would be a flap.
+
+    So it is at the beginning, and while a connected Pod gets more or has what works renewed.
+    """
+    if not after.waiting or before.connected is None:
+        return after.waiting
+    ready = {each.interface for each in before.items if each.state == "ready"}
+    return before.connected and all(
+        each.state == "ready" or each.reason == UPDATING or each.interface not in ready
+        for each in after.items
+    )
+
+
 def announcements(before: Showing, after: Report) -> Iterator[Announcement]:
     """What is new in a report compared with what was shown or announced last."""
     was = {each.interface: each for each in before.items}
@@ -167,10 +178,17 @@ def _item(request: Request, facts: Facts, shown: Shown | None) -> Item:
         message = "" if shown.state == "ready" else _WAITING_FOR_NEWS
         return Item(shown=shown, message=message, kept=True)
     if facts.grant is not None:
-        return _granted(request, facts.grant, facts.status)
+        return _granted(request, facts.grant, _current(facts.grant, facts.status))
     if facts.refusal is not None:
         return _not_ready(request, "refused", facts.refusal.reason, facts.refusal.message)
     return _not_ready(request, "waiting", CONNECTING, "waiting for an endpoint and addresses")
+
+
+def _current(grant: Connection, status: Status | None) -> Status | None:
+    """What a node failed to do with an older grant says nothing about this one."""
+    if status is None or status.client is None or status.revision >= grant.revision:
+        return status
+    return None if status.client.state == "failed" else status
 
 
 def _granted(request: Request, grant: Connection, status: Status | None) -> Item:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas import intent, values
+from services.watcher.core import limits
 from services.watcher.model import NetworkService, NetworkServiceEndpoint, Problem
 
 INVALID = "InvalidSpec"
@@ -141,7 +142,8 @@ def read_endpoint(found: NetworkServiceEndpoint) -> EndpointSpec | Problem:
     except _BadField as exc:
         return Problem(
             reason=INVALID,
-            message=f"NetworkServiceEndpoint {'/'.join(found.ref)} is not published: {exc}",
+            message=f"NetworkServiceEndpoint {'/'.join(found.ref)}: this edit has no effect, what was "
+            f"published before stays: {exc}",
         )
 
 
@@ -160,6 +162,8 @@ def read_network_service(found: NetworkService) -> intent.NetworkService | Probl
 def _shaped(spec: Any, shape: type[Any], kind: str) -> Any:
     try:
         return msgspec.convert(_our_names(spec if spec is not None else {}), shape)
+    except RecursionError as exc:
+        raise _BadField("(whole)", "it is nested too deeply", "write it flat") from exc
     except msgspec.ValidationError as exc:
         reason, _, path = str(exc).partition(" - at `$")
         raise _BadField(
@@ -199,6 +203,8 @@ def _endpoint(spec: _Endpoint) -> EndpointSpec:
                 f"{name!r} is no network service name",
                 "use at most 63 lower case letters, digits, '-' and '.'",
             )
+    _no_more(len(names), limits.MOST_NAMES, "networkServices", "network services")
+    _check_sizes(spec)
     if spec.pod_selector is None:
         raise _BadField("podSelector", "it is missing", "write podSelector: {matchLabels: {…}}")
     return EndpointSpec(
@@ -212,6 +218,24 @@ def _endpoint(spec: _Endpoint) -> EndpointSpec:
         ),
         dns=_dns(spec.dns) if spec.dns is not None else None,
     )
+
+
+def _check_sizes(spec: _Endpoint) -> None:
+    policies = spec.policies or ()
+    _no_more(len(policies), limits.MOST_POLICIES, "policies", "policies")
+    routes = len(spec.routes or ())
+    _no_more(routes, limits.MOST_ROUTES, "routes", "routes")
+    routes += sum(len(each.routes or ()) for each in policies)
+    _no_more(routes, limits.MOST_ROUTES, "policies", "routes together with spec.routes")
+
+
+def _no_more(count: int, most: int, field: str, what: str) -> None:
+    if count > most:
+        raise _BadField(
+            field,
+            f"{count} {what}, at most {most} are possible",
+            "merge neighbours or write several NetworkServiceEndpoints",
+        )
 
 
 def _labels(spec: _Endpoint) -> dict[str, str]:
@@ -233,8 +257,12 @@ def _ipam(spec: _Ipam) -> intent.IpamSpec:
         raise _BadField(
             "ipam.addressing", f"{addressing!r} is unknown", "write shared or pointToPoint"
         )
+    _no_more(len(spec.prefixes or ()), limits.MOST_PREFIXES, "ipam.prefixes", "prefixes")
+    _no_more(
+        len(spec.exclude_prefixes or ()), limits.MOST_PREFIXES, "ipam.excludePrefixes", "prefixes"
+    )
     return intent.IpamSpec(
-        prefixes=_each(spec.prefixes, "ipam.prefixes", values.parse_prefix, "write 172.16.1.0/24"),
+        prefixes=_each(spec.prefixes, "ipam.prefixes", limits.pool_prefix, "write 172.16.1.0/24"),
         exclude_prefixes=_each(
             spec.exclude_prefixes,
             "ipam.excludePrefixes",
@@ -266,7 +294,7 @@ def _routes(routes: tuple[_Route, ...] | None, field: str) -> tuple[intent.Route
 
 def _route(route: _Route, field: str) -> intent.Route:
     to = _checked(
-        route.destination, f"{field}.destination", values.parse_prefix, "write 10.20.0.0/16"
+        route.destination, f"{field}.destination", limits.destination, "write 10.20.0.0/16"
     )
     via = ""
     if route.next_hop:
@@ -324,6 +352,7 @@ def _dns(spec: _Dns) -> intent.Dns:
 
 def _domains(texts: Texts, field: str) -> tuple[str, ...]:
     names = tuple(text.strip(".").lower() for text in texts or ())
+    _no_more(len(names), limits.MOST_NAMES, field, "domains")
     for at, name in enumerate(names):
         # Underscores are allowed: DNS knows them, though host names do not.
         if not values.is_object_name(name.replace("_", "a")):

@@ -28,6 +28,7 @@ from services.watcher.service.publishing import Publisher
 from services.watcher.service.reporting import Reporter
 from services.watcher.settings import Settings
 
+NOT_PUBLISHED = "NotPublished"
 _GROUP = "/apis/networkservicemesh.io/v1"
 
 
@@ -68,7 +69,7 @@ class Watcher:
         # One filter each: what a writer said before it said `complete` then comes before that word.
         self._grants = Mirror(bus, GRANT, ["nsm.>"], on_change=self._result_changed)
         self._states = Mirror(bus, STATE, ["nsm.>"], on_change=self._result_changed)
-        self._publisher = Publisher(self.intent, self._own)
+        self._publisher = Publisher(self.intent, self._own, on_refused=self._say_refused)
         self._announcer = Announcer(Events(kube, instance=holder, clock=time.monotonic))
         self._reporter = Reporter(
             kube=kube,
@@ -149,6 +150,15 @@ class Watcher:
             return
         what = Announcement(type=WARNING, reason=problem.reason, message=problem.message)
         self._announcer.say(about, what, again=again)
+
+    def _say_refused(self, key: Key, reason: str) -> None:
+        about = self.intent.owner(key)
+        if about is not None:
+            message = (
+                f"not published, what stood before stays: {reason}, or make this object smaller"
+            )
+            what = Announcement(type=WARNING, reason=NOT_PUBLISHED, message=message)
+            self._announcer.say(about, what, again=False)
 
     def _own_changed(self, key: Key, message: object) -> None:
         standing = None if isinstance(message, Tombstone) else message

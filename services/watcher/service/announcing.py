@@ -66,4 +66,4 @@ class Announcer:
             if not said:
                 log.debug("event kept back", about=about.name, reason=what.reason)
             return
-        log.warning("event not written", about=about.name, event=what.reason, reason=reason)
+        log.warning("event not written", about=about.name, told=what.reason, reason=reason)

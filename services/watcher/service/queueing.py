@@ -1,7 +1,8 @@
 """A queue of keys, not of events: what is asked for twice before its turn is done once.
 
 One key is worked on by one worker at a time; asked for meanwhile, it is done again afterwards. A key
-whose work is Unavailable or met a Conflict comes back later, alone, and holds up nobody.
+whose work is Unavailable or met a Conflict comes back later, alone, and holds up nobody. When the first
+one fails and when none does any more is logged, once for all keys: what fails is seldom the key.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ _MOST_SECONDS = 15.0
 
 
 class Workqueue(Generic[K]):
-    """`add` keys; while `run` runs, `work` is done for each of them."""
+    """`update` it with keys; while `run` runs, `work` is done for each of them."""
 
     def __init__(self, title: str, work: Callable[[K], Awaitable[None]], *, workers: int) -> None:
         self._title = title
@@ -31,17 +32,15 @@ class Workqueue(Generic[K]):
         self._waiting: set[K] = set()
         self._busy: set[K] = set()
         self._again: set[K] = set()
-        self._delays: dict[K, tuple[int, float]] = {}
+        self._delays: dict[K, float] = {}  # of the keys that failed last time
+        self._failures = 0  # since the first of them
         self._timers: dict[K, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._busy)
 
-    def add(self, *keys: K) -> None:
-        """Ask for work on these."""
-        self.update(keys)
-
     def update(self, keys: Iterable[K]) -> None:
+        """Ask for work on these."""
         for key in keys:
             if key in self._busy:
                 self._again.add(key)
@@ -61,7 +60,7 @@ class Workqueue(Generic[K]):
 
     def _due(self, key: K) -> None:
         del self._timers[key]
-        self.add(key)
+        self.update([key])
 
     async def run(self) -> None:
         """Work for ever."""
@@ -88,20 +87,20 @@ class Workqueue(Generic[K]):
                 self._busy.discard(key)
             if key in self._again:
                 self._again.discard(key)
-                self.add(key)
+                self.update([key])
             await asyncio.sleep(0)  # work that never waits would keep everybody else from theirs
 
     def _succeeded(self, key: K) -> None:
-        failures, _ = self._delays.pop(key, (0, 0.0))
-        if failures > 1:
-            log.info("done at last", queue=self._title, key=str(key), attempts=failures + 1)
+        if self._delays.pop(key, None) is not None and not self._delays:
+            log.info("nothing is put off any more", queue=self._title, failures=self._failures)
+            self._failures = 0
 
     def _failed(self, key: K, exc: Unavailable | Conflict) -> None:
-        failures, delay = self._delays.get(key, (0, 0.0))
+        if not self._delays:
+            log.warning("put off", queue=self._title, key=str(key), reason=str(exc))
+        self._failures += 1
         # The first of a fresh series is its shortest delay; afterwards it doubles, jittered.
-        delay = min(max(delay * 2, next(backoff())), _MOST_SECONDS)
+        delay = min(max(self._delays.get(key, 0.0) * 2, next(backoff())), _MOST_SECONDS)
         after = exc.after if isinstance(exc, Unavailable) else None
-        self._delays[key] = (failures + 1, delay)
-        if failures in (0, 5):
-            log.warning("put off", queue=self._title, key=str(key), reason=str(exc), seconds=delay)
+        self._delays[key] = delay
         self.add_later(key, max(delay, after or 0.0))

@@ -197,8 +197,7 @@ class Reporter:
         return memory
 
     def _passes_soon(self, memory: _Memory, shown: reports.Showing, result: reports.Report) -> bool:
-        begins = shown.connected is None and result.waiting
-        if not (begins or (result.updating and shown.connected)):
+        if not reports.may_pass(shown, result):
             memory.passing_since = None
             return False
         now = self._clock()

@@ -104,7 +104,7 @@ async def test_it_patches_annotations_and_status_with_a_uid_precondition(core, s
     found = store.get(PODS, "default", "web")
     assert found["metadata"]["annotations"] == {"networkservicemesh.io/status": "[]"}
     assert found["status"]["conditions"] == [condition]
-    assert caught.value.status == 409
+    assert caught.value.status == 422
 
 
 async def test_it_replaces_status_and_learns_of_conflicts(core, store):

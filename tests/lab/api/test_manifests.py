@@ -3,7 +3,7 @@
 import pytest
 
 from lab.api.kinds import NAMESPACES, NETWORK_SERVICE_ENDPOINTS, PODS
-from lab.api.manifests import ManifestError, apply_to_store, read_paths, read_text
+from lab.api.manifests import ManifestError, read_paths, read_text
 
 TWO = """
 apiVersion: v1
@@ -101,28 +101,28 @@ def test_a_missing_file_and_an_empty_folder_are_errors_that_name_them(tmp_path):
         read_paths([tmp_path])
 
 
-def test_applying_says_what_was_created_configured_and_left_alone(store):
-    def outcomes(text):
-        return [a.outcome for a in apply_to_store(store, read_text(text, source="x"))]
+async def test_applying_says_what_was_created_configured_and_left_alone(client, store):
+    async def outcomes(text):
+        return [a.outcome for a in await client.apply_all(read_text(text, source="x"))]
 
-    assert outcomes(TWO) == ["created", "created"]
-    assert outcomes(TWO) == ["unchanged", "unchanged"]
-    assert outcomes(TWO.replace("vpn", "other")) == ["unchanged", "configured"]
+    assert await outcomes(TWO) == ["created", "created"]
+    assert await outcomes(TWO) == ["unchanged", "unchanged"]
+    assert await outcomes(TWO.replace("vpn", "other")) == ["unchanged", "configured"]
     assert store.get(PODS, "team", "web")["metadata"]["annotations"] == {
         "networkservicemesh.io": "other"
     }
 
 
-def test_an_annotation_left_out_of_the_manifest_is_removed(store):
-    apply_to_store(store, read_text(TWO, source="x"))
+async def test_an_annotation_left_out_of_the_manifest_is_removed(client, store):
+    await client.apply_all(read_text(TWO, source="x"))
     without = TWO.replace("  annotations: {networkservicemesh.io: vpn}\n", "")
-    apply_to_store(store, read_text(without, source="x"))
+    await client.apply_all(read_text(without, source="x"))
     assert "annotations" not in store.get(PODS, "team", "web")["metadata"]
 
 
-def test_what_the_api_refuses_is_told_with_its_document(store):
+async def test_what_the_api_refuses_is_told_with_its_document(client, store):
     bad = TWO + "---" + ENDPOINT.replace("[vpn]", "vpn")
     with pytest.raises(ManifestError, match=r"x, document 4: .*spec\.networkServices"):
-        apply_to_store(store, read_text(bad, source="x"))
+        await client.apply_all(read_text(bad, source="x"))
     assert store.find(NAMESPACES, "", "team")
     assert store.find(NETWORK_SERVICE_ENDPOINTS, "default", "vpn") is None

@@ -254,9 +254,12 @@ def test_a_version_or_uid_in_a_patch_is_a_precondition(store, form):
         return store.patch(PODS, "default", "web", patch, form=form)
 
     annotate("1", **current)
-    for name, value in (("uid", "other"), ("resourceVersion", current["resourceVersion"])):
-        with refused("Conflict"):
-            annotate("2", **{name: value})
+    with refused("Conflict"):
+        annotate("2", resourceVersion=current["resourceVersion"])
+    with refused("Invalid") as caught:  # so Kubernetes answers; a PUT is a Conflict
+        annotate("2", uid="other")
+    assert [each["field"] for each in caught.value.details["causes"]] == ["metadata.uid"]
+    assert "field is immutable" in caught.value.message
     assert store.get(PODS, "default", "web")["metadata"]["annotations"] == {"a": "1"}
 
 
