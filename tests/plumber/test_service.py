@@ -113,6 +113,8 @@ async def test_a_foreign_interface_is_named_and_left_and_its_end_heals(
     async with world.plumber():
         await world.grant(a_grant())
         status = await world.client_is("failed", "InterfaceNameTaken")
+        assert status.client is not None
+        assert status.client.message.startswith("Pod default/")
 
         assert client.index("nsm0") == index
         assert server.interfaces() == set()

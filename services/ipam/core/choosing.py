@@ -99,8 +99,8 @@ def resolve_namespace(registry: Registry, request: intent.Request) -> str | NoCh
             return home
         return NoChoice(
             "NotAllowed",
-            f"network service {name}@{home} does not allow clients of namespace {own}; "
-            "add it to the allowedNamespaces of that NetworkService",
+            f"network service {name}@{home} does not exist or does not allow clients of namespace {own}; "
+            f"add {own} to the allowedNamespaces of a NetworkService {name} in namespace {home}",
         )
     existing = registry.namespaces_of(name)
     if own in existing:
@@ -143,7 +143,8 @@ def _nobody(registry: Registry, home: str, request: intent.Request) -> str:
     hint = " (other namespaces do, but do not allow this one)" if elsewhere else ""
     return (
         f"no endpoint Pod of namespace {home} offers network service {name}{hint}; create a "
-        "NetworkServiceEndpoint that names it and a running Pod that its podSelector matches"
+        "NetworkServiceEndpoint that names it and a running Pod that its podSelector matches, "
+        "or see the events of the one that should"
     )
 
 

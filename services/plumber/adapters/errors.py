@@ -10,7 +10,7 @@ class NameTaken(Exception):
 
     def __init__(self, interface: str, uid: str) -> None:
         super().__init__(
-            f"the network of Pod {uid} already has an interface {interface!r} that is not ours; "
+            f"has an interface {interface!r} already that is not ours; "
             "rename it or ask for another interface name in the annotation"
         )
         self.uid = uid

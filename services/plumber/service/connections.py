@@ -196,13 +196,18 @@ def _is_usable(applied: Applied) -> bool:
 def _blocked(error: NameTaken | Refused | Gone, grant: Connection) -> Waiting:
     """An error of the kernel's side as reasons for both ends."""
     message = str(error)
-    peer = Blocked(state="pending", reason="PeerNotReady", message=message)
     match error:
         case NameTaken():
+            is_client = error.uid == grant.client.pod.uid
+            pod = grant.client.pod if is_client else grant.server.pod
+            message = f"Pod {pod.namespace}/{pod.name} {error}"
             taken = Blocked(state="failed", reason="InterfaceNameTaken", message=message)
-            if error.uid == grant.client.pod.uid:
-                return Waiting(client=taken, server=peer)
-            return Waiting(client=peer, server=taken)
+            peer = Blocked(state="pending", reason="PeerNotReady", message=message)
+            return (
+                Waiting(client=taken, server=peer)
+                if is_client
+                else Waiting(client=peer, server=taken)
+            )
         case Refused():
             refused = Blocked(state="failed", reason="KernelError", message=message)
             return Waiting(client=refused, server=refused)
