@@ -97,6 +97,35 @@ def test_every_setting_stands_in_the_reference(path, prefix):
         )
 
 
+NO_REASONS = {
+    # CamelCase text that is no reason: kinds, Kubernetes' operators, names of the code.
+    *(
+        "BearerToken",
+        "ClusterConfiguration",
+        "ConfigMap",
+        "DoesNotExist",
+        "IgnoreUnknown",
+        "NameTaken",
+    ),
+    *("NetworkService", "NetworkServiceEndpoint", "NotIn", "StructType"),
+}
+
+
+def test_every_reason_stands_in_the_reference():
+    import re
+
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    reason = re.compile(r"(?:[A-Z][a-z]+){2,}|Connected|Connecting|Disconnected|Updating")
+    for path in (ROOT / "services").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+                continue
+            if reason.fullmatch(node.value) and node.value not in NO_REASONS:
+                assert f"`{node.value}`" in reference, (
+                    f"docs/reference.md lacks {node.value} ({path})"
+                )
+
+
 def test_every_relative_link_of_the_docs_leads_somewhere():
     import re
 
