@@ -1,6 +1,7 @@
 """The bus as a person looks at it: what every subject holds now. Reads only."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,17 +52,33 @@ async def connect(server: str, *, name: str) -> Client:
         writer.close()
     except (OSError, TimeoutError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or str(exc) or "no answer"
-        raise Problem(f"NATS at {server}: {reason}; is it running? (nsm lab ps)") from exc
+        raise Problem(f"NATS at {shown(server)}: {reason}; is it running? (nsm lab ps)") from exc
 
-    async def ignore(_: Exception) -> None: ...
+    problems: list[Exception] = []
 
-    return await nats.connect(
-        server,
-        name=name,
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=0.1,
-        error_cb=ignore,
-    )
+    async def keep(problem: Exception) -> None:
+        problems[:] = [problem]
+
+    try:
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            return await nats.connect(
+                server,
+                name=name,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.1,
+                error_cb=keep,
+            )
+    except TimeoutError as exc:
+        reason = str(*problems) or "no answer"
+        raise Problem(
+            f"NATS at {shown(server)} does not let us in: {reason}; the lab's address with its token "
+            "is told by: nsm lab up, and in lab.json"
+        ) from exc
+
+
+def shown(server: str) -> str:
+    """The address without what is secret in it."""
+    return re.sub(r"(?<=//)[^/@\s]+@", "", server)
 
 
 def snapshot(kinds: Sequence[str]) -> list[tuple[Any, Any]]:

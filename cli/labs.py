@@ -14,6 +14,7 @@ from cli.problems import Problem
 from lab import control, linux
 from lab.layout import LabProblem, Layout, State, default_directory
 
+_BROKEN_PIPE = 128 + signal.SIGPIPE
 _PASSED_ON = (
     signal.SIGTERM,
     signal.SIGHUP,
@@ -61,20 +62,32 @@ class Inside:
 
     def __init__(self, namespace: str, pod: str) -> None:
         self.layout, self.state = running()
-        self._directory = self.layout.pod_dir(namespace, pod)
         self.pod = pod
         self.namespace = namespace
-        if not (self._directory / "netns").is_symlink():
+        link = self.layout.pod_link(namespace, pod)
+        try:
+            # The Pod that bears the name now: another one may while we look.
+            self._directory = self.layout.pod_dir(link.readlink().name)
+        except (OSError, ValueError) as exc:
             raise Problem(
                 f"pod {namespace}/{pod} has no network in the lab; "
                 f"see: nsm lab get pods -n {namespace}"
-            )
+            ) from exc
 
     def enter(self, *, processes: bool = False) -> None:
         """Join the lab's namespaces, then the Pod's network; only in a process with one thread.
 
-        With `processes` the *children* of this process live in the lab and die with it.
+        With `processes` the *children* of this process live in the lab and die with it. Raises Problem.
         """
+        try:
+            self._enter(processes=processes)
+        except OSError as exc:
+            raise Problem(
+                f"pod {self.namespace}/{self.pod}: its namespaces cannot be entered: {exc}; "
+                f"is it there still? see: nsm lab get pods -n {self.namespace}"
+            ) from exc
+
+    def _enter(self, *, processes: bool) -> None:
         kinds = ["user", "mnt", *(["pid"] if processes else [])]
         base = Path("/proc") / str(self.state.daemon_pid) / "ns"
         here = Path.cwd()
@@ -141,9 +154,21 @@ def _run_and_exit(action: Callable[[], int]) -> NoReturn:
         code = problem.exit_code
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:
+        code = _BROKEN_PIPE
     except BaseException:  # noqa: BLE001 nothing may return into the parent's code
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        os._exit(_flushed(code))
+
+
+def _flushed(code: int) -> int:
+    """The exit code after what was printed is out, or could not get out."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            code = _BROKEN_PIPE
+        except (OSError, ValueError):
+            code = code or 1  # a full disk, a closed file
+    return code

@@ -1,5 +1,6 @@
 """The `nsm` command. What a person can fix is told in one or two lines; a traceback is a bug of ours."""
 
+import io
 import sys
 
 from cli import lazy
@@ -44,14 +45,16 @@ def main() -> None:
     # Only with a mistake is more needed than the command itself.
     from cli.problems import Problem  # noqa: PLC0415
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # what a terminal cannot show must not end a command
     try:
         NSM(prog_name="nsm")
     except Problem as problem:
         print(f"nsm: {problem}", file=sys.stderr)
         sys.exit(problem.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
 

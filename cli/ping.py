@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import bus, labs
+from cli import labs
 from cli.icmp import Outcome, Target
 from cli.icmp import ping as ask
 from cli.output import OutputFormat, print_json
@@ -67,6 +67,8 @@ def _checked(address: str) -> str:
 
 def _peers(namespace: str, pod: str, interface: str) -> list[Target]:
     """Both families of every connection this Pod is an end of. Raises Problem without any."""
+    from cli import bus  # noqa: PLC0415 slow to import; an address needs none
+
     found: dict[tuple[str, str], Target] = {}
     for _, connection in bus.snapshot(["connection"]):
         for own, other in (

@@ -1,7 +1,8 @@
 """`nsm tap`: watch the system think. Every message on the bus as it passes, readable.
 
 `nsm.>` shows what is published, attempts that the server refuses included; `log.nsm.>` shows only what was
-stored, removals by the server included.
+stored, removals by the server included; `history.nsm.>` shows what the leaders committed, under the subjects
+it is about.
 """
 
 import asyncio
@@ -15,6 +16,9 @@ from nats.aio.msg import Msg
 
 from cli import bus
 from cli.output import OutputFormat
+from cli.problems import Problem
+from schemas import subjects
+from services._runtime.streams import HISTORY_ROOT, told_subject
 
 _GONE = "(gone)"
 
@@ -22,7 +26,7 @@ _GONE = "(gone)"
 def tap(
     subject: Annotated[
         str, typer.Argument(help="With wildcards, as NATS takes it; log.nsm.> for what was stored.")
-    ] = "nsm.>",
+    ] = f"{subjects.ROOT}.>",
     url: Annotated[
         str, typer.Option("--url", help="A NATS server; default: the lab's.", show_default=False)
     ] = "",
@@ -32,19 +36,27 @@ def tap(
     output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
 ) -> None:
     """Print messages of the bus as they pass, like `nats sub`."""
+    if not _is_subject(subject):
+        raise Problem(f"subject {subject!r}: words joined by dots, such as nsm.>", exit_code=2)
     asyncio.run(_tap(subject, url or bus.url(), count, output))
+
+
+def _is_subject(text: str) -> bool:
+    return all(text.split(".")) and not any(sign.isspace() for sign in text)
 
 
 async def _tap(subject: str, server: str, count: int, output: OutputFormat) -> None:
     client = await bus.connect(server, name="nsm-tap")
     done = asyncio.Event()
+    tells_history = subject.startswith(f"{HISTORY_ROOT}.")
     seen = 0
 
     async def show(message: Msg) -> None:
         nonlocal seen
         seen += 1
         if not done.is_set():
-            print(render(message.subject, message.data, datetime.now().astimezone(), output))
+            about = told_subject(message.subject) if tells_history else message.subject
+            print(render(about, message.data, datetime.now().astimezone(), output))
             sys.stdout.flush()
         if seen == count:
             done.set()
@@ -52,7 +64,7 @@ async def _tap(subject: str, server: str, count: int, output: OutputFormat) -> N
     try:
         await client.subscribe(subject, cb=show, pending_msgs_limit=0, pending_bytes_limit=0)
         await client.flush()
-        print(f"listening to {subject} on {server}", file=sys.stderr, flush=True)
+        print(f"listening to {subject} on {bus.shown(server)}", file=sys.stderr, flush=True)
         await done.wait()
     finally:
         await client.close()

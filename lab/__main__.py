@@ -6,13 +6,14 @@ import msgspec
 
 from lab import sandbox
 from lab.layout import Config
+from lab.peers import Peers
 
 
-def _daemon(config: Config, report: sandbox.Reporter, pids: sandbox.Pids) -> int:
+def _daemon(config: Config, report: sandbox.Reporter, pids: sandbox.Pids, peers: Peers) -> int:
     # Only in the daemon: the launcher and init stay small and have one thread.
     from lab.daemon import main  # noqa: PLC0415
 
-    return main(config, report, pids)
+    return main(config, report, pids, peers)
 
 
 if __name__ == "__main__":

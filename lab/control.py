@@ -79,6 +79,7 @@ async def serve(layout: Layout, verbs: Verbs) -> None:
 
 def call(layout: Layout, method: str, path: str, **query: str) -> Any:
     """Ask the lab that runs here. Raises LabProblem."""
+    layout.check_owner()
     with _short(layout.control) as place:
         connection = _Connection(place)
         target = quote(path) + (f"?{urlencode(query)}" if query else "")

@@ -6,6 +6,7 @@ It leaves no tidying to itself: when it ends, init ends, and the kernel takes ev
 import asyncio
 import logging
 import os
+import secrets
 import shutil
 import signal
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import structlog
 
 from lab import control, nats
+from lab.api.guarding import guard
 from lab.api.kubeconfig import write_kubeconfig
 from lab.api.server import LabApi
 from lab.api.store import Store
@@ -24,6 +26,7 @@ from lab.clusterdns import ClusterDns
 from lab.kubelet import Kubelet
 from lab.layout import Config, LabProblem, Layout, State
 from lab.network import MAX_NODES, Network, Node
+from lab.peers import Peers
 from lab.sandbox import Pids, Reporter
 from lab.supervisor import Spec, Supervisor, is_installed, service_spec
 
@@ -34,7 +37,7 @@ _PER_NODE = ("plumber", "dns")
 log = structlog.get_logger()
 
 
-def main(config: Config, report: Reporter, pids: Pids) -> int:
+def main(config: Config, report: Reporter, pids: Pids, peers: Peers) -> int:
     """Run until TERM; the exit code."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -47,7 +50,7 @@ def main(config: Config, report: Reporter, pids: Pids) -> int:
     )
     code = 0
     try:
-        asyncio.run(_Lab(config, report, pids).run())
+        asyncio.run(_Lab(config, report, pids, peers).run())
     except* LabProblem as group:
         code = _tell(report, "; ".join(str(exc) for exc in _leaves(group)))
     except* Exception as group:
@@ -70,10 +73,12 @@ def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
 
 
 class _Lab:
-    def __init__(self, config: Config, report: Reporter, pids: Pids) -> None:
+    def __init__(self, config: Config, report: Reporter, pids: Pids, peers: Peers) -> None:
         self._config = config
         self._report = report
         self._pids = pids
+        self._peers = peers
+        self._power = asyncio.Lock()  # one change of a node at a time
         self._layout = Layout(Path(config.directory))
         self._nodes = tuple(Node(number=n) for n in range(1, config.nodes + 1))
         self._network = Network(self._layout, self._nodes)
@@ -122,19 +127,21 @@ class _Lab:
     async def stop_node(self, name: str) -> None:
         """Power off: its services, its Pods and its cable; Kubernetes says NotReady."""
         node = self._node(name)
-        for service in self._services_of(name):
-            self._supervisor.kill(service, signal.SIGKILL, hold=True)
-        await asyncio.to_thread(self._network.set_node_link, node, up=False)
-        await self._kubelet.stop_node(name)
-        self._cluster.set_node_ready(name, ready=False)
+        async with self._power:
+            for service in self._services_of(name):
+                self._supervisor.kill(service, signal.SIGKILL, hold=True)
+            await asyncio.to_thread(self._network.set_node_link, node, up=False)
+            await self._kubelet.stop_node(name)
+            self._cluster.set_node_ready(name, ready=False)
 
     async def start_node(self, name: str) -> None:
         node = self._node(name)
-        await asyncio.to_thread(self._network.set_node_link, node, up=True)
-        for service in self._services_of(name):
-            self._supervisor.release(service)
-        self._cluster.set_node_ready(name, ready=True)
-        self._kubelet.start_node(name)
+        async with self._power:
+            await asyncio.to_thread(self._network.set_node_link, node, up=True)
+            for service in self._services_of(name):
+                self._supervisor.release(service)
+            self._cluster.set_node_ready(name, ready=True)
+            self._kubelet.start_node(name)
 
     def _services_of(self, node: str) -> list[str]:
         return [name for name in self._supervisor.names if name.endswith(f"/{node}")]
@@ -171,14 +178,16 @@ class _Lab:
 
     async def _start_api(self) -> str:
         self._cluster.seed(self._nodes)
-        url = await LabApi(self._cluster.store).start("127.0.0.1", 0)
+        api = LabApi(self._cluster.store, middlewares=[guard(self._peers.is_trusted)])
+        url = await api.start("127.0.0.1", 0)
         write_kubeconfig(self._layout.kubeconfig, url, "")
         return url
 
     async def _start_nats(self, tasks: asyncio.TaskGroup) -> None:
         """The server chooses its port once; the choice is kept over restarts, as an address would be."""
         directory = self._layout.nats
-        config = nats.write_config(directory)
+        token = secrets.token_urlsafe(24)
+        config = nats.write_config(directory, token=token)
         self._supervisor.add(Spec(name="nats", command=tuple(nats.command(config))), tasks)
         deadline = time.monotonic() + _NATS_READY_SECONDS
         port: int | None = None
@@ -187,8 +196,8 @@ class _Lab:
                 raise LabProblem(f"nats-server is not ready; see {self._layout.log('nats')}")
             await asyncio.sleep(0.005)
             port = nats.read_port(directory)
-        nats.write_config(directory, port=port)
-        self._nats_url = f"nats://127.0.0.1:{port}"
+        nats.write_config(directory, port=port, token=token)
+        self._nats_url = f"nats://{token}@127.0.0.1:{port}"
 
     def _start_services(self, tasks: asyncio.TaskGroup) -> None:
         for service in self._config.services:
@@ -236,6 +245,6 @@ class _Lab:
                 started=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             )
         )
-        log.info("the lab is ready", api=api_url, nats=self._nats_url)
+        log.info("the lab is ready", api=api_url)
         self._report.say(ready=True)
         self._report.close()

@@ -4,11 +4,18 @@
 or forked children (`nsm lab exec`).
 """
 
+import os
+import sys
 from pathlib import Path
 
 from lab import linux
 
 RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+def search_path() -> str:
+    """Where commands are looked for: last beside our Python, which a machine may have under no usual name."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
 
 
 def become(*, hostname: str, resolv_conf: Path | None) -> str:

@@ -13,7 +13,7 @@ import structlog
 from lab.cluster import Cluster
 from lab.layout import Layout
 from lab.network import Network, Node
-from lab.pods import Json
+from lab.pods import Json, backoff_seconds
 from lab.podworker import PodWorker
 from lab.sandboxes import Sandboxes
 
@@ -37,6 +37,7 @@ class Kubelet:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             self._cluster.watch("pods", self._on_pod)
+            self._cluster.watch("nodes", self._on_node)
             await asyncio.Event().wait()
 
     async def stop_node(self, name: str) -> None:
@@ -66,16 +67,27 @@ class Kubelet:
             return
         if not node:
             self._schedule(pod)
-        elif node in self._nodes and node not in self._stopped:
+        elif node not in self._nodes:
+            # No kubelet will ever confirm: Kubernetes collects such Pods.
+            if pod["metadata"].get("deletionTimestamp"):
+                self._cluster.confirm_deleted(pod)
+        elif node not in self._stopped:
             self._start(pod, self._nodes[node])
 
+    def _on_node(self, _event: str, _node: Json) -> None:
+        """It may take now what nothing took before."""
+        for pod in self._cluster.objects("pods"):
+            if not pod["spec"].get("nodeName"):
+                self._schedule(pod)
+
     def _schedule(self, pod: Json) -> None:
-        """The next node that runs; without one the Pod waits until a node starts."""
+        """The next node that runs and may take it; without one the Pod waits until there is one."""
         if pod["metadata"].get("deletionTimestamp"):
             return
+        fitting = {n["metadata"]["name"] for n in self._cluster.objects("nodes") if takes(n, pod)}
         for _ in self._nodes:
             node = next(self._round_robin)
-            if node not in self._stopped:
+            if node in fitting and node not in self._stopped:
                 self._cluster.bind(pod, node)
                 return
 
@@ -93,12 +105,27 @@ class Kubelet:
 
     async def _work(self, uid: str, worker: "PodWorker") -> None:
         try:
-            await worker.run()
-        except Exception:
-            # One Pod's trouble must not end the lab.
-            log.exception("pod failed", pod=worker.label, node=worker.node)
-            if worker.is_ending:
-                self._cluster.confirm_deleted(worker.pod)
+            for failures in itertools.count():
+                try:
+                    await worker.run()
+                except Exception as exc:
+                    # One Pod's trouble must not end the lab.
+                    log.exception("pod failed", pod=worker.label, node=worker.node)
+                    if worker.is_ending:
+                        break
+                    await worker.rest(backoff_seconds(failures), problem=repr(exc))
+                else:
+                    return
+            worker.confirm()
         finally:
             self._workers.pop(uid, None)
             worker.over.set()
+
+
+def takes(node: Json, pod: Json) -> bool:
+    """Whether a Pod may be put on a node: not cordoned, and labelled as the Pod asks."""
+    if (node.get("spec") or {}).get("unschedulable"):
+        return False
+    labels = node["metadata"].get("labels") or {}
+    wanted = pod["spec"].get("nodeSelector") or {}
+    return all(labels.get(name) == value for name, value in wanted.items())

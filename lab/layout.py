@@ -1,15 +1,24 @@
 """Where a lab keeps things, and what it tells the command line about itself. One directory is one lab.
 
 lock  lab.json  control.sock  kubeconfig  nats/  logs/<process>.log  logs/pods/…  netns/
-nodes/<node>/cni/results  nodes/<node>/run  pods/<namespace>_<pod>/{netns,resolv.conf}
+nodes/<node>/cni/results  nodes/<node>/run
+pods/by-uid/<uid>/{netns,resolv.conf}  pods/by-name/<namespace>/<pod> -> ../../by-uid/<uid>
+
+The lock is also the mark of a lab: what it stands in may be wiped. Only who starts a lab makes it; whoever
+reads looks at it with a shared lock, so that readers see the lab and not each other.
 """
 
 import fcntl
+import hashlib
 import os
 import time
 from pathlib import Path
 
 import msgspec
+
+_MARK = b"This directory is a lab of nsm: what is in it is wiped when the next one starts.\n"
+_NAME_BYTES = 180  # of the 255 that a file name may have; a container's name takes up to 63
+_READERS_SECONDS = 1.0
 
 
 class LabProblem(Exception):
@@ -64,7 +73,7 @@ class Layout:
         return self.logs / f"{process.replace('/', '-')}.log"
 
     def pod_log(self, namespace: str, pod: str, container: str) -> Path:
-        return self.logs / "pods" / f"{namespace}_{pod}_{container}.log"
+        return self.logs / "pods" / f"{fitting(f'{namespace}_{pod}')}_{container}.log"
 
     def cni_results(self, node: str) -> Path:
         return self.root / "nodes" / node / "cni" / "results"
@@ -75,55 +84,92 @@ class Layout:
     def node_netns(self, node: str) -> Path:
         return self.netns / node
 
-    def pod_dir(self, namespace: str, pod: str) -> Path:
-        return self.root / "pods" / f"{namespace}_{pod}"
+    def pod_dir(self, uid: str) -> Path:
+        return self.root / "pods" / "by-uid" / uid
+
+    def pod_link(self, namespace: str, pod: str) -> Path:
+        """Leads to the directory of the Pod that bears the name now."""
+        return self.root / "pods" / "by-name" / namespace / pod
 
     def prepare(self) -> None:
-        """Make the directory ours alone. Raises LabProblem when it is somebody else's."""
+        """Make the directory ours alone, and a lab's. Raises LabProblem when it is somebody else's."""
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
             raise LabProblem(
                 f"lab directory {self.root}: {exc.strerror}; set NSM_LAB_DIR to one of yours"
             ) from exc
-        # Also of the link, if it is one: in a shared place somebody else may have put it there.
-        owners = {self.root.stat().st_uid, self.root.lstat().st_uid}
-        if owners != {os.getuid()}:
-            raise LabProblem(
-                f"lab directory {self.root} belongs to another user (uid {max(owners)}); "
-                "set NSM_LAB_DIR to one of yours"
-            )
-        if not self.lock.exists() and any(self.root.iterdir()):
+        self.check_owner()
+        if not self._is_marked() and any(self.root.iterdir()):
             raise LabProblem(
                 f"lab directory {self.root} holds files that are no lab's, and a lab wipes what it finds; "
                 "set NSM_LAB_DIR to an empty directory"
             )
+        self._mark()
 
-    def try_lock(self) -> int | None:
-        """A descriptor that holds the lab, or None while another process does."""
-        fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def check_owner(self) -> None:
+        """Raise LabProblem unless we alone can have written what is here. What is not there harms nobody."""
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return None
+            # Also of the link, if it is one: in a shared place somebody else may have put it there.
+            found, link = self.root.stat(), self.root.lstat()
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise LabProblem(
+                f"lab directory {self.root}: {exc.strerror}; set NSM_LAB_DIR to one of yours"
+            ) from exc
+        strangers = {found.st_uid, link.st_uid} - {os.getuid()}
+        if strangers:
+            raise LabProblem(
+                f"lab directory {self.root} belongs to another user (uid {min(strangers)}); "
+                "set NSM_LAB_DIR to one of yours"
+            )
+        if found.st_mode & 0o022:
+            raise LabProblem(
+                f"lab directory {self.root} may be written by other users; "
+                f"take that away (chmod go-w {self.root}) or set NSM_LAB_DIR to another one"
+            )
+
+    def take(self) -> int | None:
+        """A descriptor that holds the lab, or None while another lab does."""
+        self._mark()
+        fd = os.open(self.lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        deadline = time.monotonic() + _READERS_SECONDS
+        while not _locked(fd, fcntl.LOCK_EX):
+            # Readers hold it for moments, and shared; a lab holds it alone.
+            if not _locked(fd, fcntl.LOCK_SH) or time.monotonic() > deadline:
+                os.close(fd)
+                return None
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            time.sleep(0.005)
         return fd
+
+    def is_running(self) -> bool:
+        """Whether anything of a lab runs here."""
+        try:
+            fd = os.open(self.lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        except OSError as exc:
+            raise LabProblem(f"lab directory {self.root}: its lock: {exc.strerror}") from exc
+        try:
+            return not _locked(fd, fcntl.LOCK_SH)
+        finally:
+            os.close(fd)
 
     def wait_unlocked(self, timeout_seconds: float) -> bool:
         """Whether nothing of the lab runs any more, waiting for it."""
         deadline = time.monotonic() + timeout_seconds
-        while True:
-            fd = self.try_lock()
-            if fd is not None:
-                os.close(fd)
-                return True
+        while self.is_running():
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.02)
+        return True
 
     def read_state(self) -> State:
-        """lab.json of the running lab. Raises LabProblem when none runs here."""
-        if not self.root.exists() or self.wait_unlocked(0):
+        """lab.json of the running lab. Raises LabProblem when none of ours runs here."""
+        self.check_owner()
+        if not self.is_running():
             raise LabProblem(f"no lab runs in {self.root}; start one with: nsm lab up")
         try:
             return msgspec.json.decode(self.state.read_bytes(), type=State)
@@ -136,3 +182,33 @@ class Layout:
         fresh = self.state.with_suffix(".new")
         fresh.write_bytes(msgspec.json.encode(state))
         fresh.replace(self.state)
+
+    def _is_marked(self) -> bool:
+        try:
+            return not self.lock.is_symlink() and self.lock.read_bytes() == _MARK
+        except OSError:
+            return False
+
+    def _mark(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self.lock, flags, 0o600)
+        try:
+            os.write(fd, _MARK)
+        finally:
+            os.close(fd)
+
+
+def fitting(name: str) -> str:
+    """The name, or one that a file may have and no other name gets."""
+    if len(name) <= _NAME_BYTES:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{name[: _NAME_BYTES - 17]}-{digest}"
+
+
+def _locked(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

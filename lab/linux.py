@@ -12,7 +12,7 @@ CLONE_NEWNET = 0x40000000
 
 MS_BIND = 0x1000
 MS_REC = 0x4000
-MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
 MS_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 
 _PR_SET_PDEATHSIG = 1
@@ -50,9 +50,12 @@ def bind(source: str | Path, target: str | Path) -> None:
     mount(os.fspath(source), target, flags=MS_BIND)
 
 
-def make_mounts_private() -> None:
-    """Nothing mounted from here on is seen outside this mount namespace, nor the other way round."""
-    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+def keep_mounts_inside() -> None:
+    """Nothing mounted from here on is seen outside this mount namespace.
+
+    What is unmounted outside goes here too: a lab must not keep a disk of the machine busy.
+    """
+    mount("none", "/", flags=MS_REC | MS_SLAVE)
 
 
 def die_with_parent(number: int) -> None:

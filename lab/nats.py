@@ -21,7 +21,7 @@ STOP_SECONDS = 10.0
 _CONFIG = """\
 server_name: {name}
 listen: "127.0.0.1:{port}"
-ports_file_dir: {run}
+{authorization}ports_file_dir: {run}
 jetstream {{
   store_dir: {store}
   max_memory_store: 256MB
@@ -44,15 +44,24 @@ def binary() -> str:
     return found
 
 
-def write_config(directory: Path, *, port: int = -1, name: str = "nsm") -> Path:
-    """The server's configuration in `directory`, which also gets its store and ports file."""
+def write_config(directory: Path, *, port: int = -1, name: str = "nsm", token: str = "") -> Path:
+    """The server's configuration in `directory`, which also gets its store and ports file.
+
+    With a token only who knows it may connect, as nats://TOKEN@127.0.0.1:PORT: loopback is every user's.
+    """
     store, run = directory / "store", directory / "run"
     for folder in (store, run):
         folder.mkdir(parents=True, exist_ok=True)
     path = directory / "nats.conf"
+    authorization = f"authorization {{ token: {json.dumps(token)} }}\n" if token else ""
     text = _CONFIG.format(
-        name=name, port=port, run=json.dumps(str(run)), store=json.dumps(str(store))
+        name=name,
+        port=port,
+        authorization=authorization,
+        run=json.dumps(str(run)),
+        store=json.dumps(str(store)),
     )
+    path.touch(mode=0o600)
     path.write_text(text)
     return path
 

@@ -7,7 +7,6 @@ There is no way out: nothing of a lab reaches another network. All functions blo
 """
 
 import os
-import socket
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from lab.layout import Layout
 from services._node import links, netns
 
 POD_NETWORK = IPv4Network("10.244.0.0/16")
-SERVICE_NETWORK = IPv4Network("10.96.0.0/16")
 UNDERLAY = IPv4Network("172.18.0.0/24")
 DNS_ADDRESS = "10.96.0.10"
 KUBERNETES_ADDRESS = "10.96.0.1"
@@ -203,14 +201,3 @@ def _allow_ping(path: Path) -> None:
         except OSError:
             continue
         return
-
-
-def is_address(text: str) -> bool:
-    """Whether `text` is an IPv4 or IPv6 address."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(family, text)
-        except OSError:
-            continue
-        return True
-    return False

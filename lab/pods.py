@@ -160,20 +160,21 @@ def _completed(state: ContainerState | None) -> bool:
 def _gates(pod: Json, status: Json) -> list[str]:
     """Readiness gates whose condition is not True."""
     wanted = [g["conditionType"] for g in pod.get("spec", {}).get("readinessGates") or []]
-    true = {c["type"] for c in status.get("conditions") or [] if c.get("status") == "True"}
+    true = {c.get("type") for c in status.get("conditions") or [] if c.get("status") == "True"}
     return [gate for gate in wanted if gate not in true]
 
 
 def _merge_conditions(
     before: list[Json], ours: Mapping[str, tuple[bool, str]], messages: Mapping[str, str], now: str
 ) -> list[Json]:
-    old = {c["type"]: c for c in before}
-    merged: list[Json] = [c for c in before if c["type"] not in ours]
+    old = {c.get("type"): c for c in before}
+    merged: list[Json] = [c for c in before if c.get("type") not in ours]
     for kind, (true, reason) in ours.items():
         value = "True" if true else "False"
         condition: Json = {"type": kind, "status": value, "lastProbeTime": None}
-        same = old.get(kind, {}).get("status") == value
-        condition["lastTransitionTime"] = old[kind]["lastTransitionTime"] if same else now
+        was = old.get(kind, {})
+        since = was.get("lastTransitionTime") if was.get("status") == value else None
+        condition["lastTransitionTime"] = since or now
         if reason:
             condition["reason"] = reason
         if not true and messages.get(kind):

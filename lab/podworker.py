@@ -5,7 +5,9 @@ what runs; nothing it meets ends the lab.
 """
 
 import asyncio
-from collections.abc import Mapping
+import signal
+import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -16,7 +18,7 @@ from lab.layout import Layout
 from lab.network import Node
 from lab.pods import ContainerState, Json, Sandbox
 from lab.processes import Child
-from lab.sandboxes import NoAddress, Sandboxes
+from lab.sandboxes import Sandboxes
 from lab.supervisor import base_environment, describe_exit
 
 _RETRY_SECONDS = 1.0
@@ -42,6 +44,8 @@ class PodWorker:
         self._children: dict[str, Child] = {}
         self._stop = asyncio.Event()  # deleted, or the node's power is cut
         self._crashed = False
+        self._gone = False  # the object is
+        self._hurried = asyncio.Event()  # the grace may have become shorter
         self._spawning = asyncio.Lock()
 
     @property
@@ -51,8 +55,10 @@ class PodWorker:
     def update(self, pod: Json, *, gone: bool) -> None:
         """The object changed. Gates may have opened; a deletion may have begun."""
         self.pod = pod
+        self._gone = self._gone or gone
         if gone or pod["metadata"].get("deletionTimestamp"):
             self._stop.set()
+            self._hurried.set()
         elif self._sandbox is not None:
             self._tell()
 
@@ -63,15 +69,32 @@ class PodWorker:
     def crash(self) -> None:
         self._crashed = True
         self._stop.set()
+        self._hurried.set()
+
+    async def rest(self, seconds: float, *, problem: str) -> None:
+        """Say what failed and wait, unless the Pod is to end."""
+        try:
+            self._set_all(ContainerState(reason="PodFailed", message=problem))
+        except Exception:
+            log.exception("pod's status not written", pod=self.label)
+        await _sleep_unless(self._stop, seconds)
 
     async def run(self) -> None:
-        if await self._make_sandbox():
-            await self._run_until_stopped()
+        """Until its end. Whatever it raises, nothing runs any more, and it may be run again."""
+        try:
+            if await self._make_sandbox():
+                await self._run_until_stopped()
+        finally:
+            await self._remove_sandbox()
+        self._tell()
         await self._stop.wait()  # what completed stays until it is deleted
-        if self._crashed:
-            return
-        self._cluster.confirm_deleted(self.pod)
-        log.info("pod gone", pod=self.label, node=self.node)
+        self.confirm()
+
+    def confirm(self) -> None:
+        """Nothing of the Pod runs any more: its object may go, but not with the node's power."""
+        if not self._crashed:
+            self._cluster.confirm_deleted(self.pod)
+            log.info("pod gone", pod=self.label, node=self.node)
 
     async def _make_sandbox(self) -> bool:
         """Whether the Pod has a network; False when it was deleted before."""
@@ -81,9 +104,10 @@ class PodWorker:
                 self._sandbox = await asyncio.to_thread(
                     self._sandboxes.create, self.pod, now=_now()
                 )
-            except (OSError, NoAddress) as exc:
+            except Exception as exc:  # noqa: BLE001 a Pod's object can ask for anything
                 log.warning("no sandbox", pod=self.label, node=self.node, reason=str(exc))
-                waiting = ContainerState(reason="CreatePodSandboxError", message=str(exc))
+                problem = str(exc) or repr(exc)
+                waiting = ContainerState(reason="CreatePodSandboxError", message=problem)
                 self._set_all(waiting)
                 await _sleep_unless(self._stop, _RETRY_SECONDS)
             else:
@@ -92,7 +116,6 @@ class PodWorker:
         return False
 
     async def _run_until_stopped(self) -> None:
-        assert self._sandbox is not None
         async with asyncio.TaskGroup() as tasks:
             containers = tasks.create_task(self._run_containers())
             stopping = tasks.create_task(self._stop.wait())
@@ -101,9 +124,15 @@ class PodWorker:
             if not containers.done():
                 await self._end_containers()
                 containers.cancel()
+
+    async def _remove_sandbox(self) -> None:
+        if self._sandbox is None:
+            return
+        for child in self._children.values():  # only where something failed
+            child.send(signal.SIGKILL)
+        self._children.clear()
         sandbox, self._sandbox = self._sandbox, None
         await asyncio.to_thread(self._sandboxes.remove, self.pod, sandbox)
-        self._tell()
 
     async def _run_containers(self) -> None:
         """Init containers one after the other, then the others side by side, until all are done."""
@@ -143,13 +172,14 @@ class PodWorker:
             await asyncio.Event().wait()
         try:
             child = await self._spawn_unless_stopped(container, command)
-        except OSError as exc:
-            problem = f"{exc.filename or command[0]}: {exc.strerror}"
+        except (OSError, ValueError) as exc:  # ValueError: a NUL, or a = in a variable's name
+            why = exc.strerror if isinstance(exc, OSError) else str(exc)
+            problem = f"{getattr(exc, 'filename', None) or command[0]}: {why}"
             self._ended(running, 128, reason="StartError", message=problem, name=name)
             return 128
         self._set(name, running)
         code = await child.wait()
-        del self._children[name]
+        self._children.pop(name, None)
         self._ended(running, code, reason="Error" if code else "Completed", message="", name=name)
         return code
 
@@ -195,12 +225,33 @@ class PodWorker:
     async def _end_containers(self) -> None:
         async with self._spawning:  # one that is being started is to be ended too
             children = list(self._children.values())
-        grace = 0.0 if self._crashed else self._grace_seconds()
-        async with asyncio.TaskGroup() as tasks:
+        if self._grace_seconds() > 0:
             for child in children:
-                tasks.create_task(child.stop(grace_seconds=grace))
+                child.send(signal.SIGTERM)
+            await self._grant_grace(children)
+        for child in children:
+            child.send(signal.SIGKILL)
+        for child in children:
+            await child.wait()
+
+    async def _grant_grace(self, children: Sequence[Child]) -> None:
+        """Until all ended, or the time is over that a later deletion may have made shorter."""
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as tasks:
+            ends = tasks.create_task(_all_ended(children))
+            while not ends.done():
+                self._hurried.clear()
+                left = began + self._grace_seconds() - time.monotonic()
+                if left <= 0:
+                    break
+                hurry = tasks.create_task(self._hurried.wait())
+                await asyncio.wait({ends, hurry}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                hurry.cancel()
+            ends.cancel()
 
     def _grace_seconds(self) -> float:
+        if self._crashed or self._gone:
+            return 0.0
         metadata, spec = self.pod["metadata"], self.pod["spec"]
         grace = metadata.get("deletionGracePeriodSeconds")
         return float(spec.get("terminationGracePeriodSeconds", 30) if grace is None else grace)
@@ -222,6 +273,11 @@ class PodWorker:
     def _status(self, pod: Json) -> Json:
         states: Mapping[str, ContainerState] = self._states
         return pods.status_of(pod, sandbox=self._sandbox, states=states, now=_now())
+
+
+async def _all_ended(children: Sequence[Child]) -> None:
+    for child in children:
+        await child.wait()
 
 
 async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:

@@ -35,27 +35,21 @@ class Child:
 
     def send(self, number: int) -> None:
         """A signal to the whole group; nothing when it is gone."""
+        if self.running:  # later the number may be another group's
+            self._send(number)
+
+    def _send(self, number: int) -> None:
         try:
             os.killpg(self._popen.pid, number)
         except ProcessLookupError:
             pass
-
-    async def stop(self, *, grace_seconds: float) -> int:
-        """TERM, and KILL when the grace is over; the exit code."""
-        self.send(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(grace_seconds):
-                return await self.wait()
-        except TimeoutError:
-            self.send(signal.SIGKILL)
-        return await self.wait()
 
     def _on_end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._popen.wait()
         # What the leader left of its group would keep ports and files open.
-        self.send(signal.SIGKILL)
+        self._send(signal.SIGKILL)
         self._ended.set()
 
 

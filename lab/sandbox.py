@@ -5,8 +5,10 @@
 The launcher unshares while it has one thread, forks init and waits. Init forks the daemon, reaps, and exits
 with it; the death of init makes the kernel kill every process of the pid namespace, and with the last one
 goes the mount namespace that alone held the network namespaces. The launcher's death kills init. All three
-hold the lab's lock, so it is free exactly when nothing is left. The network namespace stays the host's:
-the API server and NATS are reachable on the host's loopback, rootless too.
+hold the lab's lock. The launcher lets go of it last, when it has seen the end of init and so of everything; if
+the launcher itself was killed, the kernel may still be ending what was below init for a moment after the lock
+is free. The network namespace stays the host's: the API server and NATS are reachable on the host's loopback,
+rootless too.
 """
 
 import json
@@ -20,6 +22,7 @@ from typing import NoReturn
 
 from lab import linux
 from lab.layout import Config, LabProblem, Layout
+from lab.peers import Peers
 
 REFUSED = 2  # exit code when this machine does not let us make namespaces
 
@@ -63,6 +66,10 @@ class Pids:
         self.daemon = 0
 
 
+# The lab's main process: its exit code.
+Daemon = Callable[[Config, Reporter, Pids, Peers], int]
+
+
 def closed_reason(root: Path = Path("/proc/sys")) -> str:
     """Why an ordinary user may not make namespaces here, and the remedy; from the settings known to close it."""
     for name, closed, remedy in _SYSCTLS:
@@ -86,7 +93,7 @@ def run(
     *,
     report_fd: int,
     attached: bool,
-    daemon: Callable[[Config, Reporter, Pids], int],
+    daemon: Daemon,
 ) -> int:
     """The launcher: make the lab's processes and wait for them. Must be called with a single thread.
 
@@ -96,13 +103,13 @@ def run(
         linux.die_with_parent(signal.SIGKILL)
     layout = Layout(Path(config.directory))
     report = Reporter(report_fd)
-    lock = layout.try_lock()
-    if lock is None:
+    if layout.take() is None:
         report.say(error=_running(layout), code=1)
         return 1
     layout.state.unlink(missing_ok=True)
     if layout.log("lab").exists():
         os.truncate(layout.log("lab"), 0)
+    peers = Peers()
     try:
         _unshare()
     except LabProblem as exc:
@@ -111,7 +118,7 @@ def run(
     pids = Pids(os.getpid())
     init = os.fork()
     if init == 0:
-        _as_init(config, report, pids, daemon)
+        _as_init(config, report, pids, lambda conf, say, who: daemon(conf, say, who, peers))
     report.close()
     code = _wait_for(init)
     layout.state.unlink(missing_ok=True)
@@ -155,7 +162,7 @@ def _as_init(
         # Through the outer /proc, while it is still mounted: our pid as the launcher's side sees it.
         pids.init = int(Path("/proc/self").readlink().name)
         linux.unshare(linux.CLONE_NEWNS)
-        linux.make_mounts_private()
+        linux.keep_mounts_inside()
         child = os.fork()
         if child == 0:
             _as_daemon(config, report, pids, daemon)

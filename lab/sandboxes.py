@@ -5,12 +5,17 @@ What a container runtime and a CNI plugin do on a node. Blocking; the kubelet ca
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from lab import entering
 from lab.layout import Layout
@@ -20,6 +25,8 @@ from lab.processes import popen
 from services._node import cni, netns
 
 CNI_NETWORK = "lab"
+
+_NAMES = threading.Lock()  # who bears a name is looked at and changed in threads
 
 Json = dict[str, Any]
 
@@ -59,39 +66,46 @@ class Sandboxes:
         self._addresses = Addresses(node)
 
     def create(self, pod: Json, *, now: str) -> Sandbox:
-        """The network of a Pod, announced by its CNI result. Raises NoAddress, OSError."""
+        """The network of a Pod, announced by its CNI result. What it raises leaves nothing behind."""
+        node, host_ip = self._node, str(self._node.address)
         identity = secrets.token_hex(32)
-        node = self._node
-        host_ip = str(node.address)
-        if pod["spec"].get("hostNetwork"):
-            path, ip = self._network.path(node), host_ip
-        else:
-            path = self._layout.netns / f"pod-{identity[:12]}"
-            address = self._addresses.take()
-            ip = str(address)
-            try:
-                self._network.add_pod(path, node, address, port=_port(identity))
-            except BaseException:
-                self._addresses.free(ip)
-                raise
-        sandbox = Sandbox(id=identity, netns=str(path), ip=ip, host_ip=host_ip, started_at=now)
-        self._write_pod_dir(pod, sandbox)
-        if ip != host_ip:
-            cni.write(self._layout.cni_results(node.name), _result(pod, sandbox))
+        sandbox = Sandbox(
+            id=identity,
+            netns=str(self._network.path(node)),
+            ip=host_ip,
+            host_ip=host_ip,
+            started_at=now,
+        )
+        with ExitStack() as undo:
+            if not pod["spec"].get("hostNetwork"):
+                address = self._addresses.take()
+                undo.callback(self._addresses.free, str(address))
+                path, port = self._layout.netns / f"pod-{identity[:12]}", _port(identity)
+                self._network.add_pod(path, node, address, port=port)
+                undo.callback(self._network.remove_pod, path, node, port=port)
+                sandbox = msgspec.structs.replace(sandbox, netns=str(path), ip=str(address))
+            undo.callback(self._remove_pod_dir, pod)
+            self._write_pod_dir(pod, sandbox)
+            if sandbox.ip != host_ip:
+                cni.write(self._layout.cni_results(node.name), _result(pod, sandbox))
+            undo.pop_all()
         return sandbox
 
     def remove(self, pod: Json, sandbox: Sandbox) -> None:
         """In a CNI's order: processes, result file, interface, namespace."""
-        directory = self._pod_dir(pod)
-        own = sandbox.ip != sandbox.host_ip
-        if own:
-            kill_everything_in(Path(sandbox.netns))
-            cni.remove(self._layout.cni_results(self._node.name), _result(pod, sandbox))
-            self._network.remove_pod(Path(sandbox.netns), self._node, port=_port(sandbox.id))
-            self._addresses.free(sandbox.ip)
-        for name in ("netns", "resolv.conf"):
-            (directory / name).unlink(missing_ok=True)
-        directory.rmdir()
+        # Last one first; one that fails keeps none of the others from being done.
+        with ExitStack() as steps:
+            steps.callback(self._remove_pod_dir, pod)
+            if sandbox.ip == sandbox.host_ip:
+                return
+            steps.callback(self._remove_network, sandbox)
+            results = self._layout.cni_results(self._node.name)
+            steps.callback(cni.remove, results, _result(pod, sandbox))
+            steps.callback(kill_everything_in, Path(sandbox.netns))
+
+    def _remove_network(self, sandbox: Sandbox) -> None:
+        self._network.remove_pod(Path(sandbox.netns), self._node, port=_port(sandbox.id))
+        self._addresses.free(sandbox.ip)
 
     def start(
         self,
@@ -103,7 +117,7 @@ class Sandboxes:
         log: Path,
         directory: str,
     ) -> "subprocess.Popen[bytes]":
-        """A container: a plain process in the Pod's network. Raises OSError when it cannot start."""
+        """A container: a plain process in the Pod's network. Raises OSError or ValueError when it cannot start."""
         resolv_conf = self._pod_dir(pod) / "resolv.conf"
 
         def enter_and_start() -> "subprocess.Popen[bytes]":
@@ -117,15 +131,33 @@ class Sandboxes:
         return netns.in_netns(sandbox.netns, enter_and_start)
 
     def _pod_dir(self, pod: Json) -> Path:
-        return self._layout.pod_dir(pod["metadata"]["namespace"], pod["metadata"]["name"])
+        return self._layout.pod_dir(pod["metadata"]["uid"])
+
+    def _pod_link(self, pod: Json) -> Path:
+        return self._layout.pod_link(pod["metadata"]["namespace"], pod["metadata"]["name"])
 
     def _write_pod_dir(self, pod: Json, sandbox: Sandbox) -> None:
         directory = self._pod_dir(pod)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "resolv.conf").write_text(_resolv_conf(pod))
-        link = directory / "netns"
-        link.unlink(missing_ok=True)
-        link.symlink_to(sandbox.netns)
+        _point(directory / "netns", sandbox.netns)
+        link = self._pod_link(pod)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with _NAMES:
+            _point(link, os.path.relpath(directory, link.parent))
+
+    def _remove_pod_dir(self, pod: Json) -> None:
+        directory, link = self._pod_dir(pod), self._pod_link(pod)
+        with _NAMES:
+            # A Pod that was created anew may bear the name already.
+            if link.is_symlink() and link.readlink().name == directory.name:
+                link.unlink()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _point(link: Path, target: str) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
 
 
 def _port(identity: str) -> str:

@@ -36,7 +36,6 @@ def start(config: Config, *, attached: bool) -> Started:
     """Start a lab and wait until it is ready. Raises LabProblem."""
     layout = Layout(Path(config.directory))
     layout.prepare()
-    layout.lock.touch(mode=0o600)
     layout.logs.mkdir(exist_ok=True)
     reading, writing = os.pipe()
     try:

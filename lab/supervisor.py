@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from lab import entering
 from lab.layout import Layout
 from lab.processes import Child, popen
 
@@ -121,17 +122,25 @@ class _Kept:
 
 
 def describe_exit(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:  # most real-time signals have no name
+        return f"killed by signal {-code}"
 
 
 def base_environment() -> dict[str, str]:
-    """Ours without what configures another service or lab; log settings are the caller's to choose."""
+    """Ours without what configures another service or lab; log settings are the caller's to choose.
+
+    Our Python is found by its name, also where the machine itself has none.
+    """
     dropped = ("NSM_", "WATCHER_", "PLUMBER_", "IPAM_", "KUBERNETES_")
     return {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(dropped) or name.startswith("NSM_LOG_")
-    } | {"PYTHONUNBUFFERED": "1"}
+    } | {"PYTHONUNBUFFERED": "1", "PATH": entering.search_path()}
 
 
 def service_spec(service: str, *, nats_url: str, env: dict[str, str], node: str = "") -> Spec:

@@ -35,14 +35,11 @@ def run(inside: labs.Inside, words: list[str]) -> int:
     """The exit code of `words` in the Pod; signals are passed on, a terminal is shared."""
     sys.stdout.flush()
     sys.stderr.flush()
+    inside.enter(processes=True)
     try:
-        inside.enter(processes=True)
         child = os.fork()
-    except OSError as exc:
-        raise Problem(
-            f"pod {inside.namespace}/{inside.pod}: its namespaces cannot be entered: {exc}; "
-            "is the lab running as another user?"
-        ) from exc
+    except OSError as exc:  # the pid namespace we entered ended
+        raise Problem(f"the lab in {inside.layout.root} ends: {exc}") from exc
     if child == 0:
         _become_command(inside, words)
     return labs.wait_passing_signals(child)
@@ -56,11 +53,15 @@ def _become_command(inside: labs.Inside, words: list[str]) -> NoReturn:
         if warning:
             print(f"nsm: {warning}", file=sys.stderr)
         os.environ["HOSTNAME"] = inside.pod
+        os.environ["PATH"] = entering.search_path()
+        # Python ignores these, and what is ignored stays so in the command.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
         os.execvp(words[0], words)  # noqa: S606 that is what exec is for
     except FileNotFoundError:
         print(f"nsm: command {words[0]!r} not found", file=sys.stderr)
         code = NOT_FOUND
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         print(f"nsm: command {words[0]!r}: {exc}", file=sys.stderr)
     finally:
         sys.stderr.flush()

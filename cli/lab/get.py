@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from cli import bus, kube
+from cli import kube
 from cli.lab import busrows
 from cli.output import OutputFormat, print_list, print_table
 from cli.problems import Problem
@@ -57,6 +57,8 @@ def get(
 
 
 def _from_bus(kind: str) -> list[tuple[Any, Any]]:
+    from cli import bus  # noqa: PLC0415 slow to import, and most kinds are not on it
+
     return bus.leaders() if kind == "leaders" else bus.snapshot([busrows.KINDS[kind]])
 
 

@@ -1,5 +1,6 @@
 """`nsm lab logs`: what a process or a Pod's container wrote."""
 
+import glob
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 
 from cli import labs
 from cli.problems import Problem
-from lab.layout import Layout
+from lab.layout import LabProblem, Layout, fitting
 
 
 def logs(
@@ -24,12 +25,16 @@ def logs(
 ) -> None:
     """Print a log of the lab; without a name, list what there is. Logs outlive the lab."""
     here = labs.layout()
+    try:
+        here.check_owner()
+    except LabProblem as exc:
+        raise Problem(str(exc)) from exc
     if name is None:
         for path in sorted(here.logs.rglob("*.log")):
             print(path)
         return
     path = _path(here, name, namespace, container)
-    with path.open() as file:
+    with path.open(errors="replace") as file:
         lines = file.readlines()
         sys.stdout.writelines(lines[-tail:] if tail else lines)
         sys.stdout.flush()
@@ -45,7 +50,9 @@ def logs(
 def _path(here: Layout, name: str, namespace: str, container: str) -> Path:
     kind, slash, pod = name.partition("/")
     if slash and kind in ("pod", "pods", "po"):
-        found = sorted((here.logs / "pods").glob(f"{namespace}_{pod}_{container or '*'}.log"))
+        stem = glob.escape(fitting(f"{namespace}_{pod}"))
+        wanted = glob.escape(container) or "*"
+        found = sorted((here.logs / "pods").glob(f"{stem}_{wanted}.log"))
         if len(found) > 1:
             names = ", ".join(path.stem.rsplit("_", 1)[1] for path in found)
             raise Problem(f"pod {namespace}/{pod} has containers {names}; choose with -c")

@@ -97,7 +97,11 @@ def _outer_pids(daemon: int) -> dict[int | None, int]:
     found: dict[int | None, int] = {}
     for entry in os.listdir("/proc"):  # noqa: PTH208 names are what we need
         if entry.isdigit() and lab and _pid_namespace(int(entry)) == lab:
-            for line in Path("/proc", entry, "status").read_text().splitlines():
+            try:
+                lines = Path("/proc", entry, "status").read_text().splitlines()
+            except OSError:
+                continue  # ended meanwhile
+            for line in lines:
                 if line.startswith("NSpid:"):
                     found[int(line.split()[-1])] = int(entry)
     return found

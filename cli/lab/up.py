@@ -1,6 +1,7 @@
 """`nsm lab up`: a cluster in one command; it ends with this command unless detached."""
 
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,6 @@ from typing import Annotated
 import typer
 
 from cli import kube
-from cli.lab.down import end
 from cli.lab.objects import tell_applied
 from cli.lab.wait import Goal, wait_for
 from cli.problems import Problem
@@ -19,6 +19,7 @@ from lab.api.manifests import Manifest
 from lab.layout import Config, LabProblem, default_directory
 
 _RUNNING_SECONDS = 30.0
+_ORDERLY_SECONDS = 5.0
 _ALL = ("nats", "watcher", "ipam", "plumber")
 
 
@@ -57,8 +58,7 @@ def up(
             _stay(started)
     except BaseException:
         if not detach:
-            end(started.layout, started.state)
-            started.launcher.wait()
+            _end(started)
         raise
 
 
@@ -116,11 +116,21 @@ def _stay(started: starting.Started) -> None:
     try:
         code = started.launcher.wait()
     except KeyboardInterrupt:
-        state = started.state
         print("\nthe lab ends", flush=True)
-        end(started.layout, state)
-        started.launcher.wait()
+        _end(started)
         return
     if code != 0:
         raise Problem(f"the lab ended by itself; see {started.layout.log('lab')}")
     print("the lab was ended")
+
+
+def _end(started: starting.Started) -> None:
+    """TERM to the launcher, which is our child, then KILL; also when the lab is dying by itself."""
+    started.launcher.terminate()
+    try:
+        started.launcher.wait(_ORDERLY_SECONDS)
+    except subprocess.TimeoutExpired:
+        started.launcher.kill()
+        started.launcher.wait()
+    if not started.layout.wait_unlocked(_ORDERLY_SECONDS):
+        raise Problem(f"the lab in {started.layout.root} does not end; end it with: nsm lab down")

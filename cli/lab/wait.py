@@ -59,18 +59,12 @@ async def wait_for(
     """A line per Pod that reached its goal. Raises Problem for the first that did not in time."""
     reached = []
     try:
-        async with asyncio.timeout(seconds) as limit:
+        async with asyncio.timeout(seconds):
             for pod in pods:
                 watched = _Watched(client, namespace, pod, goal)
-                try:
-                    reached.append(await watched.reached())
-                except TimeoutError:
-                    break
+                reached.append(await watched.reached())
     except TimeoutError:
-        pass
-    if len(reached) < len(pods):
-        assert limit.expired()
-        raise Problem(f"{watched.missing()} (waited {seconds:g} s)")
+        raise Problem(f"{watched.missing()} (waited {seconds:g} s)") from None
     return reached
 
 

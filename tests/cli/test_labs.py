@@ -1,5 +1,9 @@
 """Small things the commands share."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from cli.labs import duration_seconds, in_child
@@ -27,3 +31,17 @@ def test_a_problem_in_a_child_is_told_and_gives_its_exit_code(capfd):
     assert in_child(fail) == 3
     assert capfd.readouterr().err == "nsm: the thing: the reason; the remedy\n"
     assert in_child(lambda: 7) == 7
+
+
+def test_a_reader_who_left_is_exit_code_141_and_no_traceback(tmp_path):
+    code = (
+        "import sys; from cli.labs import in_child\n"
+        "sys.exit(in_child(lambda: print('x' * 10) or 0))"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -1,10 +1,15 @@
 """One line per message; what is gone says so."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 
+import nats
+import pytest
+
 from cli.output import OutputFormat
-from cli.tap import render
+from cli.problems import Problem
+from cli.tap import _tap, render, tap
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 SUBJECT = "nsm.request.default.app.nsm-1"
@@ -33,3 +38,21 @@ def test_json_lines_have_everything():
         "gone": True,
         "message": {"released": "u"},
     }
+
+
+@pytest.mark.parametrize("subject", ["", "a b", "nsm..x", "nsm."])
+def test_what_is_no_subject_is_told(subject):
+    with pytest.raises(Problem, match="joined by dots"):
+        tap(subject, url="nats://127.0.0.1:1")
+
+
+async def test_what_leaders_committed_is_shown_under_the_subject_it_is_about(nats_server, capsys):
+    client = await nats.connect(nats_server.url)
+    async with asyncio.TaskGroup() as tasks:
+        tapping = tasks.create_task(_tap("history.nsm.>", nats_server.url, 1, OutputFormat.JSON))
+        while not tapping.done():
+            await client.publish(f"history.{SUBJECT}", b"{}")
+            await client.flush()
+            await asyncio.wait({tapping}, timeout=0.02)
+    await client.close()
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["subject"] == SUBJECT

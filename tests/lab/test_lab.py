@@ -151,12 +151,14 @@ def test_deleting_a_pod_gives_it_its_grace_and_leaves_nothing(lab):
     until("it is up", lambda: "up" in lab.pod_log("polite"))
     results = lab.directory / "nodes" / "node1" / "cni" / "results"
     (result,) = [path for path in results.iterdir() if b'"polite"' in path.read_bytes()]
-    namespaces = lab.namespaces()
+    namespaces, uid = lab.namespaces(), lab.pod("polite")["metadata"]["uid"]
+    assert (lab.directory / "pods" / "by-uid" / uid).exists()
     lab.nsm("lab", "delete", "pod", "polite")
     assert "bye" in lab.pod_log("polite")
     assert not result.exists()
     assert len(namespaces - lab.namespaces()) == 1
-    assert not (lab.directory / "pods" / "default_polite").exists()
+    assert not (lab.directory / "pods" / "by-name" / "default" / "polite").is_symlink()
+    assert not (lab.directory / "pods" / "by-uid" / uid).exists()
 
 
 def test_a_pod_deaf_to_term_is_killed_after_its_grace(lab):

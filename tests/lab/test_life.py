@@ -115,6 +115,17 @@ def test_kill_9_of_a_lab_in_the_foreground_ends_it(own_lab):
     until("nothing is left", lambda: traces.left() == [])
 
 
+def test_a_lab_in_the_foreground_that_dies_is_told_in_one_line(own_lab):
+    with own_lab.popen("lab", "up", "--services", "nats", "--nodes", "1") as process:
+        assert "the lab is up" in process.stdout.readline()
+        traces = Traces(own_lab)
+        os.kill(own_lab.state.daemon_pid, signal.SIGKILL)
+        assert process.wait(15) == 1
+        said = process.stderr.read()
+    assert "ended by itself" in said and "Traceback" not in said
+    assert traces.left() == []
+
+
 def test_up_applies_manifests_and_waits_for_their_pods(own_lab, tmp_path):
     manifest = tmp_path / "pod.yaml"
     manifest.write_text(
@@ -145,11 +156,27 @@ def test_a_directory_with_foreign_files_is_not_wiped(own_lab):
 
 
 @needs_root
-def test_somebody_elses_directory_is_refused(own_lab):
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("lab", "up", "--detach"),
+        ("lab", "get", "pods"),
+        ("lab", "exec", "p", "--", "true"),
+        ("lab", "ps"),
+        ("lab", "kill", "nats"),
+        ("lab", "logs"),
+        ("lab", "logs", "lab"),
+        ("lab", "kubeconfig"),
+        ("lab", "down"),
+        ("tap",),
+    ],
+    ids=" ".join,
+)
+def test_somebody_elses_directory_is_refused_by_every_command(own_lab, words):
     os.chown(own_lab.directory, NOBODY, NOBODY)
-    done = own_lab.run("lab", "up", "--detach")
+    done = own_lab.run(*words)
     assert done.returncode == 1
-    assert f"uid {NOBODY}" in done.stderr
+    assert f"uid {NOBODY}" in done.stderr and "Traceback" not in done.stderr
 
 
 @needs_root

@@ -11,6 +11,7 @@ from cli.labs import in_child
 from lab import linux
 from lab.layout import Layout
 from lab.network import Network, Node
+from lab.sandboxes import Sandboxes
 from services._node import links
 
 NODES = (Node(number=1), Node(number=2))
@@ -22,7 +23,7 @@ def _alone() -> None:
         linux.unshare(linux.CLONE_NEWUSER)
         linux.map_to_root(uid, gid)
     linux.unshare(linux.CLONE_NEWNS)
-    linux.make_mounts_private()
+    linux.keep_mounts_inside()
 
 
 def _lay_and_remove(directory: Path) -> int:
@@ -53,3 +54,33 @@ def test_addresses_follow_the_nodes_number():
     node = Node(number=7)
     assert (node.name, str(node.pod_cidr)) == ("node7", "10.244.7.0/24")
     assert (str(node.gateway), str(node.address)) == ("10.244.7.1", "172.18.0.17")
+
+
+def _fail_to_create(directory: Path) -> int:
+    _alone()
+    layout = Layout(directory)
+    network = Network(layout, NODES)
+    network.build()
+    sandboxes = Sandboxes(layout, network, NODES[0])
+    before = sorted(layout.netns.iterdir())
+    pod = {"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {}}
+    layout.cni_results("node1").parent.mkdir(parents=True)
+    layout.cni_results("node1").touch()  # no directory: the last step fails
+    for _ in range(3):
+        try:
+            sandboxes.create(pod, now="")
+        except OSError:
+            continue
+        return 1
+    with links.Netlink(network.path(NODES[0])) as inside:
+        names = {link.get_attr("IFLA_IFNAME") for link in inside.dump(links.link(links.GETLINK))}
+    assert sorted(layout.netns.iterdir()) == before
+    assert not any(name.startswith("veth") for name in names)
+    assert sandboxes._addresses._used == set()
+    assert not [path for path in (directory / "pods").rglob("*") if not path.is_dir()]
+    return 0
+
+
+@pytest.mark.e2e
+def test_a_sandbox_that_cannot_be_finished_leaves_nothing(tmp_path):
+    assert in_child(lambda: _fail_to_create(tmp_path)) == 0

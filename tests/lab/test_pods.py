@@ -84,6 +84,13 @@ def test_saying_the_same_again_changes_nothing():
     assert told(pod, {"main": RUNNING}, now=LATER) == pod["status"]
 
 
+def test_a_condition_that_somebody_wrote_without_a_time_gets_one():
+    pod = a_pod() | {"status": {"conditions": [{"type": "Ready", "status": "True"}, {}]}}
+    status = told(pod, {"main": RUNNING})
+    (ready,) = (c for c in status["conditions"] if c.get("type") == "Ready")
+    assert ready["lastTransitionTime"] == NOW
+
+
 def test_a_transition_gets_its_time():
     pod = a_pod()
     pod["status"] = told(pod, {})

@@ -5,11 +5,13 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from lab import supervisor
 from lab.layout import Layout
-from lab.supervisor import ProcessStatus, Spec, Supervisor
+from lab.supervisor import ProcessStatus, Spec, Supervisor, base_environment, describe_exit
 
 FOREVER = "import time; print('up', flush=True); time.sleep(1000)"
 
@@ -64,11 +66,20 @@ async def test_a_killed_process_comes_back_after_a_second(supervised):
     assert (second.restarts, second.last_exit) == (1, "killed by SIGKILL")
 
 
-async def test_a_held_process_stays_away_until_it_is_released(supervised):
+async def test_a_held_process_stays_away_until_it_is_released(supervised, monkeypatch):
+    monkeypatch.setattr(supervisor, "RESTART_SECONDS", 0.01)
     await supervised.starts(1)
+    released = supervised.supervisor._kept["p"].released
+    waiting, wait = asyncio.Event(), released.wait
+
+    async def tell_and_wait():
+        waiting.set()
+        return await wait()
+
+    monkeypatch.setattr(released, "wait", tell_and_wait)
     supervised.supervisor.kill("p", signal.SIGTERM, hold=True)
     await supervised.ended()
-    await asyncio.sleep(1.2)  # longer than the restart takes
+    await waiting.wait()  # for the release, so the pause before a restart is over
     assert not supervised.status().running and supervised.status().held
     supervised.supervisor.release("p")
     assert (await supervised.starts(2)).running
@@ -77,3 +88,15 @@ async def test_a_held_process_stays_away_until_it_is_released(supervised):
 async def test_an_unknown_process_is_a_key_error(supervised):
     with pytest.raises(KeyError):
         supervised.supervisor.kill("nobody", signal.SIGTERM, hold=False)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(0, "exit code 0"), (-9, "killed by SIGKILL"), (-40, "killed by signal 40")],
+)
+def test_every_end_of_a_process_can_be_told(code, said):
+    assert describe_exit(code) == said
+
+
+def test_our_python_is_found_last_by_what_we_start():
+    assert base_environment()["PATH"].endswith(f":{Path(sys.executable).parent}")

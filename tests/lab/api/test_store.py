@@ -515,3 +515,17 @@ def test_events_go_an_hour_after_they_were_written_last():
     store.expire_events()
 
     assert [event["metadata"]["name"] for event in store.objects(EVENTS)] == ["repeated"]
+
+
+def test_what_a_manager_applied_over_an_object_of_another_and_leaves_out_goes(store):
+    store.create(PODS, a_pod("web", annotations={"theirs": "1"}))
+    stated = a_pod("web")
+    stated["metadata"]["annotations"] = {"mine": "1"}
+    store.apply(PODS, stated, manager="m")
+    assert store.get(PODS, "default", "web")["metadata"]["annotations"] == {
+        "theirs": "1",
+        "mine": "1",
+    }
+    del stated["metadata"]["annotations"]
+    store.apply(PODS, stated, manager="m")
+    assert store.get(PODS, "default", "web")["metadata"]["annotations"] == {"theirs": "1"}
