@@ -6,7 +6,9 @@ import msgspec
 import typer
 
 from cli.output import OutputFormat, print_json, print_table
+from cli.problems import Problem
 from schemas.annotation import AnnotationError, parse
+from schemas.values import is_namespace_name
 
 
 def annotation(
@@ -18,6 +20,8 @@ def annotation(
     output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
 ) -> None:
     """Print what a networkservicemesh.io annotation means, or point at the column that is wrong."""
+    if not is_namespace_name(namespace):
+        raise Problem(f"namespace {namespace!r}: lower case letters, digits and '-'", exit_code=2)
     try:
         items = parse(text, namespace=namespace)
     except AnnotationError as error:

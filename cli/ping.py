@@ -84,7 +84,7 @@ def _peers(namespace: str, pod: str, interface: str) -> list[Target]:
     if not found:
         where = f" through {interface}" if interface else ""
         raise Problem(
-            f"pod {namespace}/{pod} has no connection{where}; see: nsm lab get connections,refusals -A"
+            f"pod {namespace}/{pod} has no connection{where}; why: nsm lab wait pod/{pod} -n {namespace} --timeout 1s"
         )
     return list(found.values())
 

@@ -6,6 +6,7 @@ it is about.
 """
 
 import asyncio
+import os
 import sys
 from datetime import datetime
 from typing import Annotated
@@ -21,12 +22,23 @@ from schemas import subjects
 from services._runtime.streams import HISTORY_ROOT, told_subject
 
 _GONE = "(gone)"
+_ALL = f"{subjects.ROOT}.>"
+# Every second, whether anything happens or not: shown to who asks for them.
+_BEATS = (
+    f"{subjects.ROOT}.{subjects.LeaseKey.kind}.",
+    f"{subjects.ROOT}.{subjects.AliveKey.kind}.",
+)
 
 
 def tap(
     subject: Annotated[
-        str, typer.Argument(help="With wildcards, as NATS takes it; log.nsm.> for what was stored.")
-    ] = f"{subjects.ROOT}.>",
+        str | None,
+        typer.Argument(
+            help="With wildcards, as NATS takes it; log.nsm.> for what was stored. "
+            f"Default: {_ALL} without leases and heartbeats.",
+            show_default=False,
+        ),
+    ] = None,
     url: Annotated[
         str, typer.Option("--url", help="A NATS server; default: the lab's.", show_default=False)
     ] = "",
@@ -36,29 +48,38 @@ def tap(
     output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
 ) -> None:
     """Print messages of the bus as they pass, like `nats sub`."""
-    if not _is_subject(subject):
+    if subject is not None and not _is_subject(subject):
         raise Problem(f"subject {subject!r}: words joined by dots, such as nsm.>", exit_code=2)
-    asyncio.run(_tap(subject, url or bus.url(), count, output))
+    if not asyncio.run(_tap(subject, url or bus.url(), count, output)):
+        # Python flushes once more at its end; nobody reads that either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141)
 
 
 def _is_subject(text: str) -> bool:
     return all(text.split(".")) and not any(sign.isspace() for sign in text)
 
 
-async def _tap(subject: str, server: str, count: int, output: OutputFormat) -> None:
+async def _tap(asked: str | None, server: str, count: int, output: OutputFormat) -> bool:
+    """Until enough was shown; whether anybody still reads us."""
+    subject = asked or _ALL
     client = await bus.connect(server, name="nsm-tap")
     done = asyncio.Event()
+    is_read = True
     tells_history = subject.startswith(f"{HISTORY_ROOT}.")
     seen = 0
 
     async def show(message: Msg) -> None:
-        nonlocal seen
+        nonlocal seen, is_read
+        if done.is_set() or (asked is None and message.subject.startswith(_BEATS)):
+            return
         seen += 1
-        if not done.is_set():
-            about = told_subject(message.subject) if tells_history else message.subject
-            print(render(about, message.data, datetime.now().astimezone(), output))
-            sys.stdout.flush()
-        if seen == count:
+        about = told_subject(message.subject) if tells_history else message.subject
+        try:
+            print(render(about, message.data, datetime.now().astimezone(), output), flush=True)
+        except BrokenPipeError:  # nats-py would swallow it, and we would listen for ever
+            is_read = False
+        if seen == count or not is_read:
             done.set()
 
     try:
@@ -68,6 +89,7 @@ async def _tap(subject: str, server: str, count: int, output: OutputFormat) -> N
         await done.wait()
     finally:
         await client.close()
+    return is_read
 
 
 def render(subject: str, data: bytes, now: datetime, output: OutputFormat) -> str:
