@@ -290,3 +290,24 @@ def test_a_wiped_bus_tears_nothing_down(cluster, vpn):
     assert ", 0% packet loss" in summary
     assert cluster.interfaces("app", vpn) == before
     cluster.connected("app", vpn)
+
+
+def test_a_bus_wiped_while_ipam_and_plumber_were_dead_is_filled_again_from_the_kernel(cluster, vpn):
+    # Names in the order that a fresh allocation would not take.
+    for name in ("zoe", "mia", "ann"):
+        cluster.apply(pod(name, vpn, "vpn/nsm-1"))
+        cluster.connected(name, vpn)
+    before = {name: cluster.interfaces(name, vpn) for name in ("zoe", "mia", "ann")}
+
+    with cluster.pinging("zoe", vpn, "nsm-1") as stop:
+        for process in ("ipam", "plumber/node1", "nats"):
+            cluster.nsm("lab", "kill", process, "-9", "--hold")
+        shutil.rmtree(cluster.directory / "nats" / "store" / "jetstream")
+        for process in ("nats", "ipam", "plumber/node1"):
+            cluster.nsm("lab", "start", process)
+        cluster.apply(pod("late", vpn, "vpn/nsm-1"))
+        cluster.connected("late", vpn, timeout="40s")
+        summary = stop()
+
+    assert ", 0% packet loss" in summary
+    assert {name: cluster.interfaces(name, vpn) for name in before} == before
