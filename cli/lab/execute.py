@@ -1,6 +1,7 @@
 """`nsm lab exec`: a command of this machine in a Pod's network, with the Pod's resolv.conf and host name."""
 
 import os
+import shutil
 import signal
 import sys
 from typing import Annotated, NoReturn
@@ -58,11 +59,17 @@ def _become_command(inside: labs.Inside, words: list[str]) -> NoReturn:
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.execvp(words[0], words)  # noqa: S606 that is what exec is for
-    except FileNotFoundError:
-        print(f"nsm: command {words[0]!r} not found", file=sys.stderr)
-        code = NOT_FOUND
     except (OSError, ValueError) as exc:
-        print(f"nsm: command {words[0]!r}: {exc}", file=sys.stderr)
+        # A folder of PATH that this user may not search makes of "not found" a permission denied.
+        if isinstance(exc, FileNotFoundError) or not _exists(words[0]):
+            print(f"nsm: command {words[0]!r} not found", file=sys.stderr)
+            code = NOT_FOUND
+        else:
+            print(f"nsm: command {words[0]!r}: {exc}", file=sys.stderr)
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _exists(command: str) -> bool:
+    return "/" in command or shutil.which(command, mode=os.F_OK) is not None

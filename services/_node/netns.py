@@ -63,8 +63,9 @@ def delete(path: str | os.PathLike[str]) -> None:
     place = os.fspath(path)
     if _libc.umount2(os.fsencode(place), _MNT_DETACH) != 0:
         code = ctypes.get_errno()
-        # EINVAL: a plain file that a crash left between create's two steps
-        if code not in {2, 22}:
+        # A plain file that a crash left between create's two steps: EINVAL, or EPERM for who may mount nothing
+        # and so mounted nothing there.
+        if code not in {errno.ENOENT, errno.EINVAL, errno.EPERM}:
             raise OSError(code, f"unmount: {os.strerror(code)}", place)
     Path(place).unlink(missing_ok=True)
 

@@ -20,7 +20,10 @@ PATH = "/api/v1/pods"
 
 
 class FaultyApi:
-    """`put` and `delete` objects; `list_answers` and `watch_answers` are statuses to give first."""
+    """`put` and `delete` objects; `list_answers` and `watch_answers` are statuses to give first.
+
+    As a real one it takes a watch from a version it has not reached yet, and is silent up to there.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, Any]] = {}
@@ -31,9 +34,10 @@ class FaultyApi:
         self.lists: list[dict[str, str]] = []
         self.watches: list[dict[str, str]] = []
         self.tokens: set[str] = set()
+        self.agents: set[str] = set()
         self.watching = asyncio.Condition()
         self._history: list[tuple[int, bytes]] = []
-        self._queues: dict[asyncio.Queue[bytes | None], web.Request] = {}
+        self._queues: dict[asyncio.Queue[bytes | None], tuple[web.Request, int]] = {}
         self._site: web.TCPSite | None = None
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -77,7 +81,8 @@ class FaultyApi:
         self._tell("BOOKMARK", {"metadata": {"resourceVersion": str(self.version)}}, kept=False)
 
     def error(self, code: int) -> None:
-        self._tell("ERROR", {"kind": "Status", "code": code, "reason": "Whatever"}, kept=False)
+        failure = {"kind": "Status", "code": code, "reason": "Whatever"}
+        self.raw(json.dumps({"type": "ERROR", "object": failure}).encode() + b"\n")
 
     def raw(self, data: bytes) -> None:
         for queue in self._queues:
@@ -88,9 +93,16 @@ class FaultyApi:
             queue.put_nowait(None)
 
     def cut_watches(self) -> None:
-        for request in self._queues.values():
+        for request, _ in self._queues.values():
             assert request.transport is not None
             request.transport.abort()
+
+    def restore(self, version: int) -> None:
+        """A backup of long ago, without any objects, takes the place of all that was."""
+        self.version = version
+        self.objects.clear()
+        self._history.clear()
+        self.cut_watches()
 
     async def watched(self, times: int) -> None:
         """Until that many watches were opened."""
@@ -101,10 +113,13 @@ class FaultyApi:
         line = json.dumps({"type": verb, "object": found}).encode() + b"\n"
         if kept:
             self._history.append((self.version, line))
-        self.raw(line)
+        for queue, (_, since) in self._queues.items():
+            if self.version > since:
+                queue.put_nowait(line)
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         self.tokens.add(request.headers.get("Authorization", ""))
+        self.agents.add(request.headers.get("User-Agent", ""))
         query = dict(request.query)
         return await self._watch(request, query) if "watch" in query else self._list(query)
 
@@ -132,7 +147,7 @@ class FaultyApi:
             status = 410
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         if status == 200:
-            self._queues[queue] = request
+            self._queues[queue] = (request, since)
         for version, line in self._history:
             if version > since:
                 queue.put_nowait(line)

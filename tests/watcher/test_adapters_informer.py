@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.watcher import model
 from services.watcher.adapters import Informer, Kube, Resource
@@ -165,16 +166,40 @@ async def test_a_server_with_another_past_is_listed_again(api, tmp_path):
         api.objects.clear()
         api.version = 5
         api.put(a_pod("b"), told=False)
-        api.bookmark()
+        api.raw(b'{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"6"}}}\n')
         await seen.until(lambda: seen.names == {"b"})
 
 
-async def test_a_watch_that_falls_silent_is_opened_anew(api, tmp_path):
-    async with informed(tmp_path, silence_seconds=0.1) as seen:
-        await api.watched(3)
-        api.put(a_pod("a"))
-        await seen.until(lambda: seen.names == {"a"})
-        assert len(api.lists) == 1
+async def test_a_restored_server_that_swallows_its_news_is_seen_through(api, tmp_path):
+    api.put(a_pod("a"))
+    async with informed(tmp_path, silence_seconds=0.2) as seen:
+        await api.watched(1)
+        api.restore(version=5)
+        await api.watched(2)
+        assert api.watches[1]["resourceVersion"] == "101"
+        api.put(a_pod("b"))  # below what we watch from: the server does not tell
+        await seen.until(lambda: seen.names == {"b"})
+        assert seen.changes[1:] == [("come", "b", "uid-default-b"), ("gone", "a", "uid-default-a")]
+
+
+async def test_an_idle_kind_is_listed_now_and_then_without_a_warning(api, tmp_path):
+    api.put(a_pod("a"))
+    with capture_logs() as logs:
+        async with informed(tmp_path, silence_seconds=0.1) as seen:
+            await api.watched(3)
+            assert len(api.lists) == 3
+            assert [each[0] for each in seen.changes] == ["come"]
+            assert seen.informer is not None
+            assert seen.informer.silent_seconds() < 1
+            api.put(a_pod("b"))
+            await seen.until(lambda: seen.names == {"a", "b"})
+    assert {each["log_level"] for each in logs} <= {"debug", "info"}
+
+
+async def test_the_api_server_knows_us_by_name(api, tmp_path):
+    async with informed(tmp_path):
+        await api.watched(1)
+        assert api.agents == {"nsm-watcher"}
 
 
 async def test_a_busy_server_is_asked_again(api, tmp_path):

@@ -2,14 +2,18 @@
 
 from typing import cast
 
+import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from lab.api.kinds import EVENTS, PODS
+from lab.api.kinds import EVENTS, NAMESPACES, PODS
 from services._runtime.errors import Conflict, Unavailable
 from services.watcher import model
 from services.watcher.adapters import Denied, Events, Kube, Missing, pods
 from services.watcher.model import CONDITION, STATUS_ANNOTATION, ObjectRef
 from tests.watcher.builders import a_pod, read
+from tests.watcher.fakes import KUBECONFIG
 
 
 def a_stored_pod(cluster, name="client") -> model.Pod:
@@ -88,6 +92,33 @@ async def test_a_patch_of_a_successor_is_a_conflict_in_the_words_of_kubernetes(c
         await kube.patch(path, {"metadata": {"uid": "other"}})
     with pytest.raises(Denied, match="422 Invalid"):
         await kube.patch(path, {"metadata": {"uid": pod.uid, "labels": {"a": "not valid!"}}})
+
+
+def a_going_namespace(cluster, name="going"):
+    """A Pod that takes its time to end keeps it."""
+    cluster.store.create(NAMESPACES, {"metadata": {"name": name}})
+    found = cluster.store.create(PODS, a_pod(namespace=name))
+    cluster.store.delete(NAMESPACES, "", name)
+    return found
+
+
+async def test_a_refusal_says_whose_turn_it_is(cluster, kube):
+    pod = a_stored_pod(cluster)
+    path = "/api/v1/namespaces/default/pods/client"
+    with pytest.raises(Denied) as invalid:
+        await kube.patch(path, {"metadata": {"uid": pod.uid, "labels": {"a": "not valid!"}}})
+    assert (invalid.value.status, invalid.value.namespace_is_going) == (422, False)
+    assert "answer of the API server" in invalid.value.remedy
+    a_going_namespace(cluster)
+    with pytest.raises(Denied) as forbidden:
+        await events_of(kube).announce(
+            msgspec.structs.replace(about(pod), namespace="going"),
+            kind="Warning",
+            reason="NoEndpoint",
+            message="x",
+        )
+    assert (forbidden.value.status, forbidden.value.namespace_is_going) == (403, True)
+    assert "grant the watcher the right" in forbidden.value.remedy
 
 
 async def test_a_server_that_is_away_is_unavailable(cluster, kube):
@@ -197,5 +228,47 @@ async def test_only_what_was_written_is_counted_against_an_object(cluster, kube)
 
 async def test_a_long_message_is_cut_to_what_the_server_takes(cluster, kube):
     pod, events = a_stored_pod(cluster), events_of(kube)
-    assert await say(events, pod, "x" * 5000)
-    assert len(stored_events(cluster)[0]["message"]) == 1024
+    assert await say(events, pod, "ü" * 5000 + "; write less")
+    message = stored_events(cluster)[0]["message"]
+    assert 1000 < len(message.encode()) <= 1024
+    assert " … " in message
+    assert message.endswith("ü; write less")
+
+
+async def test_an_object_is_told_how_long_it_is_kept_back(cluster, kube):
+    clock = Clock()
+    pod, events = a_stored_pod(cluster), events_of(kube, clock)
+    assert events.kept_back_seconds(about(pod)) == 0
+    while await say(events, pod):
+        pass
+    clock.now += events.kept_back_seconds(about(pod)) - 1
+    assert not await say(events, pod)
+    clock.now += 1
+    assert await say(events, pod)
+
+
+@pytest.mark.parametrize("name", ["a" * 229 + ".b", "a" * 229 + "-b"])
+async def test_an_event_of_a_long_name_has_a_name_that_is_one(cluster, kube, name):
+    pod, events = a_stored_pod(cluster, name), events_of(kube)
+    assert await say(events, pod)
+
+
+async def test_what_is_written_bears_our_name(tmp_path):
+    seen = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append((request.method, request.query_string, request.headers["User-Agent"]))
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", answer)
+    async with TestServer(app) as server:
+        (tmp_path / "kubeconfig").write_text(
+            KUBECONFIG.format(url=str(server.make_url("")).rstrip("/"))
+        )
+        async with Kube(str(tmp_path / "kubeconfig")) as kube:
+            await kube.post("/x", {})
+            await kube.patch("/x", {})
+    assert seen == [
+        (method, "fieldManager=nsm-watcher", "nsm-watcher") for method in ("POST", "PATCH")
+    ]

@@ -212,6 +212,57 @@ def test_a_bad_endpoint_is_not_published_and_its_owner_is_told_once():
     assert intent.notices == {}
 
 
+def notices(intent):
+    return {(about.kind, about.name): each.reason for about, each in intent.notices.items()}
+
+
+def test_an_endpoint_pod_on_its_nodes_network_is_told_on_both_and_serves_nobody():
+    intent = an_intent(endpoint())
+    on_host = pod("vpn-0", labels=VPN, host_network=True)
+    touched = intent.put(model.Pod, on_host.ref, on_host)
+    assert {(about.kind, about.name) for about in touched.notices} == {
+        ("Pod", "vpn-0"),
+        ("NetworkServiceEndpoint", "vpn"),
+    }
+    assert set(notices(intent).values()) == {"HostNetwork"}
+    assert all("remove hostNetwork" in each.message for each in intent.notices.values())
+    assert intent.desired == {}
+    another = pod("vpn-1", labels=VPN, host_network=True)
+    touched = intent.put(model.Pod, another.ref, another)
+    assert {about.name for about in touched.notices} == {"vpn-1"}  # the endpoint said it already
+    assert intent.put(model.Pod, another.ref, another).notices == set()
+    for each in (on_host, another):
+        intent.put(model.Pod, each.ref, None)
+    assert intent.notices == {}
+
+
+def test_a_pod_on_its_nodes_network_that_nobody_selects_is_left_alone():
+    quiet = [
+        pod("other", host_network=True),
+        pod("ended", labels=VPN, host_network=True, phase="Succeeded"),
+        pod("a", labels=VPN, host_network=True, namespace="elsewhere"),
+    ]
+    assert an_intent(endpoint(), *quiet).notices == {}
+
+
+def test_a_successor_on_its_nodes_network_is_told_itself():
+    one = pod("vpn-0", labels=VPN, host_network=True, uid="one")
+    two = pod("vpn-0", labels=VPN, host_network=True, uid="two")
+    intent = an_intent(endpoint(), one)
+    touched = intent.put(model.Pod, two.ref, two)
+    assert [about.uid for about in touched.notices if about.kind == "Pod"] == ["two"]
+
+
+def test_a_bad_edit_is_told_before_what_its_pods_are():
+    intent = an_intent(endpoint(), pod("vpn-0", labels=VPN, host_network=True))
+    bad = endpoint(ipam={"prefixes": ["nonsense"]})
+    intent.put(model.NetworkServiceEndpoint, bad.ref, bad)
+    assert notices(intent)["NetworkServiceEndpoint", "vpn"] == "InvalidSpec"
+    good = endpoint()
+    intent.put(model.NetworkServiceEndpoint, good.ref, good)
+    assert notices(intent)["NetworkServiceEndpoint", "vpn"] == "HostNetwork"
+
+
 def test_the_namespaces_annotation_holds_for_its_pods():
     intent = an_intent(pod("a"), pod("b", asks="own/nsm-1"), pod("c", namespace="elsewhere"))
     namespace = read(

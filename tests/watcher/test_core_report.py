@@ -8,6 +8,7 @@ from services.watcher.core import report as reporting
 from services.watcher.core import requests
 from services.watcher.core.report import Facts, Showing
 from services.watcher.model import CONDITION, STATUS_ANNOTATION
+from services.watcher.wording import listed, shorten
 from tests.watcher.builders import a_grant, a_status, pod
 
 NOTHING = Showing()
@@ -67,7 +68,7 @@ def test_one_failing_item_makes_it_false_and_is_named():
     result = told(pod(asks="svc/nsm-1, other/nsm-2, third/nsm-3"), facts)
     assert (result.connected, result.reason) == (False, "NoEndpoint")
     assert "nsm-1" not in result.message
-    assert "nsm-2 (default/other): NoEndpoint: other has no endpoint" in result.message
+    assert "nsm-2 (default/other): other has no endpoint" in result.message
     assert "nsm-3 (default/third)" in result.message
     assert news(NOTHING, result) == [("Normal", "Connected"), *[("Warning", "NoEndpoint")] * 2]
 
@@ -75,7 +76,7 @@ def test_one_failing_item_makes_it_false_and_is_named():
 def test_what_no_one_answered_yet_is_connecting_and_no_news():
     result = told(pod(asks="svc/nsm-1"), lambda _: Facts())
     assert (result.connected, result.reason) == (False, "Connecting")
-    assert "waiting for an endpoint" in result.message
+    assert result.message == ("nsm-1 (default/svc): ipam has not answered yet; is it running?")
     assert news(NOTHING, result) == []
 
 
@@ -217,10 +218,76 @@ def test_going_is_told_and_coming_back_too():
     shown = reporting.as_shown(ready)
     assert news(shown, ready) == []
     lost = told(found, refused, shown)
-    assert news(shown, lost) == [("Normal", "Disconnected"), ("Warning", "NoEndpoint")]
+    assert news(shown, lost) == [("Warning", "NoEndpoint")]
+    (said,) = reporting.announcements(shown, lost)
+    assert said.message == "nsm-1 (default/svc) is disconnected: svc has no endpoint; start one"
     assert news(reporting.as_shown(lost), told(found, granted)) == [("Normal", "Connected")]
     removed = told(pod(asks=""), granted, shown)
     assert news(shown, removed) == [("Normal", "Disconnected")]
+
+
+def test_what_is_lost_may_be_explained_within_a_moment():
+    found = pod(asks="svc/nsm-1")
+    shown = reporting.as_shown(told(found, granted))
+    gap = told(found, lambda _: Facts(), shown)
+    assert reporting.may_be_explained(shown, gap)
+    assert not reporting.may_be_explained(shown, told(found, refused, shown))
+    assert not reporting.may_be_explained(reporting.as_shown(gap), gap)
+    (said,) = reporting.announcements(shown, gap)
+    assert said.reason == "Disconnected"
+    assert said.message == (
+        "nsm-1 is disconnected from default/svc: ipam has not answered yet; is it running?"
+    )
+
+
+def test_a_reason_is_told_once_and_another_one_beside_it():
+    def facts(request):
+        if request.interface == "nsm-1":
+            return refused(request, "PoolExhausted")
+        return refused(request) if request.interface == "nsm-2" else Facts()
+
+    result = told(pod(asks="svc/nsm-1, other/nsm-2, third/nsm-3"), facts)
+    assert result.reason == "PoolExhausted"
+    assert result.message == (
+        "nsm-1 (default/svc): svc has no endpoint; start one; "
+        "nsm-2 (default/other): NoEndpoint: other has no endpoint; start one; "
+        "nsm-3 (default/third): Connecting: ipam has not answered yet; is it running?"
+    )
+    told_ = [each.message for each in reporting.announcements(NOTHING, result)]
+    assert told_ == [
+        "nsm-1 (default/svc): svc has no endpoint; start one",
+        "nsm-2 (default/other): other has no endpoint; start one",
+    ]
+
+
+def test_a_condition_is_bounded_and_its_remedies_stay_readable():
+    def long(request):
+        refusal = refused(request).refusal
+        text = "ü" * 100_000 + "; start one"
+        return Facts(refusal=msgspec.structs.replace(refusal, message=text))
+
+    result = told(pod(asks="svc/nsm-1"), long)
+    assert len(result.message.encode()) < 4096
+    assert result.message.endswith("ü; start one")
+    many = ", ".join(f"svc/nsm-{at}" for at in range(100))
+    result = told(pod(asks=many), long)
+    assert 2048 < len(result.message.encode()) <= 4096
+    assert result.message.startswith("nsm-0 (default/svc): ü")
+    assert result.message.count("; start one") == 3
+    assert result.message.endswith("; and 97 more")
+    malformed = told(pod(asks="a" * 100_000 + ":"), granted)
+    assert len(malformed.message.encode()) <= 4096
+    why = reporting.without_annotation(result, "x" * 5000 + "; do this")
+    assert len(why.encode()) <= 4096
+    assert why.endswith("x; do this")
+
+
+@pytest.mark.parametrize("most", range(8, 80))
+def test_no_cut_is_longer_than_allowed(most):
+    for text in ("", "a", "üñ" * 40, "x" * 79):
+        assert len(shorten(text, most).encode()) <= most
+    parts = ["üñ" * at for at in range(1, 20)]
+    assert len(listed(parts, most * 4).encode()) <= most * 4
 
 
 def test_an_update_of_what_stands_is_no_disconnection():

@@ -119,6 +119,121 @@ def test_a_bad_endpoint_is_a_problem_that_names_field_and_reason(spec, field, re
     assert "; " in told.message  # the remedy
 
 
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (
+            {"networkService": ["a"]},
+            "spec.networkService: there is no such field; did you mean networkServices?",
+        ),
+        ({"route": []}, "spec.route: there is no such field; did you mean routes?"),
+        (
+            {"ipam": {"excludePrefix": []}},
+            "spec.ipam.excludePrefix: there is no such field; did you mean excludePrefixes?",
+        ),
+        (
+            {"ipam": {"exclude_prefix": []}},
+            "spec.ipam.exclude_prefix: there is no such field; did you mean excludePrefixes?",
+        ),
+        (
+            {"podSelector": {"matchExpression": []}},
+            "spec.podSelector.matchExpression: there is no such field; did you mean matchExpressions?",
+        ),
+        (
+            {"podSelector": {"app": "vpn"}},
+            "spec.podSelector.app: there is no such field; there are matchExpressions, matchLabels",
+        ),
+        (
+            {"policies": [{}, {"form": "10.0.0.0/8"}]},
+            "spec.policies[1].form: there is no such field; did you mean from?",
+        ),
+        (
+            {"routes": [{"destination": "10.0.0.0/8", "nexthop": "10.0.0.1"}]},
+            "spec.routes[0].nexthop: there is no such field; did you mean nextHop?",
+        ),
+        ({"dns": {"server": []}}, "spec.dns.server: there is no such field; did you mean servers?"),
+        (
+            {"networkServiceLabels": {"a": {"label": {}}}},
+            "spec.networkServiceLabels[a].label: there is no such field; did you mean labels?",
+        ),
+        (
+            {"network_services": ["a"]},
+            "spec.network_services: it is there as 'networkServices', too; write one of them",
+        ),
+    ],
+)
+def test_a_field_that_we_do_not_know_is_a_problem_that_names_the_nearest_one(spec, said):
+    told = endpoint(**spec)
+    assert isinstance(told, Problem)
+    assert told.reason == "InvalidSpec"
+    assert told.message.endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"match": []}, "spec.match: there is no such field; did you mean matches?"),
+        (
+            {"allowedNamespace": ["a"]},
+            "spec.allowedNamespace: there is no such field; did you mean allowedNamespaces?",
+        ),
+        (
+            {"matches": [{"sourceSelectors": {}}]},
+            "spec.matches[0].sourceSelectors: there is no such field; did you mean sourceSelector?",
+        ),
+        (
+            {"matches": [{"routes": [{"destination_selectors": {}}]}]},
+            (
+                "spec.matches[0].routes[0].destination_selectors: "
+                "there is no such field; did you mean destinationSelector?"
+            ),
+        ),
+    ],
+)
+def test_rules_with_a_field_that_we_do_not_know_are_a_problem(spec, said):
+    told = network_service(**spec)
+    assert isinstance(told, Problem)
+    assert told.message.endswith(said)
+
+
+def test_the_anchors_spelling_of_rules_is_accepted():
+    told = network_service(
+        name="x",
+        path_ids=[],
+        matches=[{"source_selector": {"any_key": "a"}, "metadata": {"labels": {"b": "c"}}}],
+    )
+    assert isinstance(told, intent.NetworkService)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "remedy"),
+    [
+        ("192.168.64.5/24", "write 192.168.64.0/24"),
+        ("2001:db8::5/112", "write 2001:db8::/112"),
+        (
+            "192.168.64.5",
+            "write 192.168.64.5/32 for this address alone, or a network such as 192.168.64.0/24",
+        ),
+        (
+            "2001:db8::5",
+            "write 2001:db8::5/128 for this address alone, or a network such as 2001:db8::/64",
+        ),
+        ("127.0.0.5/8", "write 172.16.1.0/24"),
+        ("10.0.0.0/33", "write 172.16.1.0/24"),
+    ],
+)
+def test_the_remedy_for_a_prefix_names_the_one_that_was_meant(prefix, remedy):
+    told = endpoint(ipam={"prefixes": [prefix]})
+    assert isinstance(told, Problem)
+    assert told.message.endswith(f"; {remedy}")
+
+
+def test_the_remedy_for_an_address_is_an_address():
+    told = endpoint(routes=[{"destination": "10.0.0.0/8", "nextHop": "172.16.3.7/24"}])
+    assert isinstance(told, Problem)
+    assert told.message.endswith("; write 172.16.3.1")
+
+
 def routes(count):
     return [{"destination": f"10.{at // 256}.{at % 256}.0/24"} for at in range(count)]
 

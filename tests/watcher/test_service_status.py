@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from lab.api.kinds import EVENTS, NETWORK_SERVICE_ENDPOINTS, PODS
 from schemas.annotation import ANNOTATION
@@ -15,8 +16,14 @@ from schemas.subjects import RequestKey
 from services._runtime.leading import lead
 from services._runtime.mirror import Mirror
 from services._runtime.streams import GRANT, STATE
+from services.watcher import model
+from services.watcher.adapters import Denied, Events, pods
+from services.watcher.core.intent import Intent
+from services.watcher.core.report import showing
 from services.watcher.model import CONDITION, STATUS_ANNOTATION
-from tests.watcher.builders import a_grant, a_pod, a_status, an_endpoint
+from services.watcher.service.announcing import Announcer
+from services.watcher.service.reporting import Reporter
+from tests.watcher.builders import a_grant, a_pod, a_status, an_endpoint, read
 from tests.watcher.conftest import a_watcher, running
 
 NSM1 = RequestKey("default", "client", "nsm-1")
@@ -311,6 +318,99 @@ async def test_a_readiness_gate_without_an_annotation_opens(cluster, nats):
     cluster.store.create(PODS, a_pod(gated=True))
     async with a_watcher(cluster, nats):
         await cluster.until(PODS, "client", is_("True", "Connected"))
+
+
+async def test_what_is_taken_away_is_told_once_and_with_the_reason(cluster, nats, reader, ipam):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        grant = await connect(cluster, reader, ipam)
+        await ipam.complete()
+        await (await ipam.term).bury(grant.key)
+        await ipam.bus.bury(a_status(grant).key)
+        await cluster.until(PODS, "client", is_("False", "Connecting"))  # shown at once
+        await ipam.publish(
+            Refusal(
+                namespace="default",
+                pod="client",
+                interface="nsm-1",
+                uid=reader.get(NSM1).pod.uid,
+                network_service="svc",
+                reason="NoEndpoint",
+                message="nobody offers svc; start an endpoint",
+            )
+        )
+        await until_event(cluster, "NoEndpoint")
+        pod = await cluster.until(PODS, "client", is_("False", "NoEndpoint"))
+        cluster.store.create(PODS, a_pod("marker", asks=":"))
+        await until_event(cluster, "MalformedAnnotation", "marker")
+    assert message(pod) == "nsm-1 (default/svc): nobody offers svc; start an endpoint"
+    told = events(cluster)
+    assert {reason for reason, _ in told} == {"Connected", "NoEndpoint"}
+    assert told["NoEndpoint", "Warning"]["message"] == (
+        "nsm-1 (default/svc) is disconnected: nobody offers svc; start an endpoint"
+    )
+
+
+async def test_an_annotation_that_finds_no_room_hides_no_condition(
+    cluster, nats, reader, ipam, monkeypatch
+):
+    async def full(*_: object) -> None:
+        raise Denied("PATCH: 422 Invalid: metadata.annotations: Too long", status=422)
+
+    monkeypatch.setattr(pods, "write_annotation", full)
+    seen = []
+    cluster.store.watch(PODS, lambda _, pod: seen.append(condition(pod)))
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    with capture_logs() as logs:
+        async with a_watcher(cluster, nats):
+            await connect(cluster, reader, ipam)
+            pod = cluster.store.get(PODS, "default", "client")
+            cluster.store.create(PODS, a_pod("marker", asks=":"))
+            await until_event(cluster, "MalformedAnnotation", "marker")
+    assert shown(pod) is None
+    assert message(pod).startswith("nsm-1 (default/svc); annotation networkservicemesh.io/status ")
+    assert "metadata.annotations: Too long" in message(pod)
+    assert seen.count(("True", "Connected")) == 1  # written once, though tried again
+    (log, *_) = [each for each in logs if each["event"] == "status cannot be written"]
+    assert "grant" not in log["remedy"]
+
+
+async def test_an_endpoint_pod_on_its_nodes_network_is_told_on_both(cluster, nats):
+    cluster.store.create(NETWORK_SERVICE_ENDPOINTS, an_endpoint())
+    cluster.store.create(PODS, a_pod("vpn-0", labels={"app": "vpn"}, host_network=True))
+    async with a_watcher(cluster, nats):
+        await until_event(cluster, "HostNetwork", "vpn-0")
+        await until_event(cluster, "HostNetwork", "vpn")
+    assert ("HostNetwork", "Warning") in events(cluster, "vpn-0")
+    (said,) = events(cluster, "vpn").values()
+    assert said["involvedObject"]["kind"] == "NetworkServiceEndpoint"
+    assert condition(cluster.store.get(PODS, "default", "vpn-0")) is None
+
+
+async def test_versions_of_a_restored_server_are_believed_after_a_while(bus, kube):
+    pod = read(model.Pod, a_pod(asks="svc/nsm-1"))
+    pod = msgspec.structs.replace(
+        pod, metadata=msgspec.structs.replace(pod.metadata, resource_version="7")
+    )
+    now = 0.0
+    intent = Intent(system_namespace="nsm-system")
+    reporter = Reporter(
+        kube=kube,
+        announcer=Announcer(Events(kube, instance="x", clock=lambda: now)),
+        intent=intent,
+        grants=Mirror(bus, GRANT, ["nsm.>"], on_change=lambda *_: None),
+        states=Mirror(bus, STATE, ["nsm.>"], on_change=lambda *_: None),
+        clock=lambda: now,
+    )
+    memory = reporter._remember(pod, showing(pod))
+    written = read(model.Pod, a_pod(annotations={STATUS_ANNOTATION: "[]"}))
+    written = msgspec.structs.replace(
+        written, metadata=msgspec.structs.replace(written.metadata, resource_version="1000")
+    )
+    reporter._wrote(memory, written)
+    assert reporter._shown(pod).annotation == "[]"
+    now = 31.0
+    assert reporter._shown(pod).annotation is None
 
 
 async def test_host_network_is_told(cluster, nats):

@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 
 from services._runtime.errors import Conflict
-from services.watcher.adapters.kube import Kube, Missing
+from services.watcher.adapters.kube import NAME, Kube, Missing
 from services.watcher.model import ObjectRef
+from services.watcher.wording import shorten
 
-COMPONENT = "nsm-watcher"
 _BURST = 12
 _REFILL_SECONDS = 30.0
 _REMEMBERED = 10_000
-_MESSAGE_LIMIT = 1024  # the API server's
+_MESSAGE_BYTES = 1024  # the API server's
 
 
 class _Counted(msgspec.Struct, frozen=True):
@@ -45,10 +45,10 @@ class Events:
 
         False: kept back, this object has said enough for now.
         """
-        text = message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…"
+        text = shorten(message, _MESSAGE_BYTES)
         namespace = about.namespace or "default"
         digest = hashlib.sha256(f"{about.uid}\0{reason}\0{text}".encode()).hexdigest()[:16]
-        name = f"{about.name[:230]}.{digest}"
+        name = f"{about.name[:230].rstrip('-.')}.{digest}"
         folder = f"/api/v1/namespaces/{namespace}/events"
         path = f"{folder}/{name}"
         if not again and path in self._counts:
@@ -76,6 +76,10 @@ class Events:
                 if not again:
                     return True
         return False
+
+    def kept_back_seconds(self, about: ObjectRef) -> float:
+        """How long until this object may say something again."""
+        return max(0.0, 1 - self._left(about.uid)) * _REFILL_SECONDS
 
     async def _count(self, path: str, count: int) -> None:
         await self._kube.patch(path, {"count": count, "lastTimestamp": _now()})
@@ -112,8 +116,8 @@ def _event(about: ObjectRef, *, name: str, namespace: str, instance: str) -> dic
             "name": about.name,
             "uid": about.uid,
         },
-        "source": {"component": COMPONENT},
-        "reportingComponent": COMPONENT,
+        "source": {"component": NAME},
+        "reportingComponent": NAME,
         "reportingInstance": instance,
         "firstTimestamp": now,
         "lastTimestamp": now,

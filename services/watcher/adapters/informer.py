@@ -2,8 +2,8 @@
 
 List, then watch from the list's version. Every change is told once, in order, as (before, after); an
 object whose UID changed is told as gone and come. 410 in either form: list again and tell the difference.
-A watch that says nothing for 70 s, not even a bookmark, is dead. A kind the server goes on not knowing
-has no objects and is asked for again.
+A watch that says nothing for 70 s, not even a bookmark, is idle or dead, and which of them cannot be
+told: list again. A kind the server goes on not knowing has no objects and is asked for again.
 """
 
 import asyncio
@@ -25,7 +25,10 @@ log = structlog.get_logger()
 
 OnChange = Callable[[Ref, Any, Any], None]
 
-# The API server sends a bookmark about once a minute.
+# The API server sends a bookmark about once a minute, but only if the version of that kind moved: on an idle
+# kind such silence is normal. It is also all that is heard from a server whose past is another one, such as a
+# restored backup: it takes a watch from a version it has not reached yet and then drops everything up to that.
+# Only a list tells. What is idle for so long is seldom large.
 SILENCE_SECONDS = 70.0
 _PAGE = 500
 _RETRY_MISSING_SECONDS = 1.0
@@ -105,7 +108,7 @@ class Informer:
         self._heard: float | None = None
 
     def silent_seconds(self) -> float:
-        """How long the server has said nothing of this kind; bookmarks keep it about a minute."""
+        """How long the server has said nothing of this kind; a list once a minute counts, too."""
         return math.inf if self._heard is None else time.monotonic() - self._heard
 
     async def run(self) -> None:
@@ -174,7 +177,10 @@ class Informer:
                     self._recovered()
                     self._event(line)
         except TimeoutError:
-            log.warning("watch fell silent", resource=self.resource.title, seconds=self._silence)
+            log.debug(
+                "watch is silent, listing", resource=self.resource.title, seconds=self._silence
+            )
+            self._version = ""
         finally:
             if loop.time() - begun >= _FAIR_WATCH_SECONDS:
                 self._recovered()

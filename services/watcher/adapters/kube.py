@@ -19,6 +19,7 @@ from services._runtime.errors import Conflict, Unavailable
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
+NAME = "nsm-watcher"  # who we are in audit logs and managedFields
 _REQUEST_SECONDS = 30.0
 
 
@@ -35,11 +36,26 @@ class Expired(Exception):
 
 
 class Denied(Exception):
-    """The request will not be taken like this; trying again does not help."""
+    """The request will not be taken like this; trying again does not help.
+
+    `remedy` says who can change that. `namespace_is_going`: nobody has to.
+    """
+
+    def __init__(self, what: str, *, status: int = 0, namespace_is_going: bool = False) -> None:
+        super().__init__(what)
+        self.status = status
+        self.namespace_is_going = namespace_is_going
+
+    @property
+    def remedy(self) -> str:
+        if self.status == 403:
+            return "grant the watcher the right to do this"
+        return "change what this answer of the API server names"
 
 
 class _Cause(msgspec.Struct, frozen=True):
     field: str | None = None
+    reason: str | None = None
 
 
 class _Details(msgspec.Struct, frozen=True):
@@ -52,9 +68,20 @@ class _Status(msgspec.Struct, frozen=True):
     details: _Details | None = None
 
     @property
+    def causes(self) -> tuple[_Cause, ...]:
+        return (self.details and self.details.causes) or ()
+
+    @property
     def is_about_uid(self) -> bool:
-        causes = (self.details and self.details.causes) or ()
-        return any(cause.field == "metadata.uid" for cause in causes)
+        return any(cause.field == "metadata.uid" for cause in self.causes)
+
+    @property
+    def namespace_is_going(self) -> bool:
+        # NamespaceTerminating, the only one of its kind.
+        return any((cause.reason or "").endswith("Terminating") for cause in self.causes)
+
+
+_MANAGER = {"fieldManager": NAME}
 
 
 class Kube:
@@ -95,11 +122,13 @@ class Kube:
 
     async def post(self, path: str, body: Any) -> bytes:
         """Create an object."""
-        return await self._whole("POST", path, body=body, content_type=JSON)
+        return await self._whole("POST", path, query=_MANAGER, body=body, content_type=JSON)
 
     async def patch(self, path: str, body: Any, *, content_type: str = MERGE) -> bytes:
         """Change an object; the body's metadata.uid, if given, is a precondition."""
-        return await self._whole("PATCH", path, body=body, content_type=content_type)
+        return await self._whole(
+            "PATCH", path, query=_MANAGER, body=body, content_type=content_type
+        )
 
     @asynccontextmanager
     async def stream(
@@ -139,7 +168,7 @@ class Kube:
         client = self._client
         if client is None:
             raise RuntimeError("a Kube is used inside `async with`")
-        headers = {"Accept": JSON}
+        headers = {"Accept": JSON, "User-Agent": NAME}
         if content_type:
             headers["Content-Type"] = content_type
         await client.update_params_for_auth(headers, [], ["BearerToken"])
@@ -186,4 +215,4 @@ def _error(what: str, response: aiohttp.ClientResponse, body: bytes) -> Exceptio
                 text
             )  # a token is rotated under us; the next request reads the new one
         case _:
-            return Denied(text)
+            return Denied(text, status=response.status, namespace_is_going=told.namespace_is_going)

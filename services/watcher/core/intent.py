@@ -12,7 +12,7 @@ import msgspec
 from schemas.intent import Endpoint, NetworkService, PrefixesInUse, Request
 from schemas.subjects import EndpointKey, Key, NetworkServiceKey, PrefixKey, RequestKey
 from services.watcher import model
-from services.watcher.core import owners, prefixes, requests, specs
+from services.watcher.core import misfits, owners, prefixes, requests, specs
 from services.watcher.model import ObjectRef, Pod, Problem, Ref
 
 _NOTHING: dict[Any, Any] = {}
@@ -42,6 +42,8 @@ class Intent:
         self._endpoints: dict[str, dict[str, specs.EndpointSpec | None]] = {}
         self._rules: dict[Ref, model.NetworkService] = {}
         self._problem_refs: dict[tuple[type[Any], Ref], ObjectRef] = {}
+        self._bad_endpoints: dict[Ref, Problem] = {}
+        self._misfits = misfits.Misfits()
         self._pods_of_namespace: dict[str, set[str]] = {}
         self._pods_of_node: dict[str, set[Ref]] = {}
         self._cluster_ips: dict[Ref, tuple[str, ...]] = {}
@@ -137,6 +139,8 @@ class Intent:
         self._requests(ref, touched)
         for endpoint in self._endpoints.get(namespace, _NOTHING):
             self._endpoint_pod(EndpointKey(namespace, endpoint, name), touched)
+        # Another Pod of that name is another object to tell.
+        self._notice_pod(ref, touched)
 
     def _namespace(self, ref: Ref, found: model.Namespace | None, touched: Touched) -> None:
         name = ref[1]
@@ -214,7 +218,8 @@ class Intent:
             del self._endpoints[namespace]
         for pod in self._pods_of_namespace.get(namespace, ()):
             self._endpoint_pod(EndpointKey(namespace, name, pod), touched)
-        self._notice(model.NetworkServiceEndpoint, ref, problem, touched)
+        _keep(self._bad_endpoints, ref, problem)
+        self._notice_endpoint(ref, touched)
 
     def _requests(self, ref: Ref, touched: Touched) -> None:
         pod = self.pods.get(ref)
@@ -245,6 +250,9 @@ class Intent:
         if pod is not None and key.endpoint in offered and _serves(pod):
             message = self._offer(key, pod, offered[key.endpoint])
         self._set(key, message, touched)
+        if self._misfits.put(key, misfit=_misfit(pod, offered.get(key.endpoint))):
+            self._notice_pod((key.namespace, key.pod), touched)
+            self._notice_endpoint((key.namespace, key.endpoint), touched)
 
     def _offer(
         self, key: EndpointKey, pod: Pod, spec: specs.EndpointSpec | None
@@ -278,6 +286,13 @@ class Intent:
             _keep(self._desired, key, message)
             touched.keys.add(key)
 
+    def _notice_pod(self, ref: Ref, touched: Touched) -> None:
+        self._notice(model.Pod, ref, self._misfits.of_pod(ref), touched)
+
+    def _notice_endpoint(self, ref: Ref, touched: Touched) -> None:
+        problem = self._bad_endpoints.get(ref) or self._misfits.of_endpoint(ref)
+        self._notice(model.NetworkServiceEndpoint, ref, problem, touched)
+
     def _notice(self, kind: type[Any], ref: Ref, problem: Problem | None, touched: Touched) -> None:
         before = self._problem_refs.pop((kind, ref), None)
         known = self.notices.pop(before, None) if before else None
@@ -295,6 +310,17 @@ _UNASKED = requests.Wanted()
 
 def _serves(pod: Pod) -> bool:
     return bool(pod.node) and not (pod.terminating or pod.terminal or pod.host_network)
+
+
+def _misfit(pod: Pod | None, spec: specs.EndpointSpec | None) -> bool:
+    """Whether this Pod would serve if it had a network of its own."""
+    return (
+        pod is not None
+        and pod.host_network
+        and not (pod.terminating or pod.terminal)
+        and spec is not None
+        and spec.selector.selects(pod.labels)
+    )
 
 
 def _keep(table: dict[Any, Any], key: Any, value: Any) -> None:

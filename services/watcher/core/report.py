@@ -14,6 +14,7 @@ from schemas.intent import Request
 from schemas.state import EndStatus, Status
 from services.watcher.core.requests import Wanted
 from services.watcher.model import CONDITION, STATUS_ANNOTATION, Pod, Problem, Shown
+from services.watcher.wording import listed, shorten
 
 CONNECTED = "Connected"
 CONNECTING = "Connecting"
@@ -21,6 +22,8 @@ DISCONNECTED = "Disconnected"
 UPDATING = "Updating"  # an older revision stands while the newer one is being applied
 COMPLETED = "PodCompleted"
 
+MESSAGE_BYTES = 4096  # of a condition: every watcher of Pods gets it
+_ITEM_BYTES = 1024
 NORMAL = "Normal"
 WARNING = "Warning"
 
@@ -106,6 +109,16 @@ def showing(pod: Pod) -> Showing:
     )
 
 
+def without_annotation(report: Report, why: str) -> str:
+    """The message of a condition whose annotation the API server does not take."""
+    missing = shorten(
+        f"annotation {STATUS_ANNOTATION} cannot be written: {why}",
+        _ITEM_BYTES,
+    )
+    room = MESSAGE_BYTES - len(missing.encode()) - 2
+    return f"{shorten(report.message, room)}; {missing}"
+
+
 def as_shown(report: Report) -> Showing:
     """What a Pod shows once a report was written."""
     return Showing(
@@ -158,6 +171,15 @@ def may_pass(before: Showing, after: Report) -> bool:
     )
 
 
+def may_be_explained(before: Showing, after: Report) -> bool:
+    """Whether something was lost and nobody said why yet: a refusal follows what it took within moments."""
+    ready = {each.interface for each in before.items if each.state == "ready"}
+    return any(
+        each.state == "waiting" and each.reason == CONNECTING and each.interface in ready
+        for each in after.items
+    )
+
+
 def announcements(before: Showing, after: Report) -> Iterator[Announcement]:
     """What is new in a report compared with what was shown or announced last."""
     was = {each.interface: each for each in before.items}
@@ -181,7 +203,7 @@ def _item(request: Request, facts: Facts, shown: Shown | None) -> Item:
         return _granted(request, facts.grant, _current(facts.grant, facts.status))
     if facts.refusal is not None:
         return _not_ready(request, "refused", facts.refusal.reason, facts.refusal.message)
-    return _not_ready(request, "waiting", CONNECTING, "waiting for an endpoint and addresses")
+    return _not_ready(request, "waiting", CONNECTING, _NO_ANSWER)
 
 
 def _current(grant: Connection, status: Status | None) -> Status | None:
@@ -241,19 +263,20 @@ def _is_of(shown: Shown, request: Request) -> bool:
 
 def _verdict(problem: Problem | None, items: list[Item]) -> tuple[bool, str, str]:
     if problem is not None:
-        return False, problem.reason, problem.message
+        return False, problem.reason, shorten(problem.message, MESSAGE_BYTES)
     failing = [each for each in items if each.shown.state != "ready"]
     if failing:
         # Waiting passes by itself; what does not is the reason to show.
         worst = next((each for each in failing if each.shown.state != "waiting"), None)
         reason = worst.shown.reason if worst is not None else CONNECTING
-        return False, reason, "; ".join(_told(each.shown, each.message) for each in failing)
+        told = [_told(each.shown, each.message, under=reason) for each in failing]
+        return False, reason, listed(told, MESSAGE_BYTES)
     if not items:
         return True, CONNECTED, "no network service is asked for"
     return (
         True,
         CONNECTED,
-        "; ".join(f"{each.shown.interface} ({each.shown.name})" for each in items),
+        listed([f"{each.shown.interface} ({each.shown.name})" for each in items], MESSAGE_BYTES),
     )
 
 
@@ -261,8 +284,12 @@ def _unheard(items: list[Item]) -> bool:
     return any(each.kept and each.shown.state != "ready" for each in items)
 
 
-def _told(item: Shown, message: str) -> str:
-    return f"{item.interface} ({item.name}): {item.reason}: {message}"
+def _told(item: Shown, message: str, *, under: str) -> str:
+    """In words; the reason only where it is not that of the condition, which stands beside them."""
+    text = shorten(message, _ITEM_BYTES)
+    if item.reason != under:
+        text = f"{item.reason}: {text}"
+    return f"{item.interface} ({item.name}): {text}"
 
 
 def _news(was: Shown | None, item: Shown, message: str) -> Iterator[Announcement]:
@@ -275,12 +302,15 @@ def _news(was: Shown | None, item: Shown, message: str) -> Iterator[Announcement
                 f"{', '.join(item.ips) or 'no address'} by endpoint Pod {item.endpoint}",
             )
         return
-    if was is not None and was.state == "ready" and item.reason != UPDATING:
-        yield _disconnected(was, f"{item.reason}: {message}")
-    if item.state != "waiting" and (
-        was is None or (was.state, was.reason) != (item.state, item.reason)
-    ):
-        yield Announcement(type=WARNING, reason=item.reason, message=_told(item, message))
+    lost = was is not None and was.state == "ready"
+    if item.state == "waiting":
+        if was is not None and lost and item.reason != UPDATING:
+            yield _disconnected(was, message)
+    elif was is None or (was.state, was.reason) != (item.state, item.reason):
+        # That it is a loss and why is one piece of news.
+        which = f"{item.interface} ({item.name})"
+        text = f"{which} is disconnected: {message}" if lost else f"{which}: {message}"
+        yield Announcement(type=WARNING, reason=item.reason, message=text)
 
 
 def _disconnected(item: Shown, why: str) -> Announcement:
@@ -299,6 +329,7 @@ def _fields(item: Shown) -> dict[str, object]:
 
 
 _WITHOUT_ITEM = frozenset({"MalformedAnnotation", "HostNetwork"})
+_NO_ANSWER = "ipam has not answered yet; is it running?"
 _WAITING_FOR_NEWS = "waiting for news from ipam and the node"
 _COMPLETED = Report(
     items=(),

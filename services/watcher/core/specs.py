@@ -1,7 +1,6 @@
 """Specs of our own kinds: what they mean, or one Problem that names field, reason and remedy.
 
-The anchor's spelling (`source_selector`, `network_service_names`, …) is read like ours: every field name
-may be written in snake_case; label maps stay as they are.
+How fields may be spelled, the anchor's way too, is in `fields`.
 """
 
 import ipaddress
@@ -12,20 +11,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas import intent, values
-from services.watcher.core import limits
+from services.watcher.core import fields, limits
+from services.watcher.core.fields import BadField
 from services.watcher.model import NetworkService, NetworkServiceEndpoint, Problem
 
 INVALID = "InvalidSpec"
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _PROTOCOLS = ("", "tcp", "udp", "sctp", "icmp", "ipv6-icmp")
-_LABEL_MAPS = frozenset({"labels", "matchLabels", "sourceSelector", "destinationSelector"})
-_OTHER_NAMES = {
-    "networkServiceNames": "networkServices",
-    "from": "source",
-    "dstPort": "destinationPort",
-    "srcPort": "sourcePort",
-    "proto": "protocol",
-}
 Text = str | int  # YAML reads 6666 as a number
 Texts = tuple[str, ...] | None
 
@@ -130,16 +122,21 @@ class _NetworkService(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     allowed_namespaces: Texts = None
 
 
-class _BadField(ValueError):
-    def __init__(self, field: str, reason: str, remedy: str) -> None:
-        super().__init__(f"spec.{field}: {reason}; {remedy}")
+# Of the anchor's registry; `metadata` chooses among its forwarders.
+_PASSED_OVER: dict[type[Any], set[str]] = {
+    _Endpoint: {"name", "url", "expirationTime", "initialRegistrationTime", "pathIds"},
+    _NetworkService: {"name", "pathIds"},
+    _Match: {"metadata"},
+}
+_ENDPOINTS = fields.Reader(_Endpoint, kind="networkserviceendpoint", passed_over=_PASSED_OVER)
+_NETWORK_SERVICES = fields.Reader(_NetworkService, kind="networkservice", passed_over=_PASSED_OVER)
 
 
 def read_endpoint(found: NetworkServiceEndpoint) -> EndpointSpec | Problem:
     """What a NetworkServiceEndpoint says."""
     try:
-        return _endpoint(_shaped(found.spec, _Endpoint, "networkserviceendpoint"))
-    except _BadField as exc:
+        return _endpoint(_ENDPOINTS.read(found.spec))
+    except BadField as exc:
         return Problem(
             reason=INVALID,
             message=f"NetworkServiceEndpoint {'/'.join(found.ref)}: this edit has no effect, what was "
@@ -150,55 +147,22 @@ def read_endpoint(found: NetworkServiceEndpoint) -> EndpointSpec | Problem:
 def read_network_service(found: NetworkService) -> intent.NetworkService | Problem:
     """What a NetworkService says."""
     try:
-        spec = _shaped(found.spec, _NetworkService, "networkservice")
+        spec = _NETWORK_SERVICES.read(found.spec)
         return _network_service(found, spec)
-    except _BadField as exc:
+    except BadField as exc:
         return Problem(
             reason=INVALID,
             message=f"NetworkService {'/'.join(found.ref)}: this edit has no effect: {exc}",
         )
 
 
-def _shaped(spec: Any, shape: type[Any], kind: str) -> Any:
-    try:
-        return msgspec.convert(_our_names(spec if spec is not None else {}), shape)
-    except RecursionError as exc:
-        raise _BadField("(whole)", "it is nested too deeply", "write it flat") from exc
-    except msgspec.ValidationError as exc:
-        reason, _, path = str(exc).partition(" - at `$")
-        raise _BadField(
-            path.rstrip("`").lstrip(".") or "(whole)",
-            (reason[:1].lower() + reason[1:]).replace(" | null", ""),
-            f"`kubectl explain {kind}.spec` shows what belongs there",
-        ) from exc
-
-
-def _our_names(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_our_names(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    renamed: dict[str, Any] = {}
-    for written, inner in value.items():
-        head, *rest = str(written).split("_")
-        name = head + "".join(part.capitalize() for part in rest)
-        name = _OTHER_NAMES.get(name, name)
-        if name in _LABEL_MAPS:
-            renamed[name] = inner
-        elif name == "networkServiceLabels" and isinstance(inner, dict):
-            renamed[name] = dict(inner)  # keys are names of network services
-        else:
-            renamed[name] = _our_names(inner)
-    return renamed
-
-
 def _endpoint(spec: _Endpoint) -> EndpointSpec:
     names = spec.network_services or ()
     if not names:
-        raise _BadField("networkServices", "it is empty", "name at least one network service")
+        raise BadField("networkServices", "it is empty", "name at least one network service")
     for at, name in enumerate(names):
         if not values.is_object_name(name) or len(name) > 63:
-            raise _BadField(
+            raise BadField(
                 f"networkServices[{at}]",
                 f"{name!r} is no network service name",
                 "use at most 63 lower case letters, digits, '-' and '.'",
@@ -206,7 +170,7 @@ def _endpoint(spec: _Endpoint) -> EndpointSpec:
     _no_more(len(names), limits.MOST_NAMES, "networkServices", "network services")
     _check_sizes(spec)
     if spec.pod_selector is None:
-        raise _BadField("podSelector", "it is missing", "write podSelector: {matchLabels: {…}}")
+        raise BadField("podSelector", "it is missing", "write podSelector: {matchLabels: {…}}")
     return EndpointSpec(
         network_services=names,
         selector=spec.pod_selector,
@@ -231,7 +195,7 @@ def _check_sizes(spec: _Endpoint) -> None:
 
 def _no_more(count: int, most: int, field: str, what: str) -> None:
     if count > most:
-        raise _BadField(
+        raise BadField(
             field,
             f"{count} {what}, at most {most} are possible",
             "merge neighbours or write several NetworkServiceEndpoints",
@@ -243,7 +207,7 @@ def _labels(spec: _Endpoint) -> dict[str, str]:
     for name, of_service in (spec.network_service_labels or {}).items():
         for key, value in (of_service.labels or {}).items():
             if labels.setdefault(key, value) != value:
-                raise _BadField(
+                raise BadField(
                     f"networkServiceLabels[{name}].labels[{key}]",
                     f"{value!r} differs from {labels[key]!r} given elsewhere",
                     "write one NetworkServiceEndpoint per set of labels",
@@ -254,7 +218,7 @@ def _labels(spec: _Endpoint) -> dict[str, str]:
 def _ipam(spec: _Ipam) -> intent.IpamSpec:
     addressing = spec.addressing or "shared"
     if addressing not in ("shared", "pointToPoint"):
-        raise _BadField(
+        raise BadField(
             "ipam.addressing", f"{addressing!r} is unknown", "write shared or pointToPoint"
         )
     _no_more(len(spec.prefixes or ()), limits.MOST_PREFIXES, "ipam.prefixes", "prefixes")
@@ -285,7 +249,20 @@ def _checked(text: str, field: str, parse: Callable[[str], object], remedy: str)
     try:
         return parse(text)
     except ValueError as exc:
-        raise _BadField(field, str(exc), remedy) from exc
+        raise BadField(field, str(exc), _remedy(text, parse, remedy)) from exc
+
+
+def _remedy(text: str, parse: Callable[[str], object], example: str) -> str:
+    """The prefix that was probably meant, where only its host bits or its length are wrong."""
+    try:
+        meant = ipaddress.ip_network(text.strip(), strict=False)
+        parse(str(meant))
+        if "/" in text:
+            return f"write {meant}"
+        wider = meant.supernet(new_prefix=24 if meant.version == 4 else 64)
+    except ValueError:
+        return example
+    return f"write {meant} for this address alone, or a network such as {wider}"
 
 
 def _routes(routes: tuple[_Route, ...] | None, field: str) -> tuple[intent.Route, ...]:
@@ -300,7 +277,7 @@ def _route(route: _Route, field: str) -> intent.Route:
     if route.next_hop:
         hop = _checked(route.next_hop, f"{field}.nextHop", ipaddress.ip_address, "write 172.16.3.1")
         if getattr(hop, "version", 0) != getattr(to, "version", 0):
-            raise _BadField(
+            raise BadField(
                 f"{field}.nextHop",
                 f"{route.next_hop!r} is of another family than {route.destination!r}",
                 "write both as IPv4 or both as IPv6",
@@ -312,7 +289,7 @@ def _route(route: _Route, field: str) -> intent.Route:
 def _policy(policy: _Policy, field: str) -> intent.Policy:
     protocol = (policy.protocol or "").lower()
     if protocol not in _PROTOCOLS:
-        raise _BadField(
+        raise BadField(
             f"{field}.protocol",
             f"{policy.protocol!r} is unknown",
             f"write one of {', '.join(_PROTOCOLS[1:])}, or leave it out",
@@ -338,7 +315,7 @@ def _ports(text: Text | None, field: str) -> str:
     found = _PORTS.fullmatch(written)
     bounds = [int(each) for each in found.groups() if each] if found else []
     if not bounds or bounds[0] > bounds[-1] or not all(1 <= each <= 65535 for each in bounds):
-        raise _BadField(field, f"{written!r} is no port or range", 'write "6666" or "6667-6670"')
+        raise BadField(field, f"{written!r} is no port or range", 'write "6666" or "6667-6670"')
     return written
 
 
@@ -356,14 +333,14 @@ def _domains(texts: Texts, field: str) -> tuple[str, ...]:
     for at, name in enumerate(names):
         # Underscores are allowed: DNS knows them, though host names do not.
         if not values.is_object_name(name.replace("_", "a")):
-            raise _BadField(f"{field}[{at}]", f"{name!r} is no domain", "write corp.example")
+            raise BadField(f"{field}[{at}]", f"{name!r} is no domain", "write corp.example")
     return names
 
 
 def _network_service(found: NetworkService, spec: _NetworkService) -> intent.NetworkService:
     payload = (spec.payload or "IP").upper()
     if payload not in ("IP", "ETHERNET"):
-        raise _BadField("payload", f"{spec.payload!r} is unknown", "write IP or ETHERNET")
+        raise BadField("payload", f"{spec.payload!r} is unknown", "write IP or ETHERNET")
     return intent.NetworkService(
         namespace=found.metadata.namespace,
         name=found.metadata.name,

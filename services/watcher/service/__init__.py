@@ -86,7 +86,7 @@ class Watcher:
         objects = Gauge("nsm_watcher_objects", "Objects known", ["resource"], registry=registry)
         silence = Gauge(
             "nsm_watcher_silence_seconds",
-            "Since the API server last said something of this kind, bookmarks included",
+            "Since the API server last said something of this kind: a list, an event or a bookmark",
             ["resource"],
             registry=registry,
         )

@@ -1,7 +1,12 @@
-"""Events are said in the background: nobody waits for them, and too many are dropped rather than piled up."""
+"""Events are said in the background: nobody waits for them, and too many are dropped rather than piled up.
+
+An object that said too much lately is kept back; of what it had to say then, the last word is told as soon
+as it may speak again.
+"""
 
 import asyncio
 
+import msgspec
 import structlog
 
 from services._runtime.backoff import backoff
@@ -15,8 +20,15 @@ log = structlog.get_logger()
 _WORKERS = 4
 _PENDING = 5_000
 _ATTEMPTS = 14  # about two minutes
+_FIRST_SECONDS, _MOST_SECONDS = 0.1, 15.0
+_LEAST_KEPT_SECONDS = 0.05
 
-_Said = tuple[ObjectRef, Announcement, bool]
+
+class _Said(msgspec.Struct, frozen=True, kw_only=True):
+    number: int  # workers overtake each other: which one is newer
+    about: ObjectRef
+    what: Announcement
+    again: bool
 
 
 class Announcer:
@@ -25,15 +37,23 @@ class Announcer:
     def __init__(self, events: Events) -> None:
         self._events = events
         self._queue: asyncio.Queue[_Said] | None = None
+        self._number = 0
+        self._kept: dict[str, tuple[_Said, asyncio.TimerHandle]] = {}  # by UID
 
     def say(self, about: ObjectRef, what: Announcement, *, again: bool = True) -> None:
         """Tell people. Not `again`: only if it was not told before."""
+        self._number += 1
+        self._put(_Said(number=self._number, about=about, what=what, again=again))
+
+    def _put(self, said: _Said) -> None:
         if self._queue is None:
             return
         try:
-            self._queue.put_nowait((about, what, again))
+            self._queue.put_nowait(said)
         except asyncio.QueueFull:
-            log.warning("event dropped, too many wait", about=about.name, reason=what.reason)
+            log.warning(
+                "event dropped, too many wait", about=said.about.name, told=said.what.reason
+            )
 
     async def run(self) -> None:
         """Write Events for the length of a term."""
@@ -44,26 +64,70 @@ class Announcer:
                     group.create_task(self._worker(queue))
         finally:
             self._queue = None
+            for _, timer in self._kept.values():
+                timer.cancel()
+            self._kept.clear()
 
     async def _worker(self, queue: asyncio.Queue[_Said]) -> None:
         while True:
-            await self._write(*await queue.get())
+            await self._write(await queue.get())
 
-    async def _write(self, about: ObjectRef, what: Announcement, again: bool) -> None:
+    async def _write(self, said: _Said) -> None:
+        about, what = said.about, said.what
         reason = ""
-        for _, seconds in zip(range(_ATTEMPTS), backoff(0.1, 15.0), strict=False):
+        delays = backoff(_FIRST_SECONDS, _MOST_SECONDS)
+        for _, seconds in zip(range(_ATTEMPTS), delays, strict=False):
             try:
-                said = await self._events.announce(
-                    about, kind=what.type, reason=what.reason, message=what.message, again=again
+                written = await self._events.announce(
+                    about,
+                    kind=what.type,
+                    reason=what.reason,
+                    message=what.message,
+                    again=said.again,
                 )
             except (Unavailable, Conflict) as exc:
                 reason = str(exc)
                 await asyncio.sleep(seconds)
-                continue
-            except (Missing, Denied) as exc:  # its namespace is going
-                reason = str(exc)
+            except Missing as exc:
+                _nobody_listens(said, str(exc))
+                return
+            except Denied as exc:
+                if exc.namespace_is_going:
+                    _nobody_listens(said, str(exc))
+                    return
+                reason = f"{exc}; {exc.remedy}"
                 break
-            if not said:
-                log.debug("event kept back", about=about.name, reason=what.reason)
-            return
+            else:
+                if written:
+                    self._forget_older(said)
+                else:
+                    self._keep(said)
+                return
         log.warning("event not written", about=about.name, told=what.reason, reason=reason)
+
+    def _keep(self, said: _Said) -> None:
+        uid = said.about.uid
+        kept, timer = self._kept.pop(uid, (said, None))
+        if timer is not None:
+            timer.cancel()
+        newest = max(kept, said, key=lambda each: each.number)
+        log.debug("event kept back", about=said.about.name, told=newest.what.reason)
+        seconds = max(self._events.kept_back_seconds(said.about), _LEAST_KEPT_SECONDS)
+        timer = asyncio.get_running_loop().call_later(seconds, self._due, uid)
+        self._kept[uid] = (newest, timer)
+
+    def _due(self, uid: str) -> None:
+        said, _ = self._kept.pop(uid)
+        self._put(said)
+
+    def _forget_older(self, said: _Said) -> None:
+        """A later word was told: the one kept back is not the last any more."""
+        found = self._kept.get(said.about.uid)
+        if found is not None and found[0].number < said.number:
+            found[1].cancel()
+            del self._kept[said.about.uid]
+
+
+def _nobody_listens(said: _Said, reason: str) -> None:
+    # Its namespace is going or gone, and the object with it.
+    log.debug("event not needed", about=said.about.name, told=said.what.reason, reason=reason)

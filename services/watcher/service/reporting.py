@@ -30,6 +30,7 @@ _WORKERS = 8
 # would be a flap, or twice the writing.
 _GRACE_SECONDS = 0.3
 _DENIED_SECONDS = 60.0
+_LAG_SECONDS = 30.0  # versions of a server whose past is another one never catch up
 # That a node's silence has become its word is not told by any message: look again, ever more rarely.
 _RECHECK_SECONDS = (0.5, 30.0)
 _NOBODY = Wanted()
@@ -42,7 +43,9 @@ class _Memory(msgspec.Struct):
     announced: reports.Showing
     written: reports.Showing | None = None
     version: int = 0
+    written_at: float = 0.0
     passing_since: float | None = None
+    unexplained_since: float | None = None
     recheck_seconds: float = _RECHECK_SECONDS[0]
 
 
@@ -142,21 +145,21 @@ class Reporter:
         except Missing:
             self._memory.pop(ref, None)  # gone; its successor is on its way
         except Denied as exc:
-            log.warning(
-                "status cannot be written, grant the watcher the right to patch pods and pods/status",
-                pod=ref,
-                reason=str(exc),
-            )
-            self._later(ref, _DENIED_SECONDS)
+            self._denied(ref, exc)
 
     async def _write(
         self, pod: Pod, memory: _Memory, shown: reports.Showing, result: reports.Report
     ) -> None:
         # The annotation first: who waits for the condition finds it.
+        message = result.message
         if result.annotation != shown.annotation:
-            now = await pods.write_annotation(self._kube, pod, result.annotation)
-            self._wrote(memory, now)
-        if (result.connected, result.reason, result.message) != (
+            try:
+                now = await pods.write_annotation(self._kube, pod, result.annotation)
+                self._wrote(memory, now)
+            except Denied as exc:
+                self._denied(pod.ref, exc)
+                message = reports.without_annotation(result, f"{exc}; {exc.remedy}")
+        if (result.connected, result.reason, message) != (
             shown.connected,
             shown.reason,
             shown.message,
@@ -166,7 +169,7 @@ class Reporter:
                 pod,
                 connected=result.connected,
                 reason=result.reason,
-                message=result.message,
+                message=message,
             )
             self._wrote(memory, now)
             log.info(
@@ -176,12 +179,17 @@ class Reporter:
                 reason=result.reason,
             )
 
+    def _denied(self, ref: Ref, exc: Denied) -> None:
+        log.warning("status cannot be written", pod=ref, reason=str(exc), remedy=exc.remedy)
+        self._later(ref, _DENIED_SECONDS)
+
     def _shown(self, pod: Pod) -> reports.Showing:
         """What the Pod shows, counting what we wrote and the watch has not brought yet."""
         memory = self._memory.get(pod.ref)
         if memory is None or memory.uid != pod.uid or memory.written is None:
             return reports.showing(pod)
-        if _version(pod) >= memory.version:
+        lag = self._clock() - memory.written_at
+        if _version(pod) >= memory.version or lag > _LAG_SECONDS:
             memory.written = None
             return reports.showing(pod)
         return memory.written
@@ -189,6 +197,7 @@ class Reporter:
     def _wrote(self, memory: _Memory, now: Pod) -> None:
         memory.written = reports.showing(now)
         memory.version = _version(now)
+        memory.written_at = self._clock()
 
     def _remember(self, pod: Pod, shown: reports.Showing) -> _Memory:
         memory = self._memory.get(pod.ref)
@@ -205,7 +214,20 @@ class Reporter:
             memory.passing_since = now
         return now - memory.passing_since < _GRACE_SECONDS
 
+    def _may_be_explained(self, memory: _Memory, result: reports.Report) -> bool:
+        """What is lost shows at once; people hear of it together with the reason, if one follows soon."""
+        if not reports.may_be_explained(memory.announced, result):
+            memory.unexplained_since = None
+            return False
+        now = self._clock()
+        if memory.unexplained_since is None:
+            memory.unexplained_since = now
+        return now - memory.unexplained_since < _GRACE_SECONDS
+
     def _announce(self, pod: Pod, memory: _Memory, result: reports.Report) -> None:
+        if self._may_be_explained(memory, result):
+            self._later(pod.ref, _GRACE_SECONDS * 1.05)
+            return
         # Said when it happens, once, whatever becomes of the writes: those are retried.
         for each in reports.announcements(memory.announced, result):
             self._announcer.say(_about(pod), each)
