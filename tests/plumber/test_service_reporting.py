@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,6 +30,7 @@ class FakeBus:
         self.told: list[tuple[Any, Any]] = []
         self.away = False
         self.refused: Any = None  # a key it will not have
+        self.meanwhile: Callable[[], None] | None = None  # done once, while it takes a message
 
     async def publish(self, message: Any) -> int:
         if message.key == self.refused:
@@ -41,6 +43,9 @@ class FakeBus:
     def _take(self, key: Any, message: Any) -> int:
         if self.away:
             raise Unavailable("away")
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
         self.told.append((key, message))
         return len(self.told)
 
@@ -123,6 +128,27 @@ async def test_a_node_is_complete_only_after_its_statuses_and_in_a_known_stream(
     told = bus.take()
     assert told.index(a_status()) < len(told) - 1
     assert told[-1] == NodeFacts(node=NODE, complete=True, incarnation="2026-01-01")
+
+
+async def test_complete_said_while_others_are_told_covers_those_said_before_it() -> None:
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    late = msgspec.structs.replace(a_status(), pod="late")
+
+    def meanwhile() -> None:
+        reporter.say(late)
+        reporter.complete()
+
+    bus.meanwhile = meanwhile
+    async with running(reporter):
+        reporter.enter("one")
+        reporter.describe(NodeFacts(node=NODE), SeenPrefixes(node=NODE))
+        reporter.say(a_status())
+        await turns()
+
+    told = bus.take()
+    first_complete = next(n for n, each in enumerate(told) if getattr(each, "complete", False))
+    assert told.index(late) < first_complete
 
 
 async def test_a_new_stream_is_told_everything() -> None:

@@ -98,7 +98,8 @@ class Reporter:
             reachable = True
 
     async def _tell(self) -> None:
-        incarnation = self._incarnation
+        # Taken before the statuses: what is said while these are told is told in the next round.
+        incarnation, complete = self._incarnation, self._complete
         while self._tombstones:
             key, tombstone = next(iter(self._tombstones.items()))
             # Dated, because a mirror does not report an equal tombstone twice, and each one is an answer.
@@ -111,7 +112,8 @@ class Reporter:
         if self._tombstones or incarnation != self._incarnation:
             self._wake.set()
         elif self._node is not None:
-            await self._tell_node(*self._node, incarnation)
+            told = complete and bool(incarnation) and not self._untold
+            await self._tell_node(*self._node, incarnation=incarnation, complete=told)
 
     def _note_buried(self, key: StatusKey, tombstone: Tombstone) -> None:
         if self._tombstones[key] is tombstone:  # no other one meanwhile
@@ -123,9 +125,10 @@ class Reporter:
         if len(self._buried) > _REMEMBERED:
             del self._buried[next(iter(self._buried))]
 
-    async def _tell_node(self, facts: NodeFacts, seen: SeenPrefixes, incarnation: str) -> None:
+    async def _tell_node(
+        self, facts: NodeFacts, seen: SeenPrefixes, *, incarnation: str, complete: bool
+    ) -> None:
         await self._tell_one(seen)
-        complete = self._complete and bool(incarnation) and not self._untold
         await self._tell_one(
             msgspec.structs.replace(facts, complete=complete, incarnation=incarnation)
         )
