@@ -24,6 +24,7 @@ Message = (
     | state.Status
     | state.NodeFacts
     | state.SeenPrefixes
+    | state.Resolver
     | live.Lease
     | live.Alive
 )
@@ -40,6 +41,7 @@ MESSAGES: dict[type[subjects.Key], type[Message]] = {
     subjects.StatusKey: state.Status,
     subjects.NodeKey: state.NodeFacts,
     subjects.SeenKey: state.SeenPrefixes,
+    subjects.ResolverKey: state.Resolver,
     subjects.LeaseKey: live.Lease,
     subjects.AliveKey: live.Alive,
 }

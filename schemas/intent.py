@@ -51,6 +51,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     network_service_namespace: str = ""  # as written; empty: resolved by ipam
     labels: dict[str, str] = {}  # of the annotation
     mechanism: str = "kernel"
+    dns: bool = True  # False: the Pod wants no DNS of network services
 
     @property
     def key(self) -> RequestKey:

@@ -5,9 +5,10 @@ from typing import Literal
 import msgspec
 
 from schemas.grant import Connection
-from schemas.subjects import NodeKey, SeenKey, StatusKey
+from schemas.subjects import NodeKey, ResolverKey, SeenKey, StatusKey
 
 EndState = Literal["ready", "pending", "failed"]
+ResolverState = Literal["serving", "pending", "failed"]
 
 
 class EndStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,3 +67,32 @@ class SeenPrefixes(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> SeenKey:
         return SeenKey(self.node)
+
+
+class Upstream(msgspec.Struct, frozen=True, kw_only=True):
+    """DNS servers that a resolver asks for names below `domains`; no domains: every name."""
+
+    name: str  # `cluster`, or `<namespace>/<network service>`
+    servers: tuple[str, ...]
+    domains: tuple[str, ...] = ()
+    search_domains: tuple[str, ...] = ()
+    interface: str = ""  # of the connection that gives it; empty: the cluster's
+    revision: int = 0  # of that connection's grant
+
+
+class Resolver(msgspec.Struct, frozen=True, kw_only=True):
+    """What a Pod's queries are answered by, and whether its port 53 is captured for that."""
+
+    node: str
+    namespace: str
+    pod: str
+    uid: str
+    state: ResolverState
+    reason: str = ""  # stable CamelCase unless serving
+    message: str = ""
+    mode: str = ""  # `owned`: the kernel ends the capture with our process; `timed`: after seconds
+    upstreams: tuple[Upstream, ...] = ()
+
+    @property
+    def key(self) -> ResolverKey:
+        return ResolverKey(self.node, self.namespace, self.pod)

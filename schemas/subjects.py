@@ -144,6 +144,15 @@ class SeenKey(Key, frozen=True):
     node: str
 
 
+class ResolverKey(Key, frozen=True):
+    """`nsm.resolver.<node>.<namespace>.<pod>`"""
+
+    kind = "resolver"
+    node: str
+    namespace: str
+    pod: str
+
+
 class LeaseKey(Key, frozen=True):
     """`nsm.lease.<service>`"""
 
@@ -172,6 +181,7 @@ KEYS: dict[str, type[Key]] = {
         StatusKey,
         NodeKey,
         SeenKey,
+        ResolverKey,
         LeaseKey,
         AliveKey,
     )

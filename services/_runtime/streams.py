@@ -35,7 +35,7 @@ _KINDS: dict[str, tuple[type[subjects.Key], ...]] = {
         subjects.PrefixKey,
     ),
     GRANT: (subjects.ConnectionKey, subjects.RefusalKey, subjects.PoolKey),
-    STATE: (subjects.StatusKey, subjects.NodeKey, subjects.SeenKey),
+    STATE: (subjects.StatusKey, subjects.NodeKey, subjects.SeenKey, subjects.ResolverKey),
     LIVE: (subjects.LeaseKey, subjects.AliveKey),
 }
 _STREAMS = {kind: stream for stream, kinds in _KINDS.items() for kind in kinds}
