@@ -10,6 +10,7 @@ import msgspec
 
 STATUS_ANNOTATION = "networkservicemesh.io/status"
 CONDITION = "networkservicemesh.io/connected"
+CAPTURE_ANNOTATION = "dns.networkservicemesh.io/capture"  # "false": no DNS of network services
 STATIC_POD_ANNOTATION = "kubernetes.io/config.hash"
 
 Ref = tuple[str, str]  # (namespace, name); namespace "" for cluster-wide objects
@@ -191,6 +192,14 @@ class NetworkServiceEndpoint(Object, frozen=True, kw_only=True):
     spec: Any = None
 
 
+class ShownDns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """DNS of an item, once it is served; `domains` is ours, the rest as `network-status` spells it."""
+
+    nameservers: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+
+
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """An item of the status annotation, in the shape of `k8s.v1.cni.cncf.io/network-status`."""
 
@@ -199,6 +208,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     ips: tuple[str, ...] = ()
     mac: str = ""
     mtu: int = 0
+    dns: ShownDns | None = None
     state: str = "waiting"  # ready, waiting, refused, failed
     reason: str = ""
     endpoint: str = ""  # <namespace>/<Pod> at the other end

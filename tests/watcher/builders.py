@@ -7,7 +7,7 @@ import msgspec
 from schemas.annotation import ANNOTATION
 from schemas.grant import Connection, End
 from schemas.intent import PodRef, Request
-from schemas.state import EndStatus, Status
+from schemas.state import EndStatus, Resolver, Status, Upstream
 from services.watcher import model
 
 
@@ -130,4 +130,35 @@ def a_status(grant: Connection, *, state: Any = "ready", **fields: Any) -> Statu
         interface=grant.client.interface,
         revision=grant.revision,
         client=end,
+    )
+
+
+def an_upstream(grant: Connection, **fields: Any) -> Upstream:
+    assert grant.dns is not None
+    told: dict[str, Any] = {
+        "name": f"{grant.network_service_namespace}/{grant.network_service}",
+        "servers": grant.dns.servers,
+        "domains": grant.dns.domains,
+        "search_domains": grant.dns.search_domains,
+        "interface": grant.client.interface,
+        "revision": grant.revision,
+    }
+    return Upstream(**{**told, **fields})
+
+
+def a_resolver(*grants: Connection, state: Any = "serving", **fields: Any) -> Resolver:
+    """What the node's dns service says once it serves all of these."""
+    pod = grants[0].client.pod
+    cluster = Upstream(name="cluster", servers=("10.96.0.10",))
+    told: dict[str, Any] = {
+        "uid": pod.uid,
+        "mode": "owned",
+        "upstreams": (cluster, *map(an_upstream, grants)),
+    }
+    return Resolver(
+        node=grants[0].node,
+        namespace=pod.namespace,
+        pod=pod.name,
+        state=state,
+        **{**told, **fields},
     )

@@ -17,8 +17,9 @@ from lab.api.server import LabApi
 from lab.api.store import Store
 from services._runtime.bus import Bus
 from services._runtime.health import Health
+from services._runtime.leading import Term, lead
 from services._runtime.mirror import Mirror
-from services._runtime.streams import INTENT
+from services._runtime.streams import GRANT, INTENT
 from services.watcher.adapters import Kube
 from services.watcher.service import Watcher
 from services.watcher.settings import Settings
@@ -198,3 +199,32 @@ async def a_watcher(cluster: Cluster, nats: Nats, *, holder: str = "one") -> Asy
                 yield watcher
     finally:
         await bus.close()
+
+
+class Ipam:
+    """The other writer: grants as the test says. Its bus speaks for nodes, too."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.own = Mirror(bus, GRANT, ["nsm.>"], on_change=lambda *_: None)
+        self.term: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
+
+    async def decide(self, term: Term) -> None:
+        self.term.set_result(term)
+        await asyncio.Event().wait()
+
+    async def publish(self, message: Any) -> None:
+        await (await self.term).publish(message)
+
+    async def bury(self, key: Any) -> None:
+        await (await self.term).bury(key)
+
+    async def complete(self) -> None:
+        await (await self.term).declare_complete()
+
+
+@pytest.fixture
+async def ipam(bus: Bus) -> AsyncIterator[Ipam]:
+    found = Ipam(bus)
+    async with running(found.own.run(), lead(bus, "ipam", found.own, found.decide, holder="test")):
+        yield found

@@ -360,6 +360,37 @@ def test_only_the_two_config_maps_we_know_count():
     }
 
 
+def test_opting_out_of_dns_touches_the_requests_of_that_pod_alone():
+    intent = an_intent(pod(asks="svc/nsm-1"), pod("other", asks="svc/nsm-1"))
+    edited = pod(asks="svc/nsm-1", annotations={model.CAPTURE_ANNOTATION: "false"})
+    assert intent.put(model.Pod, edited.ref, edited).keys == {NSM1}
+    assert not intent.message(NSM1).dns
+    back = pod(asks="svc/nsm-1")
+    assert intent.put(model.Pod, back.ref, back).keys == {NSM1}
+    assert intent.message(NSM1).dns
+
+
+def test_an_opt_out_that_is_neither_true_nor_false_is_told_until_it_is_mended():
+    odd = pod(asks="svc/nsm-1", annotations={model.CAPTURE_ANNOTATION: "off"})
+    intent = an_intent()
+    (about,) = intent.put(model.Pod, odd.ref, odd).notices
+    assert (about.kind, about.name) == ("Pod", "client")
+    assert intent.notices[about].reason == "InvalidAnnotation"
+    assert intent.message(NSM1).dns
+    assert intent.put(model.Pod, odd.ref, odd).notices == set()
+    mended = pod(asks="svc/nsm-1", annotations={model.CAPTURE_ANNOTATION: "true"})
+    assert intent.put(model.Pod, mended.ref, mended).keys == set()
+    assert intent.notices == {}
+
+
+def test_editing_what_an_endpoint_says_of_dns_touches_its_pods_alone():
+    intent = an_intent(pod("vpn-0", labels=VPN), pod(asks="svc/nsm-1"), endpoint())
+    edited = endpoint(dns={"domains": ["corp.example"]})
+    key = EndpointKey("default", "vpn", "vpn-0")
+    assert intent.put(model.NetworkServiceEndpoint, edited.ref, edited).keys == {key}
+    assert intent.message(key).dns.domains == ("corp.example",)
+
+
 # Few names and many changes: what matters are chains of changes that meet. Drawn from ready-made objects,
 # because drawn field by field the objects seldom met at all.
 ASKS = [None, "", "svc/nsm-1", "svc/nsm-1, other/nsm-2", "svc/nsm-1, :", ":"]
@@ -373,6 +404,8 @@ STATES: list[dict[str, Any]] = [
     {"terminating": True},
     {"host_network": True},
     {"uid": "two"},
+    {"annotations": {model.CAPTURE_ANNOTATION: "false"}},
+    {"annotations": {model.CAPTURE_ANNOTATION: "off"}},
 ]
 PODS = [
     pod(name, **{"namespace": namespace, "uid": "one", "asks": asks, "labels": VPN, **state})

@@ -4,12 +4,13 @@ import msgspec
 import pytest
 
 from schemas.grant import Refusal
+from schemas.intent import Dns
 from services.watcher.core import report as reporting
 from services.watcher.core import requests
 from services.watcher.core.report import Facts, Showing
 from services.watcher.model import CONDITION, STATUS_ANNOTATION
 from services.watcher.wording import listed, shorten
-from tests.watcher.builders import a_grant, a_status, pod
+from tests.watcher.builders import a_grant, a_resolver, a_status, pod
 
 NOTHING = Showing()
 
@@ -338,3 +339,117 @@ def test_a_spoilt_annotation_shows_no_items_and_is_mended(text):
     shown = reporting.showing(pod(annotations={STATUS_ANNOTATION: text}))
     assert shown.items == ()
     assert shown.annotation == text
+
+
+DNS = Dns(servers=("172.16.1.1",), domains=("corp.example",))
+
+
+def resolved(resolver, *, revision=1, dns=DNS, wired=None):
+    """Facts of a connection with DNS whose link stands; `resolver` is made from its grant."""
+
+    def found(request):
+        grant = a_grant(request, revision=revision, dns=dns)
+        status = a_status(a_grant(request, revision=wired or revision, dns=dns))
+        return Facts(grant=grant, status=status, resolver=resolver(grant))
+
+    return found
+
+
+def conflict(grant):
+    return a_resolver(
+        grant, state="failed", reason="DNSCaptureConflict", message="a redirect; remove it"
+    )
+
+
+def test_a_connection_with_dns_is_ready_once_its_dns_is_served_too():
+    found = pod(asks="svc/nsm-1")
+    waiting = told(found, resolved(lambda _: None))
+    assert (waiting.connected, waiting.reason) == (False, "Connecting")
+    assert waiting.message == (
+        "nsm-1 (default/svc): ResolverPending: the dns service of node node1 has not answered "
+        "yet; is it running?"
+    )
+    (item,) = msgspec.json.decode(waiting.annotation)
+    assert (item["state"], item["reason"]) == ("waiting", "ResolverPending")
+    assert item["ips"] == ["172.16.1.2"]  # the link stands and is told
+    assert "dns" not in item
+    assert news(NOTHING, waiting) == []
+
+    ready = told(found, resolved(a_resolver), reporting.as_shown(waiting))
+    assert (ready.connected, ready.reason) == (True, "Connected")
+    (item,) = msgspec.json.decode(ready.annotation)
+    assert item["state"] == "ready"
+    assert item["dns"] == {"nameservers": ["172.16.1.1"], "domains": ["corp.example"]}
+    assert news(reporting.as_shown(waiting), ready) == [("Normal", "Connected")]
+
+
+def test_the_link_comes_before_its_dns():
+    found = pod(asks="svc/nsm-1")
+    assert told(found, resolved(conflict, revision=2, wired=1)).items[0].reason == "Updating"
+
+
+def test_dns_that_fails_is_told_once_and_is_no_disconnection():
+    found = pod(asks="svc/nsm-1")
+    shown = reporting.as_shown(told(found, resolved(a_resolver)))
+    failed = told(found, resolved(conflict), shown)
+    assert (failed.connected, failed.reason) == (False, "DNSCaptureConflict")
+    (said,) = reporting.announcements(shown, failed)
+    assert (said.type, said.reason) == ("Warning", "DNSCaptureConflict")
+    assert said.message == "nsm-1 (default/svc): its DNS is not served: a redirect; remove it"
+    assert news(reporting.as_shown(failed), failed) == []
+    assert not reporting.may_pass(shown, failed)
+    recovered = told(found, resolved(a_resolver), reporting.as_shown(failed))
+    assert news(reporting.as_shown(failed), recovered) == [("Normal", "Connected")]
+    removed = told(pod(asks=""), granted, reporting.as_shown(failed))
+    assert news(reporting.as_shown(failed), removed) == [("Normal", "Disconnected")]
+
+
+def test_a_link_that_is_lost_after_its_dns_is_a_disconnection():
+    found = pod(asks="svc/nsm-1")
+    shown = reporting.as_shown(told(found, resolved(conflict)))
+    (said,) = reporting.announcements(shown, told(found, refused, shown))
+    assert said.message == "nsm-1 (default/svc) is disconnected: svc has no endpoint; start one"
+
+
+def test_dns_that_is_renewed_may_pass_within_a_moment_and_is_no_disconnection():
+    found = pod(asks="svc/nsm-1")
+    before = reporting.as_shown(told(found, granted))  # without DNS
+    added = told(found, resolved(lambda _: None), before)
+    assert added.items[0].reason == "ResolverPending"
+    assert reporting.may_pass(before, added)
+    assert news(before, added) == []
+
+
+@pytest.mark.parametrize("revision", [1, 2])
+def test_served_dns_goes_on_when_the_word_of_its_resolver_is_lost(revision):
+    found = pod(asks="svc/nsm-1")
+    ready = told(found, resolved(a_resolver))
+    shown = reporting.as_shown(ready)
+    silent = told(found, resolved(lambda _: None, revision=revision), shown)
+    assert reporting.as_shown(silent) == shown
+    assert news(shown, silent) == []
+
+
+def test_an_opted_out_connection_shows_no_dns_and_needs_no_resolver():
+    found = pod(asks="svc/nsm-1")
+    shown = reporting.as_shown(told(found, resolved(a_resolver)))
+    result = told(found, granted, shown)
+    assert result.connected
+    assert result.items[0].dns is None
+
+
+def test_dns_that_a_pod_shows_is_read_back_as_written():
+    result = told(pod(asks="svc/nsm-1"), resolved(a_resolver))
+    written = pod(
+        asks="svc/nsm-1",
+        annotations={STATUS_ANNOTATION: result.annotation},
+        conditions=[
+            {
+                "type": CONDITION,
+                "status": "True",
+                "reason": result.reason,
+                "message": result.message,
+            }
+        ],
+    )
+    assert reporting.showing(written) == reporting.as_shown(result)

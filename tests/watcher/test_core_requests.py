@@ -94,3 +94,44 @@ def test_what_stands_for_a_predecessor_of_the_same_name_is_not_kept():
 def test_a_malformed_annotation_of_an_ended_pod_keeps_nothing():
     standing = wanted(pod(asks="svc/nsm-1")).requests
     assert wanted(pod(asks=":", phase="Failed"), standing=standing).requests == ()
+
+
+CAPTURE = "dns.networkservicemesh.io/capture"
+
+
+@pytest.mark.parametrize(
+    ("written", "wants", "wrong"),
+    [
+        (None, True, False),
+        ("true", True, False),
+        ("false", False, False),
+        ("False", True, True),
+        ("no", True, True),
+        ("", True, True),
+        ("x" * 10_000, True, True),
+    ],
+    ids=["none", "true", "false", "other case", "other word", "empty", "long"],
+)
+def test_only_a_clear_false_opts_out_of_dns_and_what_is_neither_is_told(written, wants, wrong):
+    found = pod(
+        asks="svc/nsm-1, b/nsm-2", annotations={CAPTURE: written} if written is not None else {}
+    )
+    assert {each.dns for each in wanted(found).requests} == {wants}
+    problem = requests.capture_problem(found)
+    assert (problem is not None) is wrong
+    if problem is not None:
+        assert problem.reason == "InvalidAnnotation"
+        assert 'write "false"' in problem.message
+        assert len(problem.message) < 500
+
+
+def test_a_namespace_does_not_opt_out_for_its_pods():
+    silent = an_object("default", annotations={"networkservicemesh.io": "svc", CAPTURE: "false"})
+    (request,) = wanted(pod(), read(model.Namespace, silent)).requests
+    assert request.dns
+
+
+def test_what_a_malformed_annotation_keeps_still_opts_out_of_dns():
+    standing = wanted(pod(asks="svc/nsm-1")).requests
+    (kept,) = wanted(pod(asks=":", annotations={CAPTURE: "false"}), standing=standing).requests
+    assert not kept.dns

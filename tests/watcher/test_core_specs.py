@@ -332,6 +332,26 @@ def test_prefixes_that_are_no_network_of_anybody_are_a_problem(prefix, named):
 
 
 @pytest.mark.parametrize(
+    ("address", "named"),
+    [
+        ("127.0.0.53", "127.0.0.0/8 (loopback)"),
+        ("0.0.0.0", "0.0.0.0/8 (this network)"),
+        ("224.0.0.251", "224.0.0.0/4 (multicast)"),
+        ("::1", "::1/128 (loopback)"),
+        ("fe80::1", "fe80::/10 (link-local)"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("172.16.1.1/24", "172.16.1.1/24"),
+    ],
+)
+def test_dns_servers_that_no_pod_can_ask_are_a_problem(address, named):
+    told = endpoint(dns={"servers": ["172.16.1.1", "2001:db8::1", "169.254.20.10", address]})
+    assert isinstance(told, Problem)
+    assert "spec.dns.servers[3]: " in told.message
+    assert named in told.message
+    assert told.message.endswith("; write an address such as 172.16.1.1")
+
+
+@pytest.mark.parametrize(
     "prefix", ["0.0.0.0/0", "::/0", "0.0.0.0/1", "128.0.0.0/1", "::/1", "169.254.0.0/16"]
 )
 def test_covering_routes_and_link_local_ipv4_are_allowed(prefix):

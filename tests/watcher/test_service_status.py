@@ -1,116 +1,34 @@
 """What became of wishes, back onto the Pod. ipam and the node are played by the test, over a real bus."""
 
-import asyncio
-import json
-from contextlib import asynccontextmanager
-
 import msgspec
-import pytest
 from structlog.testing import capture_logs
 
-from lab.api.kinds import EVENTS, NETWORK_SERVICE_ENDPOINTS, PODS
-from schemas.annotation import ANNOTATION
+from lab.api.kinds import NETWORK_SERVICE_ENDPOINTS, PODS
 from schemas.grant import Refusal
 from schemas.state import NodeFacts
-from schemas.subjects import RequestKey
-from services._runtime.leading import lead
 from services._runtime.mirror import Mirror
 from services._runtime.streams import GRANT, STATE
 from services.watcher import model
 from services.watcher.adapters import Denied, Events, pods
 from services.watcher.core.intent import Intent
 from services.watcher.core.report import showing
-from services.watcher.model import CONDITION, STATUS_ANNOTATION
+from services.watcher.model import STATUS_ANNOTATION
 from services.watcher.service.announcing import Announcer
 from services.watcher.service.reporting import Reporter
 from tests.watcher.builders import a_grant, a_pod, a_status, an_endpoint, read
-from tests.watcher.conftest import a_watcher, running
-
-NSM1 = RequestKey("default", "client", "nsm-1")
-NSM2 = RequestKey("default", "client", "nsm-2")
-
-
-class Ipam:
-    """The other writer: grants as the test says."""
-
-    def __init__(self, bus):
-        self.bus = bus
-        self.own = Mirror(bus, GRANT, ["nsm.>"], on_change=lambda *_: None)
-        self.term = asyncio.get_running_loop().create_future()
-
-    async def decide(self, term):
-        self.term.set_result(term)
-        await asyncio.Event().wait()
-
-    @classmethod
-    @asynccontextmanager
-    async def on(cls, bus):
-        found = cls(bus)
-        async with running(
-            found.own.run(), lead(bus, "ipam", found.own, found.decide, holder="test")
-        ):
-            yield found
-
-    async def publish(self, message):
-        await (await self.term).publish(message)
-
-    async def complete(self):
-        await (await self.term).declare_complete()
-
-
-@pytest.fixture
-async def ipam(bus):
-    async with Ipam.on(bus) as found:
-        yield found
-
-
-def condition(pod):
-    found = [each for each in pod["status"].get("conditions", []) if each["type"] == CONDITION]
-    return (found[0]["status"], found[0]["reason"]) if found else None
-
-
-def message(pod):
-    return next(e["message"] for e in pod["status"]["conditions"] if e["type"] == CONDITION)
-
-
-def shown(pod):
-    return json.loads(pod["metadata"].get("annotations", {}).get(STATUS_ANNOTATION, "null"))
-
-
-def is_(status, reason):
-    return lambda pod: condition(pod) == (status, reason)
-
-
-async def connect(cluster, reader, ipam, *, revision=1):
-    """ipam grants and the node wires."""
-    await reader.until(lambda: reader.get(NSM1) is not None)
-    grant = a_grant(reader.get(NSM1), revision=revision)
-    await ipam.publish(grant)
-    await ipam.bus.publish(a_status(grant))
-    await cluster.until(PODS, "client", is_("True", "Connected"))
-    return grant
-
-
-def events(cluster, name="client"):
-    records = cluster.store.shelf(EVENTS).records.values()
-    return {
-        (r.body["reason"], r.body["type"]): r.body
-        for r in records
-        if r.body["involvedObject"]["name"] == name
-    }
-
-
-async def until_event(cluster, reason, name="client"):
-    arrived = asyncio.Event()
-    end = cluster.store.watch(
-        EVENTS,
-        lambda _, e: (
-            arrived.set() if (e["reason"], e["involvedObject"]["name"]) == (reason, name) else None
-        ),
-    )
-    async with asyncio.timeout(10):
-        await arrived.wait()
-    end()
+from tests.watcher.conftest import a_watcher
+from tests.watcher.statuses import (
+    NSM1,
+    NSM2,
+    condition,
+    connect,
+    edit,
+    events,
+    is_,
+    message,
+    shown,
+    until_event,
+)
 
 
 async def test_a_connection_shows_on_the_pod_with_all_it_is(cluster, nats, reader, ipam):
@@ -307,11 +225,6 @@ async def test_removing_the_annotation_leaves_a_pod_that_is_connected_to_nothing
         pod = await cluster.until(PODS, "client", lambda pod: shown(pod) is None)
         assert condition(pod) == ("True", "Connected")
         await until_event(cluster, "Disconnected")
-
-
-def edit(cluster, text):
-    patch = {"metadata": {"annotations": {ANNOTATION: text}}}
-    cluster.store.patch(PODS, "default", "client", patch)
 
 
 async def test_a_readiness_gate_without_an_annotation_opens(cluster, nats):

@@ -116,9 +116,6 @@ def _connection(
         mac=_mac(request.pod.uid, request.interface, "server"),
         addresses=tuple(_host(pair.server) for pair in pairs),
     )
-    dns = endpoint.dns
-    if dns is not None and not dns.servers:
-        dns = msgspec.structs.replace(dns, servers=tuple(str(pair.server) for pair in pairs))
     return Connection(
         node=request.pod.node,
         revision=0,
@@ -130,8 +127,18 @@ def _connection(
         server=server,
         payload=service.payload if service is not None else "IP",
         policies=endpoint.policies,
-        dns=dns,
+        dns=_dns(request, endpoint, pairs),
     )
+
+
+def _dns(
+    request: intent.Request, endpoint: intent.Endpoint, pairs: list[Pair]
+) -> intent.Dns | None:
+    """What the endpoint provides, unless the Pod wants none."""
+    if endpoint.dns is None or not request.dns:
+        return None
+    servers = endpoint.dns.servers or tuple(str(pair.server) for pair in pairs)
+    return msgspec.structs.replace(endpoint.dns, servers=servers)
 
 
 def _current(state: State, previous: Connection | None) -> EndpointKey | None:

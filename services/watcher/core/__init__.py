@@ -6,5 +6,6 @@ prefixes    nodes, Services and ConfigMaps → prefixes in use
 limits      what a spec may not hold although it is well written
 owners      which object a message comes from
 intent      all of it, kept up to date object by object → the messages that must stand on the bus
-report      grants, refusals and statuses of a Pod → what its status says, and what to announce
+resolving   grant and resolver → whether a connection's DNS is served
+report      grants, refusals, statuses and resolver of a Pod → what its status says, and what to announce
 """

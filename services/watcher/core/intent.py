@@ -287,7 +287,10 @@ class Intent:
             touched.keys.add(key)
 
     def _notice_pod(self, ref: Ref, touched: Touched) -> None:
-        self._notice(model.Pod, ref, self._misfits.of_pod(ref), touched)
+        problem, pod = self._misfits.of_pod(ref), self.pods.get(ref)
+        if problem is None and pod is not None:
+            problem = requests.capture_problem(pod)
+        self._notice(model.Pod, ref, problem, touched)
 
     def _notice_endpoint(self, ref: Ref, touched: Touched) -> None:
         problem = self._bad_endpoints.get(ref) or self._misfits.of_endpoint(ref)

@@ -1,5 +1,7 @@
 """What a spec may not hold although it is well written: too much of a thing, or prefixes of no network."""
 
+import ipaddress
+
 from schemas import values
 
 # A grant holds all of them, a status two grants, and the bus takes a mebibyte.
@@ -45,3 +47,13 @@ def destination(text: str) -> values.Prefix:
         if values.overlap(prefix, special) and prefix.prefixlen >= special.prefixlen:
             raise ValueError(f"prefix {text!r} is inside {special} ({what})")
     return prefix
+
+
+def server(text: str) -> values.Address:
+    """An address that queries are sent to: at a loopback one the Pod would ask itself. Raises ValueError."""
+    address = ipaddress.ip_address(text)
+    host = values.parse_prefix(f"{address}/{address.max_prefixlen}")
+    for special, what in _SPECIAL:
+        if values.overlap(host, special):
+            raise ValueError(f"address {text!r} is inside {special} ({what})")
+    return address

@@ -11,7 +11,8 @@ import msgspec
 
 from schemas.grant import Connection, Refusal
 from schemas.intent import Request
-from schemas.state import EndStatus, Status
+from schemas.state import EndStatus, Resolver, Status
+from services.watcher.core import resolving
 from services.watcher.core.requests import Wanted
 from services.watcher.model import CONDITION, STATUS_ANNOTATION, Pod, Problem, Shown
 from services.watcher.wording import listed, shorten
@@ -34,6 +35,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     grant: Connection | None = None
     refusal: Refusal | None = None
     status: Status | None = None
+    resolver: Resolver | None = None
     settled: bool = True
 
 
@@ -41,6 +43,10 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     shown: Shown
     message: str = ""  # empty when ready
     kept: bool = False
+
+    @property
+    def ready(self) -> bool:
+        return self.shown.state == "ready"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +172,7 @@ def may_pass(before: Showing, after: Report) -> bool:
         return after.waiting
     ready = {each.interface for each in before.items if each.state == "ready"}
     return before.connected and all(
-        each.state == "ready" or each.reason == UPDATING or each.interface not in ready
+        each.state == "ready" or each.reason in _RENEWED or each.interface not in ready
         for each in after.items
     )
 
@@ -186,7 +192,7 @@ def announcements(before: Showing, after: Report) -> Iterator[Announcement]:
     for item, message in zip(after.items, after.messages, strict=True):
         yield from _news(was.pop(item.interface, None), item, message)
     for gone in was.values():
-        if gone.state == "ready":
+        if _stands(gone):
             yield _disconnected(gone, "no longer asked for")
     if after.reason in _WITHOUT_ITEM and (before.reason, before.message) != (
         after.reason,
@@ -200,7 +206,9 @@ def _item(request: Request, facts: Facts, shown: Shown | None) -> Item:
         message = "" if shown.state == "ready" else _WAITING_FOR_NEWS
         return Item(shown=shown, message=message, kept=True)
     if facts.grant is not None:
-        return _granted(request, facts.grant, _current(facts.grant, facts.status))
+        item = _granted(request, facts.grant, _current(facts.grant, facts.status))
+        was = shown if shown is not None and _is_of(shown, request) else None
+        return _resolved(item, facts.grant, facts.resolver, was) if item.ready else item
     if facts.refusal is not None:
         return _not_ready(request, "refused", facts.refusal.reason, facts.refusal.message)
     return _not_ready(request, "waiting", CONNECTING, _NO_ANSWER)
@@ -228,6 +236,16 @@ def _granted(request: Request, grant: Connection, status: Status | None) -> Item
         missing = end.message or f"waiting for node {grant.node} to wire it"
         return _not_ready(request, "waiting", reason, missing, grant)
     return Item(shown=_shown(request, grant, end))
+
+
+def _resolved(item: Item, grant: Connection, resolver: Resolver | None, was: Shown | None) -> Item:
+    """What its link makes ready may still wait for its DNS: who looks up names would miss it."""
+    missing = resolving.unserved(grant, resolver, was=was.dns if was is not None else None)
+    if missing is None:
+        served = msgspec.structs.replace(item.shown, dns=resolving.shown(grant.dns))
+        return Item(shown=served)
+    shown = msgspec.structs.replace(item.shown, state=missing.state, reason=missing.reason)
+    return Item(shown=shown, message=missing.message)
 
 
 def _shown(request: Request, grant: Connection, end: EndStatus) -> Shown:
@@ -264,7 +282,7 @@ def _is_of(shown: Shown, request: Request) -> bool:
 def _verdict(problem: Problem | None, items: list[Item]) -> tuple[bool, str, str]:
     if problem is not None:
         return False, problem.reason, shorten(problem.message, MESSAGE_BYTES)
-    failing = [each for each in items if each.shown.state != "ready"]
+    failing = [each for each in items if not each.ready]
     if failing:
         # Waiting passes by itself; what does not is the reason to show.
         worst = next((each for each in failing if each.shown.state != "waiting"), None)
@@ -281,7 +299,7 @@ def _verdict(problem: Problem | None, items: list[Item]) -> tuple[bool, str, str
 
 
 def _unheard(items: list[Item]) -> bool:
-    return any(each.kept and each.shown.state != "ready" for each in items)
+    return any(each.kept and not each.ready for each in items)
 
 
 def _told(item: Shown, message: str, *, under: str) -> str:
@@ -302,7 +320,7 @@ def _news(was: Shown | None, item: Shown, message: str) -> Iterator[Announcement
                 f"{', '.join(item.ips) or 'no address'} by endpoint Pod {item.endpoint}",
             )
         return
-    lost = was is not None and was.state == "ready"
+    lost = was is not None and _stands(was) and not _stands(item)
     if item.state == "waiting":
         if was is not None and lost and item.reason != UPDATING:
             yield _disconnected(was, message)
@@ -311,6 +329,11 @@ def _news(was: Shown | None, item: Shown, message: str) -> Iterator[Announcement
         which = f"{item.interface} ({item.name})"
         text = f"{which} is disconnected: {message}" if lost else f"{which}: {message}"
         yield Announcement(type=WARNING, reason=item.reason, message=text)
+
+
+def _stands(item: Shown) -> bool:
+    """Whether its link is there, with or without its DNS: the other end is shown only then."""
+    return bool(item.endpoint)
 
 
 def _disconnected(item: Shown, why: str) -> Announcement:
@@ -328,6 +351,8 @@ def _fields(item: Shown) -> dict[str, object]:
     return {key: value for key, value in fields.items() if value or key in always}
 
 
+# What works is being renewed, or gets DNS in addition: a matter of moments.
+_RENEWED = frozenset({UPDATING, resolving.PENDING})
 _WITHOUT_ITEM = frozenset({"MalformedAnnotation", "HostNetwork"})
 _NO_ANSWER = "ipam has not answered yet; is it running?"
 _WAITING_FOR_NEWS = "waiting for news from ipam and the node"

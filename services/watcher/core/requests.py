@@ -10,9 +10,17 @@ import msgspec
 
 from schemas import annotation
 from schemas.intent import PodRef, Request
-from services.watcher.model import STATIC_POD_ANNOTATION, Namespace, Pod, Problem
+from services.watcher.model import (
+    CAPTURE_ANNOTATION,
+    STATIC_POD_ANNOTATION,
+    Namespace,
+    Pod,
+    Problem,
+)
+from services.watcher.wording import shorten
 
 MALFORMED = "MalformedAnnotation"
+INVALID = "InvalidAnnotation"
 HOST_NETWORK = "HostNetwork"
 
 
@@ -30,6 +38,23 @@ def annotation_of(pod: Pod, namespace: Namespace | None) -> str | None:
     if own is not None or namespace is None:
         return own
     return namespace.annotations.get(annotation.ANNOTATION)
+
+
+def wants_dns(pod: Pod) -> bool:
+    """Whether a Pod takes the DNS of its network services. Only its own word counts, and only a clear one."""
+    return pod.annotations.get(CAPTURE_ANNOTATION) != "false"
+
+
+def capture_problem(pod: Pod) -> Problem | None:
+    """What is wrong with how a Pod says whether it takes DNS."""
+    written = pod.annotations.get(CAPTURE_ANNOTATION, "true")
+    if written in ("true", "false"):
+        return None
+    return Problem(
+        reason=INVALID,
+        message=f"annotation {CAPTURE_ANNOTATION} is {shorten(repr(written), 100)}, which is taken for true; "
+        'write "false" to have no DNS of network services, or remove it',
+    )
 
 
 def pod_ref(pod: Pod, *, node_ready: bool) -> PodRef:
@@ -58,7 +83,7 @@ def wanted(
     except annotation.AnnotationError as exc:
         ref = pod_ref(pod, node_ready=node_ready)
         kept = tuple(
-            msgspec.structs.replace(each, pod=ref)
+            msgspec.structs.replace(each, pod=ref, dns=wants_dns(pod))
             for each in sorted(standing, key=lambda each: each.interface)
             if holds and not pod.host_network and each.pod.uid == pod.uid
         )
@@ -67,11 +92,11 @@ def wanted(
         return Wanted(asks=True, problem=_HOST_NETWORK)
     if not holds:
         return Wanted(asks=True)
-    ref = pod_ref(pod, node_ready=node_ready)
-    return Wanted(asks=True, requests=tuple(_request(ref, item) for item in items))
+    ref, dns = pod_ref(pod, node_ready=node_ready), wants_dns(pod)
+    return Wanted(asks=True, requests=tuple(_request(ref, item, dns=dns) for item in items))
 
 
-def _request(ref: PodRef, item: annotation.Item) -> Request:
+def _request(ref: PodRef, item: annotation.Item, *, dns: bool) -> Request:
     return Request(
         pod=ref,
         interface=item.interface,
@@ -79,6 +104,7 @@ def _request(ref: PodRef, item: annotation.Item) -> Request:
         network_service_namespace=item.namespace or "",
         labels=item.labels,
         mechanism=item.mechanism,
+        dns=dns,
     )
 
 

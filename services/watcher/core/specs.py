@@ -321,7 +321,9 @@ def _ports(text: Text | None, field: str) -> str:
 
 def _dns(spec: _Dns) -> intent.Dns:
     return intent.Dns(
-        servers=_each(spec.servers, "dns.servers", ipaddress.ip_address, "write an address"),
+        servers=_each(
+            spec.servers, "dns.servers", limits.server, "write an address such as 172.16.1.1"
+        ),
         domains=_domains(spec.domains, "dns.domains"),
         search_domains=_domains(spec.search_domains, "dns.searchDomains"),
     )

@@ -12,8 +12,16 @@ import structlog
 
 from schemas.grant import Connection, Refusal
 from schemas.intent import Request
-from schemas.state import Status
-from schemas.subjects import ConnectionKey, Key, LeaderKey, NodeKey, RefusalKey, StatusKey
+from schemas.state import Resolver, Status
+from schemas.subjects import (
+    ConnectionKey,
+    Key,
+    LeaderKey,
+    NodeKey,
+    RefusalKey,
+    ResolverKey,
+    StatusKey,
+)
 from services._runtime.mirror import Mirror
 from services.watcher.adapters import Denied, Kube, Missing, pods
 from services.watcher.core import report as reports
@@ -77,9 +85,9 @@ class Reporter:
             self._queue.update(refs)
 
     def note_key(self, key: Key) -> None:
-        """A grant, refusal or status changed, or somebody has told everything now."""
+        """A grant, refusal, status or resolver changed, or somebody has told everything now."""
         match key:
-            case ConnectionKey() | RefusalKey() | StatusKey():
+            case ConnectionKey() | RefusalKey() | StatusKey() | ResolverKey():
                 self.note([(key.namespace, key.pod)])
             case NodeKey():
                 wanted = self._intent.wanted.items()
@@ -255,7 +263,18 @@ class Reporter:
             settled = self._grants.complete(granted)
         else:
             settled = refusal is not None or status is not None or self._states.complete(told)
-        return reports.Facts(grant=grant, refusal=refusal, status=status, settled=settled)
+        return reports.Facts(
+            grant=grant,
+            refusal=refusal,
+            status=status,
+            resolver=self._resolver(request),
+            settled=settled,
+        )
+
+    def _resolver(self, request: Request) -> Resolver | None:
+        pod = request.pod
+        told = self._states.items.get(ResolverKey(pod.node, pod.namespace, pod.name))
+        return told if isinstance(told, Resolver) and told.uid == pod.uid else None
 
 
 def _answers(request: Request, grant: object) -> bool:
