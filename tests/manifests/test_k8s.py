@@ -1,0 +1,389 @@
+"""k8s/ says what the code needs and does: schemas, names, settings, rights, volumes."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import warnings
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import msgspec
+import pytest
+
+from services.plumber.settings import Settings as PlumberSettings
+from services.watcher.service import resources
+from tests.manifests import manifests
+from tests.manifests.manifests import (
+    ROOT,
+    SERVICES,
+    found,
+    name_of,
+    objects,
+    one,
+    pod_of,
+    workload_of,
+)
+from tools import install_keys
+
+SYSTEM = "nsm-system"
+TOKEN_FILE = "/var/run/secrets/nats.nsm/token"
+CLUSTER_WIDE = {
+    "Namespace",
+    "CustomResourceDefinition",
+    "ClusterRole",
+    "ClusterRoleBinding",
+}
+NODE_SERVICES = ("plumber", "dns")
+ALL = objects()
+WORKLOADS = manifests.workloads()
+IDS = [name_of(each) for each in ALL]
+WORKLOAD_IDS = [name_of(each) for each in WORKLOADS]
+
+
+def container_of(workload):
+    (container,) = pod_of(workload)["containers"]
+    return container
+
+
+def environment(workload):
+    return {each["name"]: each for each in container_of(workload).get("env", [])}
+
+
+def mounts(workload):
+    """Path in the container: (volume, mount)."""
+    volumes = {each["name"]: each for each in pod_of(workload).get("volumes", [])}
+    for template in workload["spec"].get("volumeClaimTemplates", []):
+        volumes[template["metadata"]["name"]] = template
+    used = container_of(workload).get("volumeMounts", [])
+    assert {each["name"] for each in used} == set(volumes), "every volume is there and mounted"
+    return {each["mountPath"]: (volumes[each["name"]], each) for each in used}
+
+
+@pytest.mark.parametrize("version", ["1.33", kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("each", ALL, ids=IDS)
+def test_every_object_is_what_the_api_server_knows_and_nothing_more(each, version):
+    with warnings.catch_warnings(action="ignore"):
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_kustomizations_list_files_and_do_nothing_else():
+    for path in manifests.K8S.rglob("kustomization.yaml"):
+        (listed,) = manifests.load(path)
+        assert set(listed) == {"apiVersion", "kind", "resources"}
+
+
+def test_every_file_is_applied_once():
+    applied = list(manifests.files())
+    written = {p for p in manifests.K8S.rglob("*.yaml") if p.name != "kustomization.yaml"}
+    assert set(applied) == written
+    assert len(applied) == len(written)
+    assert len(set(IDS)) == len(IDS)
+
+
+@pytest.mark.parametrize("each", ALL, ids=IDS)
+def test_every_object_says_where_it_belongs(each):
+    metadata = each["metadata"]
+    if each["kind"] in CLUSTER_WIDE:
+        assert "namespace" not in metadata
+    else:
+        assert metadata["namespace"] in {SYSTEM, "kube-system"}
+    assert metadata["labels"]["app.kubernetes.io/part-of"] == "nsm"
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=WORKLOAD_IDS)
+def test_selectors_select_their_own_pods(workload):
+    labels = workload["spec"]["template"]["metadata"]["labels"]
+    assert labels == workload["metadata"]["labels"]
+    if workload["kind"] != "Job":
+        assert workload["spec"]["selector"]["matchLabels"] == labels
+    for each in pod_of(workload).get("topologySpreadConstraints", []):
+        assert each["labelSelector"]["matchLabels"] == labels
+
+
+@pytest.mark.parametrize("kind", ["PodDisruptionBudget", "Service"])
+def test_whatever_selects_pods_finds_some(kind):
+    pods = [each["spec"]["template"]["metadata"]["labels"] for each in WORKLOADS]
+    for each in objects(kind):
+        selector = each["spec"]["selector"]
+        assert selector.get("matchLabels", selector) in pods
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=WORKLOAD_IDS)
+def test_there_is_one_image_and_it_has_the_projects_version(workload):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert container_of(workload)["image"] == f"nsm-on-nats:{version}"
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=WORKLOAD_IDS)
+def test_who_runs_is_a_service_account_of_ours(workload):
+    name = pod_of(workload)["serviceAccountName"]
+    account = one("ServiceAccount", name)
+    assert name == {"nsm-install": "nsm-install"}.get(
+        workload["metadata"]["name"], f"nsm-{workload['metadata']['name']}"
+    )
+    assert account["automountServiceAccountToken"] is False
+
+
+def test_only_who_speaks_with_the_api_server_has_its_token():
+    mounted = {
+        each["metadata"]["name"]
+        for each in WORKLOADS
+        if pod_of(each)["automountServiceAccountToken"]
+    }
+    assert mounted == {"auth", "watcher", "nsm-install"}
+
+
+@pytest.mark.parametrize("role", ["watcher", "ipam", "plumber", "dns", "viewer", "admin"])
+def test_every_role_of_the_bus_has_its_service_account(role):
+    assert one("ServiceAccount", f"nsm-{role}")["metadata"]["namespace"] == SYSTEM
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_variables_are_settings_of_the_service_and_none_that_it_needs_is_missing(service):
+    given = environment(workload_of(service))
+    known = manifests.known_settings(service)
+    referred = set(re.findall(r"\$\((\w+)\)", str(given)))
+    assert set(given) - referred <= set(known)
+    assert {name for name, required in known.items() if required} <= set(given)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_service_is_started_by_its_module(service):
+    assert container_of(workload_of(service))["args"] == [f"services.{service}"]
+    assert (ROOT / "services" / service / "__main__.py").exists()
+
+
+@pytest.mark.parametrize("service", [each for each in SERVICES if each != "auth"])
+def test_a_login_at_the_bus_is_a_projected_token_for_it_alone(service):
+    workload = workload_of(service)
+    assert environment(workload)["NSM_TOKEN_FILE"]["value"] == TOKEN_FILE
+    volume, mount = mounts(workload)[TOKEN_FILE.rpartition("/")[0]]
+    (source,) = volume["projected"]["sources"]
+    assert source["serviceAccountToken"] == {
+        "audience": "nats.nsm",
+        "expirationSeconds": 3600,
+        "path": "token",
+    }
+    assert mount["readOnly"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_probes_ask_the_port_where_health_is_served(service):
+    container = container_of(workload_of(service))
+    (port,) = container["ports"]
+    address = environment(workload_of(service))["NSM_HEALTH_ADDRESS"]["value"]
+    assert address == f"$(POD_IP):{port['containerPort']}"
+    for probe, path in (("readinessProbe", "/readyz"), ("livenessProbe", "/livez")):
+        asked = container[probe]["httpGet"]
+        assert (asked["path"], asked["port"]) == (path, port["name"])
+
+
+def test_services_on_the_nodes_network_have_ports_of_their_own():
+    ports = [container_of(workload_of(each))["ports"][0]["hostPort"] for each in NODE_SERVICES]
+    assert len(set(ports)) == len(ports)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_bus_is_found_by_the_name_of_its_service(service):
+    url = environment(workload_of(service))["NSM_NATS_URL"]["value"]
+    kube_service = one("Service", "nats", SYSTEM)
+    assert url == f"nats://nats.{SYSTEM}.svc:{kube_service['spec']['ports'][0]['port']}"
+    if pod_of(workload_of(service)).get("hostNetwork"):
+        assert pod_of(workload_of(service))["dnsPolicy"] == "ClusterFirstWithHostNet"
+
+
+@pytest.mark.parametrize("service", ["watcher", "ipam"])
+def test_leaders_hold_their_lease_by_the_pods_name(service):
+    holder = environment(workload_of(service))["NSM_HOLDER"]
+    assert holder["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+    assert workload_of(service)["spec"]["replicas"] == 2
+
+
+@pytest.mark.parametrize("service", NODE_SERVICES)
+def test_node_services_run_on_every_node_with_the_nodes_places(service):
+    workload = workload_of(service)
+    assert workload["kind"] == "DaemonSet"
+    assert pod_of(workload)["tolerations"] == [{"operator": "Exists"}]
+    assert pod_of(workload)["hostNetwork"]
+    node = environment(workload)[f"{service.upper()}_NODE"]
+    assert node["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName"
+    defaults = msgspec.structs.asdict(PlumberSettings(node="n"))
+    for path in (defaults["cni_results"], defaults["runtime_dir"], "/run/netns"):
+        volume, _ = mounts(workload)[path]
+        assert volume["hostPath"] == {"path": path, "type": "DirectoryOrCreate"}
+    # Else an ended Pod's namespace would live on in here.
+    assert mounts(workload)["/run/netns"][1]["mountPropagation"] == "HostToContainer"
+
+
+def test_node_services_may_what_they_do_and_dns_nothing_more():
+    # Sysctls of Pods: /proc/sys is read-only for whoever is not privileged.
+    assert container_of(workload_of("plumber"))["securityContext"]["privileged"]
+    security = container_of(workload_of("dns"))["securityContext"]
+    assert security["capabilities"] == {
+        "drop": ["ALL"],
+        "add": ["SYS_ADMIN", "NET_ADMIN", "NET_RAW"],
+    }
+    assert not security["allowPrivilegeEscalation"]
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=WORKLOAD_IDS)
+def test_only_node_services_are_more_than_ordinary(workload):
+    container, pod = container_of(workload), pod_of(workload)
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert container["resources"]["requests"]
+    assert container["resources"]["limits"]["memory"]
+    if workload["metadata"]["name"] in NODE_SERVICES:
+        return
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert not container["securityContext"]["allowPrivilegeEscalation"]
+    assert not pod.get("hostNetwork")
+    assert not [each for each in pod["volumes"] if "hostPath" in each]
+
+
+def rules_of(service_account):
+    """(namespace or "", rule) of everything bound to it."""
+    for binding in [*objects("ClusterRoleBinding"), *objects("RoleBinding")]:
+        if any(each["name"] == service_account for each in binding["subjects"]):
+            namespace = binding["metadata"].get("namespace", "")
+            role = one(binding["roleRef"]["kind"], binding["roleRef"]["name"], namespace)
+            yield from ((namespace, rule) for rule in role["rules"])
+
+
+def allows(service_account, verb, resource, *, group="", namespace="", name=""):
+    return any(
+        verb in rule["verbs"]
+        and group in rule.get("apiGroups", [])
+        and resource in rule.get("resources", [])
+        and where in {"", namespace}
+        and (not rule.get("resourceNames") or name in rule["resourceNames"])
+        for where, rule in rules_of(service_account)
+    )
+
+
+def read_path(path):
+    """group, namespace, plural of a path of the API."""
+    parts = found(r"^/(?:api|apis/([^/]+))/v1(?:/namespaces/([^/]+))?/([a-z]+)$", path)
+    return parts[1] or "", parts[2] or "", parts[3]
+
+
+@pytest.mark.parametrize("resource", resources(SYSTEM), ids=lambda each: each.title)
+def test_the_watcher_may_list_and_watch_what_it_follows(resource):
+    group, namespace, plural = read_path(resource.path)
+    for verb in ("list", "watch"):
+        assert allows(
+            "nsm-watcher", verb, plural, group=group, namespace=namespace, name=resource.name
+        )
+
+
+def test_the_watcher_may_do_what_it_does_and_reads_nothing_else():
+    for verb, resource in (
+        ("patch", "pods"),
+        ("patch", "pods/status"),
+        ("create", "events"),
+        ("get", "events"),
+        ("patch", "events"),
+    ):
+        assert allows("nsm-watcher", verb, resource, namespace="any")
+    followed = {read_path(each.path)[2] for each in resources(SYSTEM)}
+    given = {
+        (verb, resource)
+        for _, rule in rules_of("nsm-watcher")
+        for verb in rule["verbs"]
+        for resource in rule["resources"]
+    }
+    assert {r for verb, r in given if verb in {"list", "watch"}} == followed
+    assert not {verb for verb, _ in given} & {"delete", "update", "*"}
+    assert not allows("nsm-watcher", "list", "configmaps", namespace=SYSTEM, name="another")
+
+
+def test_auth_may_review_tokens_and_nothing_else():
+    rules = [rule for _, rule in rules_of("nsm-auth")]
+    assert rules == [
+        {
+            "apiGroups": ["authentication.k8s.io"],
+            "resources": ["tokenreviews"],
+            "verbs": ["create"],
+        },
+        {
+            "nonResourceURLs": ["/.well-known/openid-configuration", "/openid/v1/jwks"],
+            "verbs": ["get"],
+        },
+    ]
+
+
+@pytest.mark.parametrize("role", ["ipam", "plumber", "dns", "nats", "viewer", "admin"])
+def test_who_speaks_with_the_bus_only_has_no_right_at_the_api_server(role):
+    assert not list(rules_of(f"nsm-{role}"))
+
+
+def test_install_may_make_its_two_objects_and_read_no_other():
+    account = "nsm-install"
+    for plural, name in (
+        ("secrets", install_keys.SECRET),
+        ("configmaps", install_keys.CONFIG_MAP),
+    ):
+        assert allows(account, "create", plural, namespace=SYSTEM, name=name)
+        assert allows(account, "get", plural, namespace=SYSTEM, name=name)
+        assert not allows(account, "get", plural, namespace=SYSTEM, name="another")
+    assert allows(account, "patch", "configmaps", namespace=SYSTEM, name=install_keys.CONFIG_MAP)
+    assert not allows(account, "patch", "secrets", namespace=SYSTEM, name=install_keys.SECRET)
+
+
+def test_only_auth_and_nobody_else_mounts_the_keys():
+    holders = [
+        each["metadata"]["name"] for each in WORKLOADS if install_keys.SECRET in str(pod_of(each))
+    ]
+    assert holders == ["auth"]
+    keys = environment(workload_of("auth"))["AUTH_KEYS_FILE"]["value"]
+    directory, _, name = keys.rpartition("/")
+    assert name == install_keys.KEYS
+    volume, _ = mounts(workload_of("auth"))[directory]
+    assert volume["secret"]["secretName"] == install_keys.SECRET
+
+
+def test_nats_reads_the_accounts_that_install_makes(tmp_path):
+    (server,) = [each for each in WORKLOADS if each["kind"] == "StatefulSet"]
+    volume, _ = mounts(server)["/etc/nats"]
+    maps = [each["configMap"]["name"] for each in volume["projected"]["sources"]]
+    assert maps == ["nsm-nats", install_keys.CONFIG_MAP]
+    assert container_of(server)["command"][-1] == "/etc/nats/nats.conf"
+
+    text = one("ConfigMap", "nsm-nats")["data"]["nats.conf"]
+    keys = tmp_path / install_keys.KEYS
+    auth = [sys.executable, "-m", "services.auth"]
+    subprocess.run([*auth, "keys", str(keys)], check=True, cwd=ROOT)
+    accounts = subprocess.run(
+        [*auth, "config", str(keys)], check=True, cwd=ROOT, capture_output=True
+    )
+    (tmp_path / install_keys.ACCOUNTS).write_bytes(accounts.stdout)
+    (tmp_path / "nats.conf").write_text(text)
+    from lab.nats import binary
+
+    checked = subprocess.run(
+        [binary(), "--config", str(tmp_path / "nats.conf"), "-t"],
+        env={"POD_NAME": "nats-0"},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert "is valid" in checked.stderr
+
+
+def test_the_disk_of_nats_holds_what_the_streams_reserve():
+    from services._runtime.streams import configs
+
+    text = one("ConfigMap", "nsm-nats")["data"]["nats.conf"]
+    reserved = {"file": 0, "memory": 0}
+    for each in configs(1):
+        reserved[each["storage"]] += each["max_bytes"]
+    limits = {
+        kind: int(found(rf"max_{kind}_store: (\d+)", text)[1]) * unit
+        for kind, unit in (("file", 10**9), ("memory", 10**6))
+    }
+    assert reserved["file"] < limits["file"] < 4 * 2**30
+    assert reserved["memory"] < limits["memory"]
+    (claim,) = one("StatefulSet", "nats")["spec"]["volumeClaimTemplates"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "4Gi"

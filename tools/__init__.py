@@ -1,0 +1,1 @@
+"""What installs and tries the system; nothing of it runs afterwards."""
