@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 .PHONY: help setup demo test check format lock compose-test clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## .venv with everything, from requirements.lock (hashes checked)
 
