@@ -1,14 +1,23 @@
-"""The bus as a person looks at it: what every subject holds now. Reads only."""
+"""The bus as a person looks at it: what every subject holds now. Reads only.
+
+Who the person is, a ServiceAccount token says: that of NSM_TOKEN_FILE, else the lab's own for its own bus. Without
+one, what the address holds is all.
+"""
 
 import asyncio
+import base64
+import itertools
+import os
 import re
-from collections.abc import Sequence
+import secrets
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-import nats
+import msgspec
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
@@ -17,6 +26,9 @@ from cli.problems import Problem
 from schemas import codec, subjects
 from schemas.codec import Tombstone
 from services._runtime import streams
+from services._runtime.access import IMPORTED_API, VIEWER, Access, NoToken, role_of
+from services._runtime.client import Client, is_about_login
+from services._runtime.streams import told_subject
 
 _STREAMS = {
     "request": streams.INTENT,
@@ -29,10 +41,19 @@ _STREAMS = {
     "status": streams.STATE,
     "node": streams.STATE,
     "seen": streams.STATE,
+    "resolver": streams.STATE,
     "lease": streams.LIVE,
     "alive": streams.LIVE,
 }
 _TIMEOUT_SECONDS = 5.0
+_SUBJECT = re.compile(r"system:serviceaccount:[^:]+:nsm-([a-z]+)")
+
+
+class _Person(msgspec.Struct, frozen=True):
+    """Who looks, and under which name; consumers and inboxes are named after it."""
+
+    access: Access
+    name: str
 
 
 def url() -> str:
@@ -43,8 +64,94 @@ def url() -> str:
     return state.nats_url
 
 
+def person(server: str, name: str) -> _Person:
+    """Who we are on this server; `name` where no token says it. Raises Problem."""
+    access = Access(token_file=_token_file(server), tls_ca=os.environ.get("NSM_TLS_CA", ""))
+    if access.token_file:
+        try:
+            role = _role(access.token())
+        except NoToken as exc:
+            raise Problem(f"token file {access.token_file}: {exc.__cause__ or 'is empty'}") from exc
+        if role is None:
+            raise Problem(
+                f"token file {access.token_file}: this is no token of a ServiceAccount nsm-viewer or nsm-admin; "
+                "make one with: kubectl create token nsm-viewer -n nsm-system --audience nats.nsm"
+            )
+        access = Access.of(role, token_file=access.token_file, tls_ca=access.tls_ca)
+        name = f"{role}-{secrets.token_hex(4)}"
+    return _Person(access, name)
+
+
+def _token_file(server: str) -> str:
+    chosen = os.environ.get("NSM_TOKEN_FILE", "")
+    if chosen:
+        return chosen
+    try:
+        _, state = labs.running()
+    except Problem:
+        return ""
+    return state.cli_token_file if server == state.nats_url else ""
+
+
+def _role(token: str) -> str | None:
+    """What the token says of itself: only its reader can tell whether that is true."""
+    try:
+        body = token.split(".")[1]
+        claims = msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        found = _SUBJECT.fullmatch(claims["sub"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+    return found and found[1]
+
+
 async def connect(server: str, *, name: str) -> Client:
     """A connection that survives the server's restarts. Raises Problem when nobody listens now."""
+    return await _connect(server, person(server, name))
+
+
+async def _connect(server: str, who: _Person) -> Client:
+    await _knock(server)
+    problems: list[Exception] = []
+
+    async def keep(problem: Exception) -> None:
+        if "permissions violation" in str(problem).lower():
+            print(f"nsm: the bus does not permit this: {problem}", file=sys.stderr, flush=True)
+        if not (problems and is_about_login(problems[0])):  # what follows only follows from that
+            problems[:] = [problem]
+
+    access = who.access
+    client = Client(hesitate=bool(access.token_file), insist_on_tls=bool(access.tls_ca))
+    try:
+        tls = access.tls()
+    except OSError as exc:
+        raise Problem(f"NSM_TLS_CA={access.tls_ca}: {exc}") from exc
+    try:
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            await client.connect(
+                server,
+                name=who.name,
+                token=access.token if access.token_file else None,
+                tls=tls,
+                inbox_prefix=f"{access.inbox}.{who.name}",
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.1,  # type: ignore[arg-type]  # slept as a float
+                error_cb=keep,
+            )
+    except TimeoutError as exc:
+        await client.close()
+        reason = str(*problems) or "no answer"
+        remedy = (
+            f"token file {access.token_file}, role {access.role}: is it still valid, for the audience nats.nsm?"
+            if access.token_file
+            else "the lab's address with its token is told by: nsm lab up, and in lab.json; "
+            "a cluster's bus wants NSM_TOKEN_FILE"
+        )
+        raise Problem(f"NATS at {shown(server)} does not let us in: {reason}; {remedy}") from exc
+    return client
+
+
+async def _knock(server: str) -> None:
+    """Whether anybody listens at all. Raises Problem."""
     place = urlsplit(server if "://" in server else f"nats://{server}")
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
@@ -54,26 +161,59 @@ async def connect(server: str, *, name: str) -> Client:
         reason = getattr(exc, "strerror", None) or str(exc) or "no answer"
         raise Problem(f"NATS at {shown(server)}: {reason}; is it running? (nsm lab ps)") from exc
 
-    problems: list[Exception] = []
 
-    async def keep(problem: Exception) -> None:
-        problems[:] = [problem]
+async def listen(client: Client, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> None:
+    """Call `callback` with what passes on `subject` from now on.
 
-    try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            return await nats.connect(
-                server,
-                name=name,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.1,
-                error_cb=keep,
-            )
-    except TimeoutError as exc:
-        reason = str(*problems) or "no answer"
+    A viewer may not listen to subjects themselves: it is shown what NSM_LOG stored of them, under their names.
+    """
+    name = str(client.options["name"])
+    if role_of(name) != VIEWER:
+        await client.subscribe(subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0)
+        await client.flush()
+        return
+
+    async def show(message: Msg) -> None:
+        if subject.startswith(f"{subjects.ROOT}."):
+            message.subject = told_subject(message.subject)
+        await callback(message)
+
+    roots: tuple[str, ...] = ("",)
+    if subject.startswith(f"{subjects.ROOT}."):
+        roots = (subjects.LOG_ROOT.removesuffix(subjects.ROOT), f"{streams.HISTORY_ROOT}.")
+    inbox = client.new_inbox()
+    await client.subscribe(inbox, cb=show, pending_msgs_limit=0, pending_bytes_limit=0)
+
+    async def follow() -> None:
+        for number, root in enumerate(roots, 1):
+            await _follow_log(client, f"{name}-{number}", root + subject, inbox)
+
+    await follow()
+    client._reconnected_cb = follow  # noqa: SLF001  a restarted server forgot the consumers
+
+
+async def _follow_log(client: Client, name: str, pattern: str, inbox: str) -> None:
+    place = f"{streams.LOG}.{name}"
+    config = {
+        "name": name,
+        "deliver_subject": inbox,
+        "deliver_policy": "new",
+        "filter_subject": pattern,
+        "ack_policy": "none",
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": int(_TIMEOUT_SECONDS * 2e9),
+    }
+    body = msgspec.json.encode({"stream_name": streams.LOG, "config": config})
+    await client.request(f"{IMPORTED_API}.CONSUMER.DELETE.{place}", timeout=_TIMEOUT_SECONDS)
+    created = await client.request(
+        f"{IMPORTED_API}.CONSUMER.CREATE.{place}.{pattern}", body, timeout=_TIMEOUT_SECONDS
+    )
+    error = msgspec.json.decode(created.data).get("error")
+    if error:
         raise Problem(
-            f"NATS at {shown(server)} does not let us in: {reason}; the lab's address with its token "
-            "is told by: nsm lab up, and in lab.json"
-        ) from exc
+            f"{pattern}: {error.get('description')}; a viewer may look at log.> and nsm.>"
+        )
 
 
 def shown(server: str) -> str:
@@ -99,11 +239,15 @@ async def _snapshot(server: str, kinds: Sequence[str]) -> list[tuple[Any, Any]]:
 
 
 async def _read(server: str, filters: Sequence[tuple[str, str]]) -> list[tuple[Any, Any]]:
-    client = await connect(server, name="nsm-cli")
+    who = person(server, f"nsm-cli-{secrets.token_hex(4)}")
+    client = await _connect(server, who)
+    consumers = (f"{who.name}-{number}" for number in itertools.count(1))
     found: dict[str, bytes] = {}
     try:
         for stream, pattern in filters:
-            found |= await _last_messages(client, stream, pattern)
+            found |= await _last_messages(
+                client, stream, pattern, api=who.access.api, consumers=consumers
+            )
     finally:
         await client.close()
     decoded = []
@@ -117,11 +261,14 @@ async def _read(server: str, filters: Sequence[tuple[str, str]]) -> list[tuple[A
     return decoded
 
 
-async def _last_messages(client: Client, stream: str, pattern: str) -> dict[str, bytes]:
-    config = ConsumerConfig(deliver_policy=DeliverPolicy.LAST_PER_SUBJECT)
+async def _last_messages(
+    client: Client, stream: str, pattern: str, *, api: str, consumers: Iterator[str]
+) -> dict[str, bytes]:
+    # Permissions name consumers exactly.
+    config = ConsumerConfig(name=next(consumers), deliver_policy=DeliverPolicy.LAST_PER_SUBJECT)
     found: dict[str, bytes] = {}
     try:
-        subscription = await client.jetstream(timeout=_TIMEOUT_SECONDS).subscribe(
+        subscription = await client.jetstream(prefix=api, timeout=_TIMEOUT_SECONDS).subscribe(
             pattern,
             stream=stream,
             ordered_consumer=True,

@@ -8,5 +8,6 @@ promises:
   what is absent counts as gone only if the writer said, in this incarnation of the stream, that it wrote all;
 - what publish returned is stored, once, and in the order of the calls for one subject;
 - at most one leader's writes are accepted; a paused old one is refused by the server;
+- a login that ends is renewed before it does, and one that is refused is tried again for ever;
 - a bug or a connection closed for good ends the process: nothing half-alive stays.
 """

@@ -20,7 +20,8 @@ from nats.aio.subscription import Subscription
 
 from schemas.codec import TOMBSTONE_TTL_SECONDS, Tombstone, decode, encode
 from schemas.subjects import Key
-from services._runtime import streams
+from services._runtime import login, streams
+from services._runtime.access import Access
 from services._runtime.backoff import backoff
 from services._runtime.errors import Conflict, Refused, Unavailable
 from services._runtime.metrics import Metrics
@@ -82,10 +83,16 @@ class Bus:
 
     @classmethod
     async def connect(
-        cls, url: str, *, name: str, replicas: int = 1, metrics: Metrics | None = None
+        cls,
+        url: str,
+        *,
+        name: str,
+        replicas: int = 1,
+        metrics: Metrics | None = None,
+        access: Access = Access(),  # noqa: B008  frozen
     ) -> Self:
-        """A bus over a new connection named `<name>-<8 hex>`; waits until the server answers."""
-        wire = Wire(name, metrics or Metrics())
+        """A bus over a new connection named `<name>-<8 hex>`; waits until the server lets us in."""
+        wire = Wire(name, metrics or Metrics(), access)
         await wire.open(url)
         return cls(wire, replicas=replicas)
 
@@ -111,6 +118,10 @@ class Bus:
 
     async def connected(self) -> None:
         await self._wire.connected()
+
+    async def keep_login(self) -> None:
+        """Renew the login before it ends, for ever; a task of who connected. Without a token: nothing."""
+        await login.keep(self._wire)
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` after each reconnection; the returned function ends that."""
@@ -228,6 +239,11 @@ class Bus:
         """A name for a consumer of this connection, so that permissions can name it exactly."""
         return f"{self.name}-{next(self._consumers)}"
 
+    @property
+    def api_root(self) -> str:
+        """Where the JetStream API lies in this connection's account."""
+        return self._wire.access.api
+
     async def api(self, operation: str, body: object = None) -> dict[str, Any]:
         return await self._wire.api(operation, body)
 
@@ -255,7 +271,7 @@ class Bus:
         raise Refused(what)
 
     async def _read_direct(self, stream: str, subject: str) -> Stored | None:
-        message = await self._wire.request(f"$JS.API.DIRECT.GET.{stream}.{subject}")
+        message = await self._wire.request(f"{self.api_root}.DIRECT.GET.{stream}.{subject}")
         headers = message.headers or {}
         status = headers.get("Status")
         if status == "404":

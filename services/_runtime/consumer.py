@@ -14,7 +14,7 @@ from nats.aio.subscription import Subscription
 
 from services._runtime.bus import STREAM_NOT_FOUND, Bus
 from services._runtime.errors import Unavailable
-from services._runtime.wire import API, ApiError
+from services._runtime.wire import ApiError
 
 HEARTBEAT_SECONDS = 1
 INACTIVE_SECONDS = 10  # a consumer nobody listens to goes by itself
@@ -104,7 +104,7 @@ class Consumer:
 
     async def close(self) -> None:
         await self.stop()
-        await self._bus.tell(f"{API}.CONSUMER.DELETE.{self._stream}.{self._name}")
+        await self._bus.tell(f"{self._bus.api_root}.CONSUMER.DELETE.{self._stream}.{self._name}")
 
     async def _delete(self) -> None:
         try:

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from services._runtime import logs
+from services._runtime.access import Access
 from services._runtime.bus import Bus
 from services._runtime.health import Health
 from services._runtime.metrics import Metrics
@@ -115,12 +116,16 @@ async def _serve(
         name=f"{name}-{node}" if node else name,
         replicas=settings.nats_replicas,
         metrics=metrics,
+        access=Access.of(name, token_file=settings.token_file, tls_ca=settings.tls_ca),
     )
     try:
         health.done(BUS)
         runtime = Runtime(name, node, bus, health, settings, metrics)
         async with asyncio.TaskGroup() as group:
-            helpers = [group.create_task(_end_when_closed(bus))]
+            helpers = [
+                group.create_task(_end_when_closed(bus)),
+                group.create_task(bus.keep_login()),
+            ]
             if not node:
                 await bus.ensure_streams()
                 health.done(STREAMS)

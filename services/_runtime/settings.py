@@ -14,6 +14,7 @@ import msgspec
 StructType = TypeVar("StructType", bound=msgspec.Struct)
 
 _SECRET = re.compile(r"token|password|secret|seed|credential", re.IGNORECASE)
+_PLACE = re.compile(r"_(file|dir)$")  # where a secret lies is none
 _USERINFO = re.compile(r"(?<=//)[^/@\s]+@")
 
 
@@ -25,6 +26,8 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What every service needs, from NSM_* variables."""
 
     nats_url: str = "nats://127.0.0.1:4222"
+    token_file: str = ""  # a ServiceAccount token to log in with; empty: none
+    tls_ca: str = ""  # whom to trust; empty: no TLS
     nats_replicas: Literal[1, 3, 5] = 1
     holder: str = msgspec.field(default_factory=socket.gethostname)
     health_address: str = "127.0.0.1:0"  # host:port; port 0: any
@@ -63,6 +66,6 @@ def _value(variable: str, text: str, kind: object) -> object:
 
 
 def _masked(name: str, value: object) -> object:
-    if _SECRET.search(name) and value:
+    if _SECRET.search(name) and not _PLACE.search(name) and value:
         return "***"
     return _USERINFO.sub("***@", value) if isinstance(value, str) else value

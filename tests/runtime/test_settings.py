@@ -39,9 +39,10 @@ def test_the_runtime_has_a_default_for_everything() -> None:
     assert settings.holder
 
 
-def test_secrets_are_masked_when_printed() -> None:
+def test_secrets_are_masked_when_printed_and_where_they_lie_is_not() -> None:
     printed = masked(Example(node="n", token="abc"))
     assert printed["token"] == "***"
     assert printed["node"] == "n"
+    assert masked(RuntimeSettings(token_file="/run/token"))["token_file"] == "/run/token"
     url = masked(RuntimeSettings(nats_url="nats://user:pass@host:4222"))["nats_url"]
     assert url == "nats://***@host:4222"

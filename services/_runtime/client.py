@@ -1,0 +1,76 @@
+"""nats-py's client with its traps around a login mended; `wire` is its only user.
+
+nats-py takes it as the end of everything when the server ends a login, and does without TLS when a server (or
+who stands in for it) does not ask for it. Here an ended login is a lost connection like any other, and a token
+never travels in the clear where TLS was wanted. And `flush` is a barrier: nats-py's PING overtakes what waits
+to be written, a subscription for one.
+"""
+
+import asyncio
+import random
+from typing import Any
+
+from nats import errors
+from nats.aio.client import Client as NatsClient
+from nats.aio.client import Srv
+
+# After a restart of the server the responder that checks tokens comes back too, and at once: who is there
+# before it waits out the server's whole time-out for it.
+HESITATE_SECONDS = (0.1, 0.2)
+
+
+class NoTls(OSError):
+    """TLS is wanted and the server does not offer it."""
+
+
+class LoginCut(OSError):
+    """The server hung up at the login; under load the reason it gave is lost on the way."""
+
+
+class Client(NatsClient):
+    """`hesitate`: leave the responder a moment at a reconnection. `insist_on_tls`: never speak without."""
+
+    def __init__(self, *, hesitate: bool = False, insist_on_tls: bool = False) -> None:
+        super().__init__()
+        self.hesitate = hesitate
+        self._insist_on_tls = insist_on_tls
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]  # nats-py forgets the socket of a login that was refused
+        await super()._connect_to_server(s)
+        if self.hesitate and self.is_reconnecting:
+            await asyncio.sleep(random.uniform(*HESITATE_SECONDS))
+
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+        except ConnectionError as exc:
+            raise LoginCut(f"the server hung up at the login ({exc}): its log says why") from exc
+
+    async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109  nats-py's own signature
+        await self._flush_pending(force_flush=True)
+        await super().flush(timeout)
+
+    def _connect_command(self) -> bytes:
+        if self._insist_on_tls and not self._server_info.get("tls_required"):
+            raise NoTls(
+                "the server does not offer TLS, which NSM_TLS_CA asks for: set up its tls block"
+            )
+        return super()._connect_command()
+
+    async def _process_err(self, err_msg: str) -> None:
+        if not is_about_login(err_msg):
+            await super()._process_err(err_msg)
+            return
+        error = errors.Error(f"nats: {err_msg}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+
+def is_about_login(error: Any) -> bool:
+    """Whether the server refused or ended a login: `Authorization Violation`, `User Authentication Expired`, …"""
+    text = str(error).lower()
+    return (
+        isinstance(error, LoginCut) or "authorization violation" in text or "authentication" in text
+    )

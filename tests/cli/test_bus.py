@@ -1,0 +1,141 @@
+"""Looking at a bus that asks who looks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from nats.aio.msg import Msg
+
+from cli import bus
+from cli.problems import Problem
+from schemas.codec import encode
+from schemas.subjects import ConnectionKey
+from services._runtime.bus import Bus
+from tests.builders import a_connection
+from tests.runtime.callout import GuardedNats, Responder, Tokens, answering
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Tokens:
+    return Tokens(tmp_path)
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path, tokens: Tokens) -> AsyncIterator[tuple[GuardedNats, Responder]]:
+    """A guarded bus that holds two connections."""
+    with GuardedNats(tmp_path / "guarded") as server:
+        async with answering(server, tokens) as responder:
+            ipam = await Bus.connect(server.url, name="ipam", access=tokens.write("ipam"))
+            await ipam.ensure_streams()
+            await ipam.publish(a_connection("one"))
+            await ipam.publish(a_connection("two"))
+            await ipam.close()
+            yield server, responder
+
+
+@pytest.mark.parametrize("role", ["viewer", "admin"])
+async def test_people_read_with_their_token_under_their_role(
+    guarded: tuple[GuardedNats, Responder],
+    tokens: Tokens,
+    role: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, responder = guarded
+    monkeypatch.setenv("NSM_TOKEN_FILE", tokens.write(role).token_file)
+    found = await bus._snapshot(server.url, ["connection", "resolver"])
+    assert [key for key, _ in found] == [
+        ConnectionKey("node1", "default", pod, "nsm-vpn") for pod in ("one", "two")
+    ]
+    assert responder.logins[-1].startswith(f"{role}-")
+
+
+@pytest.mark.parametrize("role", ["viewer", "admin"])
+async def test_people_listen_with_their_token(
+    guarded: tuple[GuardedNats, Responder],
+    tokens: Tokens,
+    role: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, _ = guarded
+    monkeypatch.setenv("NSM_TOKEN_FILE", tokens.write(role).token_file)
+    client = await bus.connect(server.url, name="nsm-tap")
+    ipam = await Bus.connect(server.url, name="ipam", access=tokens.write("ipam"))
+    heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+
+    async def hear(message: Msg) -> None:
+        heard.put_nowait((message.subject, message.data))
+
+    try:
+        await bus.listen(client, "nsm.>", hear)
+        connection = a_connection("three")
+        await ipam.publish(connection)
+        async with asyncio.timeout(5):
+            assert await heard.get() == (connection.key.subject, encode(connection))
+        assert heard.empty()
+    finally:
+        await ipam.close()
+        await client.close()
+
+
+async def test_a_viewer_listens_on_after_a_restart_of_the_server(
+    guarded: tuple[GuardedNats, Responder], tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = guarded
+    monkeypatch.setenv("NSM_TOKEN_FILE", tokens.write("viewer").token_file)
+    client = await bus.connect(server.url, name="nsm-tap")
+    heard: list[str] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(message.subject)
+
+    ipam = await Bus.connect(server.url, name="ipam", access=tokens.write("ipam"))
+    try:
+        await bus.listen(client, "log.nsm.>", hear)
+        server.kill()
+        server.start()
+        async with asyncio.timeout(10):
+            while not heard:
+                await ipam.publish(a_connection("three"))
+                await asyncio.sleep(0.05)
+        assert heard[0] == f"log.{a_connection('three').key.subject}"
+    finally:
+        await ipam.close()
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "No such file"),
+        ("", "is empty"),
+        ("abc", "no token of a ServiceAccount"),
+        ("e30.e30.x", "no token of a ServiceAccount"),
+        ("e30.W10.x", "no token of a ServiceAccount"),
+        ("e30.%%%.x", "no token of a ServiceAccount"),
+    ],
+)
+def test_a_token_file_of_no_use_is_told_by_name(
+    tmp_path: Path, text: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "token"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setenv("NSM_TOKEN_FILE", str(path))
+    with pytest.raises(Problem, match=said) as caught:
+        bus.person("nats://127.0.0.1:4222", "nsm-cli")
+    assert str(path) in str(caught.value)
+
+
+async def test_who_is_not_let_in_is_told_why(
+    guarded: tuple[GuardedNats, Responder], tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = guarded
+    monkeypatch.setattr(bus, "_TIMEOUT_SECONDS", 1.0)
+    access = tokens.write("viewer", seconds=-1)
+    monkeypatch.setenv("NSM_TOKEN_FILE", access.token_file)
+    with pytest.raises(
+        Problem, match=r"(Authorization Violation|at the login).*role viewer"
+    ) as caught:
+        await bus.connect(server.url, name="nsm-tap")
+    assert access.token_file in str(caught.value)
