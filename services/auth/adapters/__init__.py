@@ -1,0 +1,1 @@
+"""The API server, as the authority over ServiceAccount tokens."""
