@@ -5,7 +5,7 @@
 | `intent.Request`                           | `nsm.request.…`                          | watcher → ipam            |
 | `intent.Endpoint`, `intent.NetworkService` | `nsm.endpoint.…`, `nsm.networkservice.…` | watcher → ipam            |
 | `intent.PrefixesInUse`                     | `nsm.prefix.…`                           | watcher → ipam            |
-| `intent.Leader`                            | `nsm.leader.<service>`                   | watcher, ipam → followers |
+| `intent.Leader`                            | `nsm.leader.<service>.guard`             | watcher, ipam → followers |
 | `grant.Connection`                         | `nsm.connection.<node>.…`                | ipam → plumber, watcher   |
 | `grant.Refusal`, `grant.Pool`              | `nsm.refusal.…`, `nsm.pool.…`            | ipam → watcher            |
 | `state.Status`                             | `nsm.status.<node>.…`                    | plumber → watcher, ipam   |

@@ -87,10 +87,15 @@ class PrefixKey(Key, frozen=True):
 
 
 class LeaderKey(Key, frozen=True):
-    """`nsm.leader.<service>`: the guard of that service's stream."""
+    """`nsm.leader.<service>.guard`: the guard of that service's stream.
+
+    One token more than needed: the stream has to listen with a wildcard. To a literal subject a server delivers
+    the heartbeats of any consumer that names it as its deliver subject, and the stream would store them.
+    """
 
     kind = "leader"
     service: str
+    word: str = "guard"
 
 
 class ConnectionKey(Key, frozen=True):

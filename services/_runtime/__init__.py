@@ -2,7 +2,7 @@
 
 owns:     the streams (made and checked by watcher and ipam), leases, health port, logs, metrics, settings
 reads:    NSM_INTENT, NSM_GRANT, NSM_STATE through mirrors; leases in NSM_LIVE
-writes:   what services hand it; `nsm.leader.<service>`, `nsm.lease.<service>`, history of guarded writes
+writes:   what services hand it; `nsm.leader.<service>.guard`, `nsm.lease.<service>`, history of guarded writes
 promises:
 - a mirror survives everything (cut, restart, wipe, slow loop) and never loses an item because of silence:
   what is absent counts as gone only if the writer said, in this incarnation of the stream, that it wrote all;

@@ -9,6 +9,7 @@ Subjects come from keys only: the server would accept and store a wildcard.
 import asyncio
 import base64
 import itertools
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -79,6 +80,8 @@ class Bus:
         self._wire = wire
         self._turns: dict[str, tuple[asyncio.Lock, list[None]]] = {}
         self._message_ids = itertools.count(1)
+        # Names of connections are known: who could guess an ID could have a message of ours taken for a duplicate.
+        self._secret = secrets.token_hex(8)
         self._consumers = itertools.count(1)
 
     @classmethod
@@ -159,7 +162,7 @@ class Bus:
         it raises, or returns for another attempt. `after` is the newest sequence that was ours before.
         """
         subject = key.subject
-        fixed = {"Nats-Msg-Id": f"{self.name}:{next(self._message_ids)}"}
+        fixed = {"Nats-Msg-Id": f"{self._secret}:{next(self._message_ids)}"}
         if ttl is not None:
             fixed["Nats-TTL"] = str(ttl)
         async with self._turn(subject):

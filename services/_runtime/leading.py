@@ -1,6 +1,6 @@
 """One active writer, fenced.
 
-In this order: hold the lease → write the guard `nsm.leader.<service>`, in the same stream as what it guards →
+In this order: hold the lease → write the guard `nsm.leader.<service>.guard`, in the same stream as what it guards →
 wait until the own mirror has delivered it, and with it everything that was written before → only then decide.
 Every write expects the guard's sequence, so the server refuses a leader that was paused and replaced. The
 guard is never expected to be absent: that would hold again after a wipe.

@@ -71,7 +71,7 @@ def _subjects(stream: str) -> list[str]:
         return [f"{subjects.LOG_ROOT}.>", f"{HISTORY_ROOT}.{subjects.ROOT}.>"]
     found = [kind.all() for kind in _KINDS[stream]]
     if stream in LEADERS:
-        found.append(subjects.LeaderKey(LEADERS[stream]).subject)
+        found.append(subjects.LeaderKey.all(LEADERS[stream]))
     return found
 
 

@@ -2,7 +2,7 @@
 
 owns      interfaces, addresses, routes and permanent neighbours of granted connections in the network
           namespaces of this node's Pods
-reads     `nsm.connection.<node>.>`, `nsm.leader.ipam`, the CNI's result files, the kernel
+reads     `nsm.connection.<node>.>`, `nsm.leader.ipam.guard`, the CNI's result files, the kernel
 writes    `nsm.status.<node>.…`, `nsm.node.<node>`, `nsm.seen.<node>`, `nsm.alive.<node>`, and one file per
           applied grant in its runtime directory
 promises  - what is not ours is never touched: ownership is written into the kernel (alias, link group,

@@ -179,7 +179,7 @@ def test_no_right_of_a_node_names_another_one(role):
     assert len(set(found.publish)) == len(found.publish)
     if node:
         for subject in (*found.publish, *found.subscribe):
-            common = subject == "$SYS.REQ.USER.INFO" or subject.endswith("nsm.leader.ipam")
+            common = subject == "$SYS.REQ.USER.INFO" or subject.endswith("nsm.leader.ipam.guard")
             assert common or node in subject
         assert len(found.subscribe) == 1
 

@@ -505,11 +505,6 @@ async def test_it_changes_nothing_of_others(scene: Scene, deed: Deed):
     assert await scene.has_changed() == []
 
 
-@pytest.mark.xfail(
-    reason="the guard's subject stands literally in its stream, and the server takes a literal listener for one whom"
-    " a consumer's heartbeats may be delivered to: LeaderKey needs one more token",
-    strict=True,
-)
 @pytest.mark.parametrize("deed", [d for d in reflected() if d.what == LITERAL], ids=str)
 @pytest.mark.asyncio(loop_scope="function")
 async def test_no_heartbeat_is_stored_as_a_guard(tmp_path: Path, deed: Deed):

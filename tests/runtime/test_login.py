@@ -113,7 +113,7 @@ async def test_a_renewal_interrupts_nothing(
     ends = time.monotonic() + LIFE
     leading = Leading(leader, "ipam", streams.GRANT, "ipam-0")
     slowest = 0.0
-    filters = ["nsm.connection.node1.>", "nsm.leader.ipam"]
+    filters = ["nsm.connection.node1.>", "nsm.leader.ipam.guard"]
     try:
         with capture_logs() as logs:
             async with (

@@ -14,7 +14,7 @@ from services._runtime.mirror import Mirror
 from tests.builders import a_connection, a_leader, a_request, a_status, node_facts
 from tests.runtime.helpers import Changes, Proxy, mirroring, running, until
 
-NODE_FILTERS = ["nsm.connection.node1.>", "nsm.leader.ipam"]
+NODE_FILTERS = ["nsm.connection.node1.>", "nsm.leader.ipam.guard"]
 
 
 async def the_leader(bus: Bus, *, complete: bool) -> Leader:

@@ -44,7 +44,7 @@ def rights(identity: Identity, connection: str) -> Rights:
         subscribe=(
             f"{layout.INBOXES[account]}.{connection}.>",
             *(
-                (EVERYTHING, f"{subjects.LOG_ROOT}.{EVERYTHING}", f"{layout.HISTORY}.>")
+                (EVERYTHING, f"{subjects.LOG_ROOT}.>", f"{layout.HISTORY}.>")
                 if identity.role == "admin"
                 else ()
             ),
