@@ -4,30 +4,19 @@ Every step is a command that a user can type as well; the demo prints it, runs i
 It ends with the exit code 1 as soon as a step does not hold, and leaves nothing behind.
 """
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from schemas.annotation import ANNOTATION, default_interface
+from cli.story import DEFAULT, NAMED, SEED, STEP_SECONDS, Failed, Story
 
-SEED = Path(__file__).parent.parent / "examples" / "seed"
 TARGET = "10.20.0.5"  # an address behind the endpoint of my-networkservice-2
-NAMED, DEFAULT = "nsm-1", default_interface("my-networkservice-2", "default")
-STEP_SECONDS = 30.0
-EDIT_SECONDS = 5.0  # generous: the point is the figure that is printed
-
-
-class Failed(Exception):
-    """A step of the story did not hold."""
+INSIDE, NOWHERE = "www.corp.example", "nobody.corp.example"
+KUBERNETES, OUTSIDE = "kubernetes.default.svc.cluster.local", "www.elsewhere.example"
 
 
 def demo(
@@ -35,7 +24,7 @@ def demo(
 ) -> None:
     """Tell the whole story on this machine: a cluster, its Pods, their connections, and their end."""
     directory = Path(tempfile.mkdtemp(prefix="nsm-demo-"))
-    story = _Story(directory)
+    story = Story(directory)
     started = time.monotonic()
     try:
         _tell(story)
@@ -60,13 +49,14 @@ _GO_ON = """
   nsm lab wait pod/my-app
   nsm tap                                  watch the system think
   nsm lab exec my-app -- bash              a shell in the Pod's network
+  nsm dig my-app www.corp.example          a name, asked in the Pod
   nsm lab get events                       what users are told
   nsm lab kill ipam -9                     nothing breaks; it comes back
   nsm lab down
 """
 
 
-def _tell(story: "_Story") -> None:
+def _tell(story: Story) -> None:
     story.say("A cluster on this machine: nodes and Pods are network namespaces")
     story.run("lab", "up", "--detach")
     story.watch()
@@ -92,6 +82,9 @@ def _tell(story: "_Story") -> None:
     story.say("Both endpoints answer, and so does an address behind the second")
     story.run("ping", "my-app", "--count", "3")
     story.run("ping", "my-app", TARGET, "--count", "3")
+
+    story.say("The second endpoint serves DNS for its own domain; the Pod asks as it always did")
+    _tell_of_dns(story)
 
     story.say(
         "The annotation of the running Pod is edited: one item goes, the other is not disturbed"
@@ -124,149 +117,18 @@ def _tell(story: "_Story") -> None:
     )
 
 
-class _Story:
-    """Runs the commands, shows them, and stops at the first that fails."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._environment = {**os.environ, "NSM_LAB_DIR": str(directory)}
-        self._events = directory / "events.txt"
-        self._watching: subprocess.Popen[bytes] | None = None
-
-    def say(self, text: str) -> None:
-        print(f"\n== {text}", flush=True)
-
-    def say_took(self, text: str, seconds: float) -> None:
-        print(f"  {text} after {seconds * 1000:.0f} ms", flush=True)
-
-    def check(self, text: str, holds: bool, otherwise: str) -> None:
-        if not holds:
-            raise Failed(f"expected that {text}, but {otherwise}")
-        print(f"  ok: {text}", flush=True)
-
-    def run(self, *words: str, is_shown: bool = True) -> str:
-        """The output of `nsm WORDS`; shown as a user would see it."""
-        if is_shown:
-            print(f"$ nsm {' '.join(words)}", flush=True)
-        done = self.start(*words)
-        try:
-            output, _ = done.communicate(timeout=2 * STEP_SECONDS)
-        except subprocess.TimeoutExpired:
-            done.kill()
-            raise Failed(f"nsm {' '.join(words)} did not end") from None
-        if is_shown:
-            print("".join(f"  {line}\n" for line in output.splitlines()), end="", flush=True)
-        if done.returncode != 0:
-            raise Failed(f"nsm {' '.join(words)} ended with {done.returncode}: {output.strip()}")
-        return output
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "cli.main", *words],
-            env=self._environment,
-            cwd=SEED.parent.parent,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+def _tell_of_dns(story: Story) -> None:
+    story.run("lab", "get", "resolvers")
+    story.resolves(INSIDE, "NOERROR", TARGET, "known only to the service's DNS")
+    story.resolves(KUBERNETES, "NOERROR", "10.96.0.1", "known only to the cluster's DNS")
+    story.resolves(NOWHERE, "NXDOMAIN", "", "known to neither")
+    story.resolves(OUTSIDE, "REFUSED", "", "outside of the service's domain, and of the cluster")
+    print("$ nsm lab logs pod/service-2 -c dns")
+    seen = story.run("lab", "logs", "pod/service-2", "-c", "dns", is_shown=False).splitlines()
+    print("".join(f"  {line}\n" for line in seen), end="")
+    for name, reached in ((INSIDE, True), (NOWHERE, True), (KUBERNETES, False), (OUTSIDE, False)):
+        story.check(
+            f"{name} {'reached' if reached else 'did not reach'} the service's DNS",
+            any(f" {name}. " in line for line in seen) is reached,
+            f"it saw: {seen}",
         )
-
-    def watch(self) -> None:
-        """Keep what is committed on the bus from now on."""
-        with self._events.open("w") as file:
-            self._watching = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", "tap", "log.nsm.>"],
-                env=self._environment,
-                cwd=SEED.parent.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-        self.until("the tap listens", lambda: self._events.stat().st_size > 0, is_shown=False)
-
-    def stop_watching(self) -> None:
-        if self._watching is not None:
-            self._watching.terminate()
-            self._watching.wait()
-
-    def life_of(self, pod: str) -> None:
-        """What the bus said of a Pod so far: time and subject, the bodies cut."""
-        print("$ nsm tap 'log.nsm.>'")
-        for line in self._events.read_text().splitlines():
-            if f".{pod}." in line:
-                print(f"  {line[:140]}{'…' if len(line) > 140 else ''}")
-
-    def show(self, path: Path, text: str) -> None:
-        for line in path.read_text().splitlines():
-            if text in line:
-                print(f"  {line.strip()}")
-
-    def interfaces(self, pod: str) -> dict[str, dict[str, Any]]:
-        found = json.loads(self.run("lab", "interfaces", pod, "-o", "json", is_shown=False))
-        return {interface["name"]: interface for interface in found}
-
-    def connection(self, interface: str) -> dict[str, Any]:
-        items = json.loads(self.run("lab", "get", "connections", "-o", "json", is_shown=False))[
-            "items"
-        ]
-        (found,) = [item for item in items if item["client"]["interface"] == interface]
-        return dict(found)
-
-    def edit(self, before: dict[str, Any], *, drop: bool) -> float:
-        """Take the second item out of the annotation, or put it back; seconds until the kernel followed."""
-        manifest = (SEED / "client.yaml").read_text()
-        if drop:
-            manifest = manifest.replace(", kernel://my-networkservice-2", "")
-        edited = self._directory / "edited.yaml"
-        edited.write_text(manifest)
-        self.show(edited, f"{ANNOTATION}:")
-        self.run("lab", "apply", "-f", str(edited))
-        expected = set(before) - ({DEFAULT} if drop else set())
-        return self.until(
-            f"the Pod has {', '.join(sorted(expected))}",
-            lambda: set(self.interfaces("my-app")) == expected,
-            seconds=EDIT_SECONDS,
-            is_shown=False,
-        )
-
-    def refused(self) -> None:
-        """A Pod that asks for a version nobody offers."""
-        asking = self._directory / "asking.yaml"
-        asking.write_text(
-            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: asks-for-v9\n  annotations:\n"
-            f"    {ANNOTATION}: kernel://my-networkservice-1/nsm-1?version=v9\n"
-            "spec:\n  nodeName: node1\n  containers:\n"
-            "  - {name: app, image: python:3-alpine, command: [sleep, infinity]}\n"
-        )
-        self.run("lab", "apply", "-f", str(asking))
-        text = ""
-
-        def is_told() -> bool:
-            nonlocal text
-            items = json.loads(self.run("lab", "get", "events", "-o", "json", is_shown=False))[
-                "items"
-            ]
-            told = [e for e in items if e["involvedObject"]["name"] == "asks-for-v9"]
-            text = told[-1]["message"] if told else ""
-            return bool(told)
-
-        self.until("the Pod's event says why", is_told)
-        print(f"  {text}")
-        self.check("it lists both endpoints", "v1.0" in text and "v1.1" in text, text)
-
-    def until(
-        self,
-        text: str,
-        holds: Callable[[], bool],
-        *,
-        seconds: float = STEP_SECONDS,
-        is_shown: bool = True,
-    ) -> float:
-        """Seconds until it held. What is asked is a command that takes its time: no pause between."""
-        started = time.monotonic()
-        while not holds():
-            if time.monotonic() - started > seconds:
-                raise Failed(f"expected that {text} within {seconds:.0f} s")
-        if is_shown:
-            print(f"  ok: {text}", flush=True)
-        return time.monotonic() - started

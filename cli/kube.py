@@ -33,16 +33,19 @@ def run(action: Callable[[Client], Awaitable[T]]) -> T:
         raise Problem(f"{exc}{remedy}") from exc
 
 
-async def until_gone(client: Client, kind: Kind, namespace: str, name: str) -> None:
-    """Until the object, or another one of its name that is there now, is gone. For ever."""
-    first = await client.find(kind, namespace, name)
-    newest = first
-    while first is not None and newest is not None:
+async def uid_of(client: Client, kind: Kind, namespace: str, name: str) -> str:
+    """Which one bears the name now; empty: none."""
+    found = await client.find(kind, namespace, name)
+    return str(found["metadata"]["uid"]) if found else ""
+
+
+async def until_gone(client: Client, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
+    """Until the object is gone, though another one may bear its name by then. For ever."""
+    newest = uid and await client.find(kind, namespace, name)
+    while newest and newest["metadata"]["uid"] == uid:
         # Asked, not watched: between looking and watching it may go without an event.
         await asyncio.sleep(_ASK_SECONDS)
         newest = await client.find(kind, namespace, name)
-        if newest is not None and newest["metadata"]["uid"] != first["metadata"]["uid"]:
-            return
 
 
 def manifests(paths: list[Path], namespace: str) -> list[Manifest]:

@@ -11,6 +11,8 @@ COMMANDS = {
     "annotation": "cli.annotation:annotation",
     "tap": "cli.tap:tap",
     "ping": "cli.ping:ping",
+    "dig": "cli.dig:dig",
+    "dns-server": "cli.dnsserver:dns_server",
 }
 
 LAB_COMMANDS = {

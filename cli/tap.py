@@ -83,8 +83,7 @@ async def _tap(asked: str | None, server: str, count: int, output: OutputFormat)
             done.set()
 
     try:
-        await client.subscribe(subject, cb=show, pending_msgs_limit=0, pending_bytes_limit=0)
-        await client.flush()
+        await bus.listen(client, subject, show)
         print(f"listening to {subject} on {bus.shown(server)}", file=sys.stderr, flush=True)
         await done.wait()
     finally:

@@ -17,6 +17,10 @@ from lab.network import DNS_ADDRESS, KUBERNETES_ADDRESS, Node
 
 Json = dict[str, Any]
 
+SYSTEM_NAMESPACE = "nsm-system"
+# Roles on the bus: what our services are, and two for people.
+ROLES = ("watcher", "ipam", "plumber", "dns", "viewer", "admin")
+
 _KINDS = {kind.plural: kind for kind in kinds.KINDS if not kind.stored_as}
 
 
@@ -27,7 +31,9 @@ class Cluster:
         self.store = store
 
     def seed(self, nodes: tuple[Node, ...]) -> None:
-        """What every cluster has: its nodes, and the Services of its API and its DNS."""
+        """What every cluster has: its nodes, the Services of its API and its DNS, and who our services are."""
+        for role in ROLES:
+            self.store.create(kinds.SERVICE_ACCOUNTS, {"metadata": _account(role)})
         for node in nodes:
             self.store.create(kinds.NODES, _node(node))
         ports = [{"name": "https", "port": 443, "protocol": "TCP"}]
@@ -108,6 +114,15 @@ class Cluster:
                 "spec": {"clusterIP": address, "ports": ports},
             },
         )
+
+
+def account_of(role: str) -> str:
+    """The ServiceAccount of a role."""
+    return f"nsm-{role}"
+
+
+def _account(role: str) -> Json:
+    return {"name": account_of(role), "namespace": SYSTEM_NAMESPACE}
 
 
 def _is_ready(pod: Json) -> bool:

@@ -4,12 +4,15 @@
 <a-b-c-d>.<namespace>.pod.cluster.local      A: a.b.c.d
 anything else below cluster.local            NXDOMAIN
 every other name                             REFUSED: a lab knows no outside
+
+Each query is a line of the log `clusterdns`, so that one sees which names came here.
 """
 
 import asyncio
 import socket
 import struct
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +26,7 @@ from services._node import netns
 PORT = 53
 TTL_SECONDS = 5
 _IDLE_SECONDS = 30
+_LOG_BYTES = 8 << 20
 dnslib: Any = untyped_dnslib
 
 _SOA = dnslib.SOA(
@@ -99,21 +103,53 @@ def _truncated(reply: Any) -> bytes:
     return bytes(reply.pack())
 
 
+def told(query: bytes) -> str:
+    """A query in words: `A kubernetes.default.svc.cluster.local.`"""
+    question = dnslib.DNSRecord.parse(query).questions[0]
+    return f"{dnslib.QTYPE.get(question.qtype)} {str(question.qname).lower()}"
+
+
+class QueryLog:
+    """A line per query. A file that has grown large is begun anew: a benchmark must not fill a disk."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w", buffering=1)
+        self._room = _LOG_BYTES
+
+    def close(self) -> None:
+        self._file.close()
+
+    def add(self, query: bytes, peer: str, transport: str) -> None:
+        now = datetime.now(UTC).strftime("%H:%M:%S.%f")
+        line = f"{now} {told(query)} from {peer} {transport}\n"
+        self._room -= len(line)
+        if self._room < 0:
+            self._file.seek(0)
+            self._file.truncate()
+            self._room = _LOG_BYTES
+        self._file.write(line)
+
+
 class ClusterDns:
     """Serves on sockets opened inside the nodes' namespaces; the process itself stays outside."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, queries: QueryLog) -> None:
         self._services = services
+        self._queries = queries
 
     async def serve(self, node: str, path: Path) -> None:
         """Start answering on a node; ends with the loop."""
         loop = asyncio.get_running_loop()
         datagrams, stream = await asyncio.to_thread(_open_sockets, path)
-        await loop.create_datagram_endpoint(lambda: _Datagrams(self._services), sock=datagrams)
+        await loop.create_datagram_endpoint(
+            lambda: _Datagrams(self._services, self._queries), sock=datagrams
+        )
         await asyncio.start_server(self._talk, sock=stream)
         log.info("cluster DNS serves", node=node, address=DNS_ADDRESS)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("peername")
         try:
             while True:
                 async with asyncio.timeout(_IDLE_SECONDS):
@@ -122,6 +158,7 @@ class ClusterDns:
                 reply = answer(query, self._services, datagram=False)
                 if reply is None:
                     return
+                self._queries.add(query, peer[0], "tcp")
                 writer.write(struct.pack("!H", len(reply)) + reply)
                 await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
@@ -131,8 +168,9 @@ class ClusterDns:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, queries: QueryLog) -> None:
         self._services = services
+        self._queries = queries
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -142,6 +180,7 @@ class _Datagrams(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         reply = answer(data, self._services, datagram=True)
         if reply is not None and self._transport is not None:
+            self._queries.add(data, addr[0], "udp")
             self._transport.sendto(reply, addr)
 
 

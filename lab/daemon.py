@@ -6,33 +6,29 @@ It leaves no tidying to itself: when it ends, init ends, and the kernel takes ev
 import asyncio
 import logging
 import os
-import secrets
 import shutil
 import signal
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from lab import control, nats
+from lab import control
 from lab.api.guarding import guard
 from lab.api.kubeconfig import write_kubeconfig
 from lab.api.server import LabApi
 from lab.api.store import Store
 from lab.cluster import Cluster
-from lab.clusterdns import ClusterDns
+from lab.clusterdns import ClusterDns, QueryLog
+from lab.fleet import Fleet
 from lab.kubelet import Kubelet
 from lab.layout import Config, LabProblem, Layout, State
 from lab.network import MAX_NODES, Network, Node
 from lab.peers import Peers
 from lab.sandbox import Pids, Reporter
-from lab.supervisor import Spec, Supervisor, is_installed, service_spec
-
-SYSTEM_NAMESPACE = "nsm-system"
-_NATS_READY_SECONDS = 15.0
-_PER_NODE = ("plumber", "dns")
+from lab.supervisor import Supervisor
+from lab.workloads import Workloads
 
 log = structlog.get_logger()
 
@@ -82,11 +78,14 @@ class _Lab:
         self._layout = Layout(Path(config.directory))
         self._nodes = tuple(Node(number=n) for n in range(1, config.nodes + 1))
         self._network = Network(self._layout, self._nodes)
-        self._supervisor = Supervisor(self._layout)
         self._cluster = Cluster(Store())
         self._kubelet = Kubelet(self._cluster, self._network, self._layout)
-        self._dns = ClusterDns(self._cluster.service_addresses)
-        self._nats_url = ""
+        self._api = LabApi(self._cluster.store, middlewares=[guard(self._peers.is_trusted)])
+        self._workloads = Workloads(
+            self._cluster, self._api.issuer, self._layout, token_seconds=config.token_seconds
+        )
+        self._supervisor = Supervisor(self._layout, self._workloads.tell)
+        self._fleet = Fleet(config, self._layout, self._network, self._supervisor, self._workloads)
 
     async def run(self) -> None:
         stop = asyncio.Event()
@@ -98,12 +97,16 @@ class _Lab:
             url = await self._start_api()
             wires = tasks.create_task(asyncio.to_thread(self._network.build))
             if self._config.services:
-                await self._start_nats(tasks)
+                await self._fleet.start_bus(tasks)
             await wires
+            # Not before: what earlier labs left in the directory is wiped first.
+            queries = QueryLog(self._layout.log("clusterdns"))
+            dns = ClusterDns(self._cluster.service_addresses, queries)
             for node in self._nodes:
-                await self._dns.serve(node.name, self._network.path(node))
+                await dns.serve(node.name, self._network.path(node))
             tasks.create_task(self._kubelet.run(), name="kubelet")
-            self._start_services(tasks)
+            tasks.create_task(self._workloads.run(), name="workloads")
+            self._fleet.start_services(tasks)
             await control.serve(self._layout, self)
             self._announce(url)
             await stop.wait()
@@ -167,7 +170,14 @@ class _Lab:
         """A new cluster remembers nothing of the one before in this directory."""
         layout = self._layout
         layout.kubeconfig.unlink(missing_ok=True)
-        for place in (layout.nats, layout.netns, layout.root / "nodes", layout.root / "pods"):
+        layout.keys.unlink(missing_ok=True)
+        for place in (
+            layout.nats,
+            layout.netns,
+            layout.tokens,
+            layout.root / "nodes",
+            layout.root / "pods",
+        ):
             shutil.rmtree(place, ignore_errors=True)
         for old in layout.logs.rglob("*.log"):
             if old.name != "lab.log":  # ours, open
@@ -178,59 +188,9 @@ class _Lab:
 
     async def _start_api(self) -> str:
         self._cluster.seed(self._nodes)
-        api = LabApi(self._cluster.store, middlewares=[guard(self._peers.is_trusted)])
-        url = await api.start("127.0.0.1", 0)
+        url = await self._api.start("127.0.0.1", 0)
         write_kubeconfig(self._layout.kubeconfig, url, "")
         return url
-
-    async def _start_nats(self, tasks: asyncio.TaskGroup) -> None:
-        """The server chooses its port once; the choice is kept over restarts, as an address would be."""
-        directory = self._layout.nats
-        token = secrets.token_urlsafe(24)
-        config = nats.write_config(directory, token=token)
-        self._supervisor.add(Spec(name="nats", command=tuple(nats.command(config))), tasks)
-        deadline = time.monotonic() + _NATS_READY_SECONDS
-        port: int | None = None
-        while port is None or not await asyncio.to_thread(nats.is_ready, port):
-            if time.monotonic() > deadline:
-                raise LabProblem(f"nats-server is not ready; see {self._layout.log('nats')}")
-            await asyncio.sleep(0.005)
-            port = nats.read_port(directory)
-        nats.write_config(directory, port=port, token=token)
-        self._nats_url = f"nats://{token}@127.0.0.1:{port}"
-
-    def _start_services(self, tasks: asyncio.TaskGroup) -> None:
-        for service in self._config.services:
-            if service == "nats":
-                continue
-            if not is_installed(service):
-                log.warning("service not in this tree, not started", missing=service)
-                continue
-            for node in self._nodes if service in _PER_NODE else (None,):
-                spec = service_spec(
-                    service,
-                    nats_url=self._nats_url,
-                    env=self._service_env(service, node),
-                    node=node.name if node else "",
-                )
-                self._supervisor.add(spec, tasks)
-
-    def _service_env(self, service: str, node: Node | None) -> dict[str, str]:
-        layout = self._layout
-        if service == "watcher":
-            return {
-                "WATCHER_KUBECONFIG": str(layout.kubeconfig),
-                "WATCHER_SYSTEM_NAMESPACE": SYSTEM_NAMESPACE,
-            }
-        if node is None:
-            return {}
-        prefix = service.upper()
-        return {
-            f"{prefix}_NODE": node.name,
-            f"{prefix}_NODE_NETNS": str(self._network.path(node)),
-            f"{prefix}_CNI_RESULTS": str(layout.cni_results(node.name)),
-            f"{prefix}_RUNTIME_DIR": str(layout.run_dir(node.name)),
-        }
 
     def _announce(self, api_url: str) -> None:
         self._layout.write_state(
@@ -241,7 +201,8 @@ class _Lab:
                 nodes=self._config.node_names,
                 services=self._config.services,
                 api_url=api_url,
-                nats_url=self._nats_url,
+                nats_url=self._fleet.nats_url,
+                cli_token_file=self._fleet.cli_token_file,
                 started=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             )
         )

@@ -13,7 +13,7 @@ import structlog
 from lab.cluster import Cluster
 from lab.layout import Layout
 from lab.network import Network, Node
-from lab.pods import Json, backoff_seconds
+from lab.pods import Json, backoff_seconds, is_mirror
 from lab.podworker import PodWorker
 from lab.sandboxes import Sandboxes
 
@@ -64,6 +64,10 @@ class Kubelet:
             return
         node = pod["spec"].get("nodeName")
         if event == "DELETED":
+            return
+        if is_mirror(pod):
+            if pod["metadata"].get("deletionTimestamp"):
+                self._cluster.confirm_deleted(pod)
             return
         if not node:
             self._schedule(pod)

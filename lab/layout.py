@@ -1,6 +1,7 @@
 """Where a lab keeps things, and what it tells the command line about itself. One directory is one lab.
 
 lock  lab.json  control.sock  kubeconfig  nats/  logs/<process>.log  logs/pods/…  netns/
+tokens/<process or person>  keys.json (of the bus's callout)
 nodes/<node>/cni/results  nodes/<node>/run
 pods/by-uid/<uid>/{netns,resolv.conf}  pods/by-name/<namespace>/<pod> -> ../../by-uid/<uid>
 
@@ -21,6 +22,11 @@ _NAME_BYTES = 180  # of the 255 that a file name may have; a container's name ta
 _READERS_SECONDS = 1.0
 
 
+# In the order they are started in. Without `auth` the bus has one token for everybody, and no roles.
+SERVICES = ("nats", "auth", "watcher", "ipam", "plumber", "dns")
+TOKEN_SECONDS = 600.0  # of a ServiceAccount's token; a test of its renewal wants less
+
+
 class LabProblem(Exception):
     """What a person can fix: the text names the thing, the reason and the remedy."""
 
@@ -30,7 +36,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     directory: str
     nodes: int = 2
-    services: tuple[str, ...] = ("nats", "watcher", "ipam", "plumber")
+    services: tuple[str, ...] = SERVICES
+    token_seconds: float = TOKEN_SECONDS  # how long a ServiceAccount's token lives
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -47,6 +54,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[str, ...]
     api_url: str
     nats_url: str  # empty without a NATS server
+    cli_token_file: str = ""  # with role admin; empty where the bus asks for none
     started: str  # RFC 3339
 
 
@@ -68,9 +76,15 @@ class Layout:
         self.nats = root / "nats"
         self.logs = root / "logs"
         self.netns = root / "netns"
+        self.tokens = root / "tokens"
+        self.keys = root / "keys.json"
 
     def log(self, process: str) -> Path:
         return self.logs / f"{process.replace('/', '-')}.log"
+
+    def token(self, holder: str) -> Path:
+        """The token of a process, or of `admin` and `viewer`."""
+        return self.tokens / holder.replace("/", "-")
 
     def pod_log(self, namespace: str, pod: str, container: str) -> Path:
         return self.logs / "pods" / f"{fitting(f'{namespace}_{pod}')}_{container}.log"

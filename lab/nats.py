@@ -21,7 +21,7 @@ STOP_SECONDS = 10.0
 _CONFIG = """\
 server_name: {name}
 listen: "127.0.0.1:{port}"
-{authorization}ports_file_dir: {run}
+{access}ports_file_dir: {run}
 jetstream {{
   store_dir: {store}
   max_memory_store: 256MB
@@ -44,26 +44,36 @@ def binary() -> str:
     return found
 
 
-def write_config(directory: Path, *, port: int = -1, name: str = "nsm", token: str = "") -> Path:
+def write_config(
+    directory: Path, *, port: int = -1, name: str = "nsm", token: str = "", accounts: str = ""
+) -> Path:
     """The server's configuration in `directory`, which also gets its store and ports file.
 
     With a token only who knows it may connect, as nats://TOKEN@127.0.0.1:PORT: loopback is every user's.
+    `accounts` is what `python -m services.auth config` prints: then the auth service says who may connect.
     """
     store, run = directory / "store", directory / "run"
     for folder in (store, run):
         folder.mkdir(parents=True, exist_ok=True)
     path = directory / "nats.conf"
-    authorization = f"authorization {{ token: {json.dumps(token)} }}\n" if token else ""
+    access = f"authorization {{ token: {json.dumps(token)} }}\n" if token else ""
+    if accounts:
+        _write_private(directory / "accounts.conf", accounts)
+        access = 'include "accounts.conf"\n'
     text = _CONFIG.format(
         name=name,
         port=port,
-        authorization=authorization,
+        access=access,
         run=json.dumps(str(run)),
         store=json.dumps(str(store)),
     )
+    _write_private(path, text)
+    return path
+
+
+def _write_private(path: Path, text: str) -> None:
     path.touch(mode=0o600)
     path.write_text(text)
-    return path
 
 
 def command(config: Path) -> list[str]:
@@ -98,6 +108,23 @@ def is_ready(port: int) -> bool:
                 and json.loads(greeting[5:]).get("jetstream", False) is True
             )
     except (OSError, ValueError):
+        return False
+
+
+def lets_in(port: int, *, token: str, name: str, timeout_seconds: float = 3.0) -> bool:
+    """Whether the server takes a client of this name and token now.
+
+    An answer takes milliseconds; where there is nobody to give it the server waits for two seconds.
+    """
+    hello = {"verbose": False, "pedantic": False, "auth_token": token, "name": name}
+    hello |= {"lang": "lab", "version": "1", "protocol": 1}
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=timeout_seconds) as sock:
+            lines = sock.makefile("rb")
+            lines.readline()
+            sock.sendall(b"CONNECT " + json.dumps(hello).encode() + b"\r\nPING\r\n")
+            return lines.readline().startswith(b"PONG")
+    except OSError:
         return False
 
 

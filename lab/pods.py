@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 import msgspec
 
+# A Pod that stands for a process which runs already: no kubelet starts anything for it.
+MIRROR = "kubernetes.io/config.mirror"
+
 Json = dict[str, Any]
 Phase = Literal["waiting", "running", "terminated"]
 
@@ -30,6 +33,10 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     ip: str
     host_ip: str
     started_at: str
+
+
+def is_mirror(pod: Json) -> bool:
+    return MIRROR in (pod["metadata"].get("annotations") or {})
 
 
 def containers_of(pod: Json) -> list[Json]:

@@ -178,13 +178,13 @@ def _result(pod: Json, sandbox: Sandbox) -> cni.CniResult:
 
 
 def _resolv_conf(pod: Json) -> str:
-    """As a kubelet writes it: ClusterFirst, or what dnsConfig says with dnsPolicy None."""
+    """As a kubelet writes it: ClusterFirst, the machine's own (Default), or what dnsConfig says (None)."""
     config = pod["spec"].get("dnsConfig") or {}
     namespace = pod["metadata"]["namespace"]
     servers = [DNS_ADDRESS]
     searches = [f"{namespace}.svc.{CLUSTER_DOMAIN}", f"svc.{CLUSTER_DOMAIN}", CLUSTER_DOMAIN]
     options = ["ndots:5"]
-    if pod["spec"].get("dnsPolicy") == "None":
+    if pod["spec"].get("dnsPolicy") in ("None", "Default"):
         servers, searches, options = [], [], []
     servers += config.get("nameservers") or []
     searches += config.get("searches") or []
@@ -193,11 +193,20 @@ def _resolv_conf(pod: Json) -> str:
         for o in config.get("options") or []
     ]
     lines = [f"nameserver {server}" for server in servers]
+    if pod["spec"].get("dnsPolicy") == "Default":
+        lines = [*_own_resolv_conf(), *lines]
     if searches:
         lines.append(f"search {' '.join(searches)}")
     if options:
         lines.append(f"options {' '.join(options)}")
     return "\n".join(lines) + "\n"
+
+
+def _own_resolv_conf() -> list[str]:
+    try:
+        return entering.RESOLV_CONF.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def kill_everything_in(path: Path) -> None:

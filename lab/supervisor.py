@@ -5,10 +5,11 @@ the lab; the end of its pid namespace does that.
 """
 
 import asyncio
-import importlib.util
 import os
 import signal
 import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -43,10 +44,13 @@ class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Supervisor:
-    """Keeps processes running. `run` for ever; the verbs answer at once."""
+    """Keeps processes running, and tells of their starts and ends. The verbs answer at once."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(
+        self, layout: Layout, tell: Callable[[ProcessStatus], None] = lambda _: None
+    ) -> None:
         self._layout = layout
+        self._tell = tell
         self._kept: dict[str, _Kept] = {}
 
     @property
@@ -55,7 +59,7 @@ class Supervisor:
 
     def add(self, spec: Spec, tasks: asyncio.TaskGroup) -> None:
         """Start a process and keep it running as long as the task group lives."""
-        kept = _Kept(spec, self._layout.log(spec.name))
+        kept = _Kept(spec, self._layout.log(spec.name), self._tell)
         self._kept[spec.name] = kept
         tasks.create_task(kept.run(), name=spec.name)
 
@@ -75,7 +79,8 @@ class Supervisor:
 
 
 class _Kept:
-    def __init__(self, spec: Spec, log_path: Path) -> None:
+    def __init__(self, spec: Spec, log_path: Path, tell: Callable[[ProcessStatus], None]) -> None:
+        self._tell = tell
         self.released = asyncio.Event()
         self.released.set()
         self._spec = spec
@@ -100,8 +105,10 @@ class _Kept:
                 self._last_exit = str(exc)
                 log.warning("process not started", process=self._spec.name, reason=str(exc))
             else:
+                self._tell(self.status())
                 code = await self._child.wait()
                 self._last_exit = describe_exit(code)
+                self._tell(self.status())
                 log.warning("process ended", process=self._spec.name, how=self._last_exit)
             await asyncio.sleep(RESTART_SECONDS)
 
@@ -135,7 +142,7 @@ def base_environment() -> dict[str, str]:
 
     Our Python is found by its name, also where the machine itself has none.
     """
-    dropped = ("NSM_", "WATCHER_", "PLUMBER_", "IPAM_", "KUBERNETES_")
+    dropped = ("NSM_", "WATCHER_", "PLUMBER_", "IPAM_", "DNS_", "AUTH_", "KUBERNETES_")
     return {
         name: value
         for name, value in os.environ.items()
@@ -156,8 +163,9 @@ def service_spec(service: str, *, nats_url: str, env: dict[str, str], node: str 
 
 
 def is_installed(service: str) -> bool:
-    """Whether this tree has the service."""
+    """Whether this tree has the service, and can start it."""
     try:
-        return importlib.util.find_spec(f"services.{service}.__main__") is not None
+        parts = [find_spec(f"services.{service}.{part}") for part in ("__main__", "service")]
     except ModuleNotFoundError:
         return False
+    return all(part is not None and part.origin is not None for part in parts)

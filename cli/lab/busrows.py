@@ -12,6 +12,7 @@ KINDS = {
     "connections": "connection",
     "refusals": "refusal",
     "statuses": "status",
+    "resolvers": "resolver",
     "pools": "pool",
     "leaders": "leader",
 }
@@ -93,6 +94,23 @@ def _status(status: state.Status) -> list[str]:
     ]
 
 
+def _resolver(resolver: state.Resolver) -> list[str]:
+    return [
+        f"{resolver.namespace}/{resolver.pod}",
+        resolver.node,
+        resolver.state
+        if resolver.state == "serving"
+        else f"{resolver.state}: {resolver.reason} {resolver.message}".strip(),
+        resolver.mode,
+        "; ".join(_upstream(upstream) for upstream in resolver.upstreams),
+    ]
+
+
+def _upstream(upstream: state.Upstream) -> str:
+    names = f" for {','.join(upstream.domains)}" if upstream.domains else ""
+    return f"{upstream.name} {','.join(upstream.servers)}{names}"
+
+
 def _pool(pool: grant.Pool) -> list[str]:
     return [
         f"{pool.namespace}/{pool.endpoint}",
@@ -142,6 +160,7 @@ _TABLES: dict[str, tuple[tuple[str, ...], _Cells]] = {
     "endpoints": (("ENDPOINT", "POD", "NODE", "READY", "NETWORK SERVICES", "PREFIXES"), _endpoint),
     "refusals": (("POD", "INTERFACE", "NETWORK SERVICE", "REASON", "MESSAGE"), _refusal),
     "statuses": (("POD", "INTERFACE", "NODE", "CLIENT END", "ENDPOINT END", "REVISION"), _status),
+    "resolvers": (("POD", "NODE", "STATE", "MODE", "UPSTREAMS"), _resolver),
     "pools": (("ENDPOINT", "PREFIXES", "ADDRESSES", "USED", "FREE"), _pool),
     "leaders": (("SERVICE", "HOLDER", "COMPLETE"), _leader),
 }

@@ -16,7 +16,10 @@ from lab.layout import LabProblem, Layout, fitting
 def logs(
     name: Annotated[
         str | None,
-        typer.Argument(help="lab, nats, watcher, plumber/NODE …, or pod/NAME.", show_default=False),
+        typer.Argument(
+            help="lab, clusterdns, nats, auth, watcher, plumber/NODE, dns/NODE …, or pod/NAME.",
+            show_default=False,
+        ),
     ] = None,
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Of the Pod.")] = "default",
     container: Annotated[str, typer.Option("--container", "-c", help="Of the Pod.")] = "",

@@ -1,6 +1,7 @@
 """`nsm lab apply|delete`: Kubernetes objects of the lab."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +63,7 @@ def delete(  # noqa: PLR0917 options of a command
     grace_seconds = 1 if now else grace
 
     async def act(client: Client) -> None:
+        uids = {target: await kube.uid_of(client, *target) for target in targets}
         for kind, where, name in targets:
             try:
                 await client.delete(kind, where, name, grace_seconds=grace_seconds)
@@ -72,18 +74,20 @@ def delete(  # noqa: PLR0917 options of a command
             if not wait:
                 print(f"{kind.singular}/{name} is being deleted")
         if wait:
-            await _tell_gone(client, targets, seconds)
+            await _tell_gone(client, uids, seconds)
 
     kube.run(act)
 
 
-async def _tell_gone(client: Client, targets: list[tuple[Kind, str, str]], seconds: float) -> None:
+async def _tell_gone(
+    client: Client, uids: Mapping[tuple[Kind, str, str], str], seconds: float
+) -> None:
     label = ""
     try:
         async with asyncio.timeout(seconds):
-            for kind, where, name in targets:
+            for (kind, where, name), uid in uids.items():
                 label = f"{kind.singular}/{name}"
-                await kube.until_gone(client, kind, where, name)
+                await kube.until_gone(client, kind, where, name, uid=uid)
                 print(f"{label} deleted")
     except TimeoutError as exc:
         raise Problem(

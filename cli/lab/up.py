@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +17,10 @@ from lab import starting
 from lab.api.client import Client
 from lab.api.kinds import PODS
 from lab.api.manifests import Manifest
-from lab.layout import Config, LabProblem, default_directory
+from lab.layout import SERVICES, TOKEN_SECONDS, Config, LabProblem, default_directory
 
 _RUNNING_SECONDS = 30.0
 _ORDERLY_SECONDS = 5.0
-_ALL = ("nats", "watcher", "ipam", "plumber")
 
 
 def up(
@@ -35,11 +35,19 @@ def up(
     ] = False,
     services: Annotated[
         str, typer.Option("--services", help="Which of our processes to run, comma separated.")
-    ] = ",".join(_ALL),
+    ] = ",".join(SERVICES),
+    token_seconds: Annotated[
+        float, typer.Option("--token-seconds", help="How long tokens live.", hidden=True)
+    ] = TOKEN_SECONDS,
 ) -> None:
     """Start a lab in NSM_LAB_DIR. Needs no root where user namespaces are open."""
     manifests = kube.manifests(files or [], "default")
-    config = Config(directory=str(default_directory()), nodes=nodes, services=_services(services))
+    config = Config(
+        directory=str(default_directory()),
+        nodes=nodes,
+        services=_services(services),
+        token_seconds=token_seconds,
+    )
     began = time.monotonic()
     try:
         started = starting.start(config, attached=not detach)
@@ -53,9 +61,11 @@ def up(
         except Problem as exc:
             left = "; the lab stays up, end it with: nsm lab down" if detach else ""
             raise Problem(f"{exc}{left}", exit_code=exc.exit_code) from exc
-        _tell(started, config, time.monotonic() - began, detach=detach)
-        if not detach:
-            _stay(started)
+        seconds = time.monotonic() - began
+        if detach:
+            _tell(started, config, seconds, detach=True)
+        else:
+            _stay(started, lambda: _tell(started, config, seconds, detach=False))
     except BaseException:
         if not detach:
             _end(started)
@@ -64,9 +74,11 @@ def up(
 
 def _services(text: str) -> tuple[str, ...]:
     chosen = tuple(filter(None, (name.strip() for name in text.split(","))))
-    unknown = [name for name in chosen if name not in _ALL]
+    unknown = [name for name in chosen if name not in SERVICES]
     if unknown:
-        raise Problem(f"--services {','.join(unknown)}: choose from {','.join(_ALL)}", exit_code=2)
+        raise Problem(
+            f"--services {','.join(unknown)}: choose from {','.join(SERVICES)}", exit_code=2
+        )
     return ("nats", *(name for name in chosen if name != "nats")) if chosen else ()
 
 
@@ -93,6 +105,11 @@ def _tell(started: starting.Started, config: Config, seconds: float, *, detach: 
         ("nodes", ", ".join(state.nodes)),
         ("api", f"{state.api_url}   export KUBECONFIG={started.layout.kubeconfig}"),
         ("nats", f"{state.nats_url}   nsm tap" if state.nats_url else "none"),
+        *(
+            [("tokens", f"{started.layout.tokens}/ of admin, viewer and each service")]
+            if state.cli_token_file
+            else []
+        ),
         ("services", ", ".join(config.services) or "none"),
         ("logs", str(started.layout.logs)),
     ]
@@ -105,7 +122,7 @@ def _tell(started: starting.Started, config: Config, seconds: float, *, detach: 
     print(f"  end it with: {'nsm lab down' if detach else 'Ctrl-C, or nsm lab down'}", flush=True)
 
 
-def _stay(started: starting.Started) -> None:
+def _stay(started: starting.Started, tell: Callable[[], None]) -> None:
     """Until Ctrl-C or TERM, or until the lab ends by itself."""
 
     def interrupt(_number: int, _frame: object) -> None:
@@ -114,6 +131,7 @@ def _stay(started: starting.Started) -> None:
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
     try:
+        tell()  # here: who reads that the lab is up may end it at once, and that is an orderly end
         code = started.launcher.wait()
     except KeyboardInterrupt:
         print("\nthe lab ends", flush=True)

@@ -80,7 +80,8 @@ class _Watched:
 
     async def reached(self) -> str:
         if self._goal is Goal.DELETED:
-            await kube.until_gone(self._client, PODS, self._namespace, self._name)
+            where = (self._client, PODS, self._namespace, self._name)
+            await kube.until_gone(*where, uid=await kube.uid_of(*where))
             return f"pod/{self._name} is deleted"
         fields = f"metadata.name={self._name}"
         while True:

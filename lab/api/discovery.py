@@ -14,6 +14,8 @@ _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "updat
 PATCHES = ("application/json-patch+json", "application/merge-patch+json")
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
+REVIEWS = "authentication.k8s.io/v1"
+_REVIEW_GROUP = {"authentication.k8s.io": ["v1"]}
 
 
 def patch_types(kind: Kind) -> tuple[str, ...]:
@@ -41,15 +43,28 @@ def core_versions(host: str) -> Obj:
 
 
 def group_list() -> Obj:
-    listed = [_group(name, versions) for name, versions in groups().items()]
+    listed = [_group(name, versions) for name, versions in (groups() | _REVIEW_GROUP).items()]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
 
 
 def group(name: str) -> Obj | None:
-    versions = groups().get(name)
+    versions = (groups() | _REVIEW_GROUP).get(name)
     if versions is None:
         return None
     return {"kind": "APIGroup", "apiVersion": "v1"} | _group(name, versions)
+
+
+def _reviews() -> Obj:
+    """The one group without objects."""
+    entry = {
+        "name": "tokenreviews",
+        "singularName": "tokenreview",
+        "namespaced": False,
+        "kind": "TokenReview",
+        "verbs": ["create"],
+    }
+    head = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": REVIEWS}
+    return head | {"resources": [entry]}
 
 
 def _group(name: str, versions: list[str]) -> Obj:
@@ -59,6 +74,8 @@ def _group(name: str, versions: list[str]) -> Obj:
 
 def resources(group_name: str, version_name: str) -> Obj | None:
     """The resources of a group version, subresources included; None if there is no such thing."""
+    if f"{group_name}/{version_name}" == REVIEWS:
+        return _reviews()
     found = [k for k in KINDS if k.group == group_name and k.version == version_name]
     if not found:
         return None
@@ -91,6 +108,16 @@ def _resource(kind: Kind) -> list[Obj]:
     if "binding" in kind.subresources:
         binding = {"name": f"{kind.plural}/binding", "kind": "Binding", "verbs": ["create"]}
         entries.append(binding | below)
+    if "token" in kind.subresources:
+        group_name, version_name = REVIEWS.split("/")
+        token: Obj = {
+            "name": f"{kind.plural}/token",
+            "group": group_name,
+            "version": version_name,
+            "kind": "TokenRequest",
+            "verbs": ["create"],
+        }
+        entries.append(token | below)
     return entries
 
 

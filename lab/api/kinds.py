@@ -22,7 +22,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     status: bool = False
     custom: bool = False
     generation: bool = False
-    subresources: tuple[str, ...] = ()
+    subresources: tuple[str, ...] = ()  # beside the status: each takes a POST only
     stored_as: str = ""  # plural of the core kind that holds the objects
     categories: tuple[str, ...] = ()
 
@@ -73,7 +73,9 @@ EVENTS = Kind(kind="Event", plural="events", short_names=("ev",))
 NEW_EVENTS = Kind(
     kind="Event", plural="events", group="events.k8s.io", short_names=("ev",), stored_as="events"
 )
-SERVICE_ACCOUNTS = Kind(kind="ServiceAccount", plural="serviceaccounts", short_names=("sa",))
+SERVICE_ACCOUNTS = Kind(
+    kind="ServiceAccount", plural="serviceaccounts", short_names=("sa",), subresources=("token",)
+)
 NETWORK_SERVICES = Kind(
     kind="NetworkService",
     plural="networkservices",

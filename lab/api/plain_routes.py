@@ -1,11 +1,12 @@
-"""Routes that answer without the store: health, version, discovery, OpenAPI."""
+"""Routes that answer without objects: health, version, discovery, OpenAPI, and whose a token is."""
 
 from typing import Any
 
 from aiohttp import hdrs, web
 
-from lab.api import discovery, responses
+from lab.api import discovery, requests, responses
 from lab.api.errors import ApiError, no_such_path
+from lab.api.identity import Issuer
 
 Obj = dict[str, Any]
 
@@ -24,6 +25,24 @@ def add(router: web.UrlDispatcher) -> None:
     router.add_get("/openapi/v3", _openapi_index)
     router.add_get("/openapi/v3/api/{version}", _openapi)
     router.add_get("/openapi/v3/apis/{group}/{version}", _openapi)
+
+
+def add_identity(router: web.UrlDispatcher, issuer: Issuer) -> None:
+    """Register what others check tokens with."""
+
+    async def review(request: web.Request) -> web.Response:
+        body = requests.read_body(await request.read(), request.content_type)
+        return responses.plain(issuer.review(body), status=201)
+
+    async def jwks(_: web.Request) -> web.Response:
+        return responses.plain(issuer.jwks())
+
+    async def configuration(_: web.Request) -> web.Response:
+        return responses.plain(issuer.configuration())
+
+    router.add_post(f"/apis/{discovery.REVIEWS}/tokenreviews", review)
+    router.add_get("/openid/v1/jwks", jwks)
+    router.add_get("/.well-known/openid-configuration", configuration)
 
 
 async def _version(_: web.Request) -> web.Response:

@@ -23,6 +23,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     subresource: str = ""
 
+    @property
+    def is_action(self) -> bool:
+        """Whether something is asked of the object, rather than said about it."""
+        return self.subresource in self.kind.subresources
+
 
 def parse_target(group: str, version: str, tail: str) -> Target:
     """`namespaces/default/pods/web/status` of a group version. Raises ApiError (NotFound)."""

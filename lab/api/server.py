@@ -20,6 +20,7 @@ from lab.api.errors import (
     unauthorized,
     unsupported_media_type,
 )
+from lab.api.identity import Issuer
 from lab.api.kinds import PODS, SERVICE_ACCOUNTS, SERVICES, Kind
 from lab.api.listing import ListQuery, list_page, parse_version
 from lab.api.presenting import Presenter, style_of
@@ -62,6 +63,7 @@ class LabApi:
         middlewares: Sequence[Middleware] = (),
     ) -> None:
         self.store = store
+        self.issuer = Issuer(store)
         self.url = ""
         self._options = options or ApiOptions()
         self._watches: set[Watch] = set()
@@ -107,6 +109,7 @@ class LabApi:
 
     def _add_routes(self, router: web.UrlDispatcher) -> None:
         plain_routes.add(router)
+        plain_routes.add_identity(router, self.issuer)
         router.add_route("*", "/api/{version}/{tail:.+}", self._object)
         router.add_route("*", "/apis/{group}/{version}/{tail:.+}", self._object)
         router.add_route("*", "/{tail:.*}", plain_routes.nowhere)
@@ -129,13 +132,11 @@ class LabApi:
                 if watching:
                     return await self._watch(request, target)
                 return self._get(request, target) if named else self._list(request, target)
-            case ("POST", False) | ("POST", True) if (
-                not target.name or target.subresource == "binding"
-            ):
+            case ("POST", False) | ("POST", True) if not target.name or target.is_action:
                 return await self._create(request, target)
-            case ("PUT", True) if target.subresource != "binding":
+            case ("PUT", True) if not target.is_action:
                 return await self._update(request, target)
-            case ("PATCH", True) if target.subresource != "binding":
+            case ("PATCH", True) if not target.is_action:
                 return await self._patch(request, target)
             case ("DELETE", True) if not target.subresource:
                 return await self._delete(request, target)
@@ -154,7 +155,7 @@ class LabApi:
         )
 
     def _get(self, request: web.Request, target: Target) -> web.Response:
-        if target.subresource == "binding":
+        if target.is_action:
             raise method_not_allowed(target.kind)
         record = self.store.record(target.kind, target.namespace, target.name)
         return responses.raw(self._presenter(request, target.kind).one(record.body))
@@ -201,6 +202,9 @@ class LabApi:
         dry_run = requests.dry_run(request.query)
         if target.subresource == "binding":
             return self._bind(target, body, dry_run=dry_run)
+        if target.subresource == "token":
+            answer = self.issuer.request(target.namespace, target.name, body)
+            return responses.plain(answer, status=201)
         if target.kind.namespaced and not target.namespace:
             raise method_not_allowed(target.kind)
         obj = conversion.inward(target.kind, requests.fitting(target, body))

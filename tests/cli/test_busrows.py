@@ -7,7 +7,7 @@ import pytest
 from cli.lab import busrows
 from schemas.grant import Connection, End, Pool, Refusal
 from schemas.intent import Endpoint, Leader, PodRef, Request
-from schemas.state import EndStatus, Status
+from schemas.state import EndStatus, Resolver, Status, Upstream
 
 CLIENT = PodRef(namespace="apps", name="app", uid="u", node="node1")
 SERVER = PodRef(namespace="default", name="vpn-1", uid="v", node="node1")
@@ -42,6 +42,18 @@ MESSAGES: dict[str, Any] = {
         client=EndStatus(uid="u", state="ready"),
         server=EndStatus(uid="v", state="pending", reason="EndpointPodGone", message="it ended"),
     ),
+    "resolvers": Resolver(
+        node="node1",
+        namespace="apps",
+        pod="app",
+        uid="u",
+        state="serving",
+        mode="owned",
+        upstreams=(
+            Upstream(name="cluster", servers=("10.96.0.10",)),
+            Upstream(name="default/vpn", servers=("172.16.1.1",), domains=("corp.example",)),
+        ),
+    ),
     "pools": Pool(
         namespace="default", endpoint="vpn", prefixes=("172.16.1.0/24",), size=254, used=2, free=252
     ),
@@ -64,6 +76,11 @@ def test_a_status_tells_why_an_end_is_not_ready():
     assert row[3:5] == ["ready", "pending: EndpointPodGone it ended"]
 
 
+def test_a_resolver_tells_whom_it_asks_for_what():
+    _, (row,) = busrows.table("resolvers", [(None, MESSAGES["resolvers"])])
+    assert row[4] == "cluster 10.96.0.10; default/vpn 172.16.1.1 for corp.example"
+
+
 def test_selection_by_namespace_and_name():
     found = [(message.key, message) for message in MESSAGES.values()]
 
@@ -71,7 +88,14 @@ def test_selection_by_namespace_and_name():
         return [type(m).__name__ for _, m in busrows.select(found, namespace=namespace, name=name)]
 
     assert kinds("", "") == [type(m).__name__ for m in MESSAGES.values()]
-    assert kinds("apps", "") == ["Connection", "Request", "Refusal", "Status", "Leader"]
+    assert kinds("apps", "") == [
+        "Connection",
+        "Request",
+        "Refusal",
+        "Status",
+        "Resolver",
+        "Leader",
+    ]
     assert kinds("", "vpn-1") == ["Endpoint"]
     assert kinds("", "vpn") == ["Endpoint", "Pool"]
     assert kinds("", "ipam") == ["Leader"]

@@ -29,7 +29,7 @@ class Cluster:
             [sys.executable, "-m", "cli.main", *words],
             env=self.environment,
             cwd=ROOT,
-            stdin=subprocess.DEVNULL,
+            stdin=options.pop("stdin", subprocess.DEVNULL),
             stdout=options.pop("stdout", subprocess.PIPE),
             stderr=options.pop("stderr", subprocess.STDOUT),
             text=True,

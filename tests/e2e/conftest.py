@@ -1,5 +1,6 @@
 """One lab for all stories; each story has a namespace of its own."""
 
+import hashlib
 import re
 import shutil
 import tempfile
@@ -26,6 +27,8 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> str:
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
+    plain = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
+    # Long names begin alike where a test has parameters.
+    name = f"{plain[:43].strip('-')}-{hashlib.sha256(plain.encode()).hexdigest()[:6]}"
     cluster.apply(namespace_of(name))
     return name

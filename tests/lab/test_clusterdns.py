@@ -5,7 +5,8 @@ from typing import Any
 import dnslib
 import pytest
 
-from lab.clusterdns import answer
+from lab import clusterdns
+from lab.clusterdns import QueryLog, answer
 
 SERVICES = {
     ("kubernetes", "default"): ["10.96.0.1"],
@@ -92,3 +93,18 @@ def test_a_reply_is_not_answered():
     reply: Any = dnslib.DNSRecord.question("cluster.local")
     reply.header.qr = 1
     assert answer(reply.pack(), lambda *_: None, datagram=True) is None
+
+
+def test_each_query_is_a_line_and_the_log_stays_small(tmp_path, monkeypatch):
+    path = tmp_path / "logs" / "clusterdns.log"
+    queries = QueryLog(path)
+    query = bytes(dnslib.DNSRecord.question("A.Example", "AAAA").pack())
+    queries.add(query, "10.244.1.2", "udp")
+    assert path.read_text().split(" ", 1)[1] == "AAAA a.example. from 10.244.1.2 udp\n"
+    queries.close()
+    monkeypatch.setattr(clusterdns, "_LOG_BYTES", 200)
+    small = QueryLog(path)
+    for _ in range(50):
+        small.add(query, "10.244.1.2", "udp")
+    small.close()
+    assert 0 < path.stat().st_size <= 260

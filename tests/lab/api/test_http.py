@@ -253,7 +253,11 @@ async def test_health_says_ok(api, path):
 async def test_discovery_lists_groups_resources_and_subresources(ask):
     assert (await ask("GET", "/api"))[1]["versions"] == ["v1"]
     _, listed = await ask("GET", "/apis")
-    assert [g["name"] for g in listed["groups"]] == ["events.k8s.io", "networkservicemesh.io"]
+    assert [g["name"] for g in listed["groups"]] == [
+        "events.k8s.io",
+        "networkservicemesh.io",
+        "authentication.k8s.io",
+    ]
     _, core = await ask("GET", "/api/v1")
     names = {resource["name"] for resource in core["resources"]}
     assert {"pods", "pods/status", "pods/binding", "nodes/status", "events"} <= names
