@@ -169,8 +169,7 @@ async def listen(client: Client, subject: str, callback: Callable[[Msg], Awaitab
     """
     name = str(client.options["name"])
     if role_of(name) != VIEWER:
-        await client.subscribe(subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0)
-        await client.flush()
+        await _listen_widely(client, subject, callback)
         return
 
     async def show(message: Msg) -> None:
@@ -190,6 +189,25 @@ async def listen(client: Client, subject: str, callback: Callable[[Msg], Awaitab
 
     await follow()
     client._reconnected_cb = follow  # noqa: SLF001  a restarted server forgot the consumers
+
+
+async def _listen_widely(
+    client: Client, subject: str, callback: Callable[[Msg], Awaitable[None]]
+) -> None:
+    # Never to a literal subject: the server would deliver there what a consumer of another account names as its
+    # deliver subject, and the stream behind it would store that.
+    async def pick(message: Msg) -> None:
+        if message.subject == subject:
+            await callback(message)
+
+    is_literal = "." in subject and not {"*", ">"} & set(subject.split("."))
+    await client.subscribe(
+        f"{subject.rpartition('.')[0]}.*" if is_literal else subject,
+        cb=pick if is_literal else callback,
+        pending_msgs_limit=0,
+        pending_bytes_limit=0,
+    )
+    await client.flush()
 
 
 async def _follow_log(client: Client, name: str, pattern: str, inbox: str) -> None:

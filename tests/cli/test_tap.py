@@ -56,3 +56,18 @@ async def test_what_leaders_committed_is_shown_under_the_subject_it_is_about(nat
             await asyncio.wait({tapping}, timeout=0.02)
     await client.close()
     assert json.loads(capsys.readouterr().out.splitlines()[0])["subject"] == SUBJECT
+
+
+async def test_one_subject_is_shown_alone(nats_server, capsys):
+    client = await nats.connect(nats_server.url)
+    other = SUBJECT.replace("nsm-1", "nsm-2")
+    async with asyncio.TaskGroup() as tasks:
+        tapping = tasks.create_task(_tap(SUBJECT, nats_server.url, 2, OutputFormat.JSON))
+        while not tapping.done():
+            for subject in (other, SUBJECT):
+                await client.publish(subject, b"{}")
+            await client.flush()
+            await asyncio.wait({tapping}, timeout=0.02)
+    await client.close()
+    shown = [json.loads(line)["subject"] for line in capsys.readouterr().out.splitlines()]
+    assert shown == [SUBJECT, SUBJECT]
