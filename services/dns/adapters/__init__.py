@@ -1,0 +1,17 @@
+"""The foreign things that dns touches: the kernel, in Pods' network namespaces, and the node's resolv.conf."""
+
+from services.dns.adapters.capture import Capture
+from services.dns.adapters.errors import Conflict, Gone, Refused
+from services.dns.adapters.kernel import Kernel, Place
+from services.dns.adapters.resolv import NoServers, cluster_servers
+
+__all__ = [
+    "Capture",
+    "Conflict",
+    "Gone",
+    "Kernel",
+    "NoServers",
+    "Place",
+    "Refused",
+    "cluster_servers",
+]

@@ -1,0 +1,196 @@
+"""The kernel of this node, seen through sockets opened in Pods' network namespaces.
+
+A capture and its listeners pin the namespace they live in: whoever made them closes them when the Pod ends.
+All work on captures runs in one worker thread, one after the other: none is closed while it is refreshed.
+"""
+
+import asyncio
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import msgspec
+
+from services._node import iptables, links, netns
+from services._node.cni import CniResult
+from services.dns.adapters.capture import MARK, PORT, Capture
+from services.dns.adapters.errors import Conflict, Gone, Refused
+
+CLUSTER = "cluster"
+
+T = TypeVar("T")
+
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL})
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A Pod's network: the file that names the namespace, and which one it is."""
+
+    uid: str
+    netns: str
+    cookie: int
+    interface: str = "eth0"  # of the CNI
+
+
+class Kernel:
+    """Finds Pods' networks and captures their port 53, never that of the process or of the node."""
+
+    def __init__(self, node_netns: str = "") -> None:
+        self._node = node_netns or None
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._worker.shutdown(wait=True)
+
+    async def find_place(self, result: CniResult) -> Place:
+        """The network that a CNI result names.
+
+        Raises Gone if it is not there or not the Pod's, Refused if that cannot be told now.
+        """
+        return await self._work(lambda: self._find_place(result))
+
+    async def is_there(self, place: Place) -> bool:
+        return await self._work(lambda: _is_there(place))
+
+    async def capture(self, place: Place, port: int) -> Capture:
+        """Queries of the Pod go to the port from now on. Raises Conflict, Refused or Gone."""
+        return await self._work(lambda: _capture(place, port))
+
+    async def check(self, place: Place, capture: Capture) -> None:
+        """Raises Conflict if somebody else redirects the port by now; Refused if it cannot be told."""
+        await self._work(lambda: _check(place, capture))
+
+    async def refresh(self, captures: Collection[Capture]) -> list[Capture]:
+        """Keep them alive for the next seconds; those that are none any more."""
+        return await self._work(lambda: [c for c in captures if not _refreshed(c)])
+
+    async def release(self, capture: Capture) -> None:
+        await self._work(capture.close)
+
+    def open_socket(self, place: Place, family: int, kind: int, *, upstream: str) -> socket.socket:
+        """A socket in the Pod: a listener, or one that asks over an interface and escapes our capture.
+
+        `upstream` is empty, an interface, or `cluster`. Raises OSError; takes some 0.1 ms.
+        """
+        made = netns.open_socket(place.netns, family, kind | socket.SOCK_NONBLOCK)
+        try:
+            if netns.cookie_of(made) != place.cookie:
+                raise OSError(errno.ENOENT, "another network namespace by now", place.netns)
+            if upstream:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+                _bind(made, place, upstream)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    async def _work(self, action: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, action)
+
+    def _find_place(self, result: CniResult) -> Place:
+        try:
+            fd = netns.open_fd(result.netns)
+        except OSError as exc:
+            raise _unreachable(result.netns, exc) from exc
+        except ValueError as exc:  # no path at all
+            raise Gone(f"{result.netns!r}: {exc}") from exc
+        try:
+            netns.guard(fd, *([self._node] if self._node else []))
+            with links.Netlink(fd) as netlink:
+                _check_addresses(netlink, result)
+                return Place(
+                    uid=result.uid,
+                    netns=result.netns,
+                    cookie=netlink.cookie,
+                    interface=result.interface,
+                )
+        except netns.WrongNamespace as exc:
+            raise Gone(f"{result.netns}: {exc}") from exc
+        except OSError as exc:
+            raise _unreachable(result.netns, exc) from exc
+        finally:
+            os.close(fd)
+
+
+def _bind(made: socket.socket, place: Place, upstream: str) -> None:
+    """Over that interface only: a service's route could cover the cluster's servers, or another's."""
+    name = place.interface if upstream == CLUSTER else upstream
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode())
+    except OSError as exc:
+        if upstream != CLUSTER or exc.errno != errno.ENODEV:
+            raise
+        # A CNI that names its interface otherwise inside: by routing is better than not at all.
+
+
+def _capture(place: Place, port: int) -> Capture:
+    try:
+        _check_iptables(place)
+        capture = Capture(place.netns, port)
+    except OSError as exc:
+        raise _unreachable(place.netns, exc) from exc
+    if capture.cookie != place.cookie:
+        capture.close()
+        raise Gone(f"{place.netns} is another network namespace by now")
+    return capture
+
+
+def _check(place: Place, capture: Capture) -> None:
+    capture.check()
+    try:
+        _check_iptables(place)
+    except OSError as exc:
+        raise _unreachable(place.netns, exc) from exc
+
+
+def _check_iptables(place: Place) -> None:
+    found = iptables.find_redirect(place.netns, port=PORT)
+    if found:
+        raise Conflict(
+            f"{found} redirects port {PORT} already; remove it, or opt the Pod out of DNS capture"
+        )
+
+
+def _refreshed(capture: Capture) -> bool:
+    try:
+        capture.refresh()
+    except (Refused, OSError):
+        return False
+    return True
+
+
+def _check_addresses(netlink: links.Netlink, result: CniResult) -> None:
+    """Raises Gone unless the network holds what the CNI gave to it."""
+    if not result.ips:
+        return
+    found = netlink.dump(links.address(links.GETADDR, index=0))
+    held = {each.get_attr(name) for each in found for name in ("IFA_LOCAL", "IFA_ADDRESS")}
+    for address in result.ips:
+        try:
+            text = str(ipaddress.ip_address(address.partition("/")[0]))
+        except ValueError as exc:
+            raise Gone(f"{result.netns}: {address!r} of its CNI result is no address") from exc
+        if text not in held:
+            raise Gone(f"{result.netns} does not hold {address} of its CNI result")
+
+
+def _unreachable(name: str, error: OSError) -> Gone | Refused:
+    """No such file, or one that names no namespace: gone. Anything else (too many open files) tells nothing."""
+    text = f"{name}: {error.strerror or error}"
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        text += "; raise the limit of open files of this process"
+    return Gone(text) if error.errno in _NOT_THERE else Refused(text)
+
+
+def _is_there(place: Place) -> bool:
+    try:
+        return netns.cookie(place.netns) == place.cookie
+    except OSError as exc:
+        return exc.errno not in _NOT_THERE
+    except ValueError:
+        return False

@@ -1,0 +1,58 @@
+"""How the queries of one Pod leave it: its opener, and a register of our own ports by which a loop is known.
+
+A redirect that catches what we sent brings it back with the source port it left from. Only then is an equal
+packet our own: from any other port it is a duplicate of a client's.
+"""
+
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from services.dns.service.answering.engine import Engine
+from services.dns.service.answering.opening import Opener
+
+
+class OwnPort(Protocol):
+    """A datagram socket of ours that has asked."""
+
+    def has_sent(self, packet: bytes) -> bool:
+        """Whether this very packet left from here and is not answered yet."""
+        ...
+
+
+class Outlet:
+    """`keep_swept` is called whenever something was opened that will grow old."""
+
+    def __init__(
+        self,
+        opener: Opener,
+        *,
+        engine: Engine,
+        upstream_port: int,
+        keep_swept: Callable[[], None],
+    ) -> None:
+        self.engine = engine
+        self.upstream_port = upstream_port
+        self.keep_swept = keep_swept
+        self.datagram_ports: dict[tuple[int, int], OwnPort] = {}  # by family and number
+        self.stream_ports: set[tuple[int, int]] = set()
+        self._opener = opener
+
+    def connected(self, server: str, *, family: int, kind: int, via: str) -> socket.socket:
+        """A socket to the server, a stream's perhaps still connecting. Raises OSError."""
+        sock = self._opener(family, kind, upstream=via)
+        try:
+            sock.setblocking(False)
+            try:
+                sock.connect((server, self.upstream_port))
+            except BlockingIOError:  # a stream on its way
+                pass
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def has_sent(self, packet: bytes, *, family: int, port: int) -> bool:
+        """Whether a client's packet is one of ours come back."""
+        own = self.datagram_ports.get((family, port))
+        return own is not None and own.has_sent(packet)

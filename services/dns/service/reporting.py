@@ -1,0 +1,115 @@
+"""What this node says of its resolvers: on change only, and until the bus has it.
+
+The newest word on each Pod counts; one that was overtaken while the bus was away is never said.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import structlog
+
+from schemas import codec
+from schemas.codec import Tombstone
+from schemas.state import Resolver
+from schemas.subjects import ResolverKey
+from services._runtime.errors import Unavailable
+
+log = structlog.get_logger()
+
+_RETRY_SECONDS = 0.5
+
+
+class Publisher(Protocol):
+    """The part of the bus that a reporter needs."""
+
+    async def publish(self, message: Any) -> int: ...
+    async def bury(self, key: Any, tombstone: Tombstone = ...) -> int: ...
+
+
+class Reporter:
+    """Everything to say; `run` is the task that says it."""
+
+    def __init__(self, bus: Publisher) -> None:
+        self._bus = bus
+        self._newest: dict[ResolverKey, Resolver | Tombstone] = {}
+        self._untold: dict[ResolverKey, None] = {}
+        self._told: dict[ResolverKey, bytes] = {}
+        self._incarnation = ""
+        self._wake = asyncio.Event()
+
+    def found(self, said: Mapping[Any, Any]) -> None:
+        """What the bus holds of us from before: it needs no repetition."""
+        for key, message in said.items():
+            if isinstance(message, Resolver):
+                self._told.setdefault(key, codec.encode(message))
+
+    def say(self, resolver: Resolver) -> None:
+        if self._newest.get(resolver.key) != resolver:
+            self._newest[resolver.key] = resolver
+            self._mark(resolver.key)
+
+    def bury(self, key: ResolverKey, uid: str) -> None:
+        """The Pod is none of ours any more. Of what the bus does not know there is nothing to say."""
+        newest = self._newest.get(key)
+        if isinstance(newest, Resolver) or (newest is None and key in self._told):
+            self._newest[key] = Tombstone(released=uid)
+            self._mark(key)
+
+    def enter(self, incarnation: str) -> None:
+        """The stream is this one: what was told to another is to be told again."""
+        if not incarnation or incarnation == self._incarnation:
+            return
+        if self._incarnation:
+            self._told.clear()
+            for key in self._newest:
+                self._mark(key)
+        self._incarnation = incarnation
+
+    async def run(self) -> None:
+        """For ever."""
+        reachable = True
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._untold:
+                key = next(iter(self._untold))
+                try:
+                    await self._tell(key)
+                except Unavailable as exc:
+                    if reachable:
+                        log.warning("bus does not take our state", reason=str(exc))
+                    reachable = False
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    continue
+                if not reachable:
+                    log.info("bus takes our state again")
+                reachable = True
+
+    def _mark(self, key: ResolverKey) -> None:
+        self._untold[key] = None
+        self._wake.set()
+
+    async def _tell(self, key: ResolverKey) -> None:
+        message = self._newest.get(key)
+        try:
+            if isinstance(message, Resolver):
+                data = codec.encode(message)
+                if self._told.get(key) != data:
+                    await self._bus.publish(message)
+                    self._told[key] = data
+            elif message is not None:
+                if key in self._told:
+                    await self._bus.bury(key, message)
+                    del self._told[key]
+                if self._newest.get(key) is message:
+                    del self._newest[key]
+        except Unavailable:
+            raise
+        except Exception:
+            # too large, say: one Pod's trouble; tried again when something else is to be said of it
+            log.exception("bus will not have this state", subject=key.subject)
+            if self._newest.get(key) is message and not isinstance(message, Resolver):
+                self._newest.pop(key, None)
+        if self._newest.get(key, message) is message:
+            self._untold.pop(key, None)

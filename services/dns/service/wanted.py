@@ -1,0 +1,91 @@
+"""Whose queries are to be answered, and by whom: grants in, profiles out. Decides; waits for nothing."""
+
+import ipaddress
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from schemas.grant import Connection
+from schemas.state import Upstream
+from schemas.subjects import ConnectionKey, ResolverKey
+from services.dns.model import CLUSTER
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """One Pod whose queries we are to answer."""
+
+    uid: str
+    upstreams: tuple[Upstream, ...]  # the cluster's first
+
+
+def resolver_of(key: ConnectionKey) -> ResolverKey:
+    """The Pod that a connection belongs to."""
+    return ResolverKey(key.node, key.namespace, key.pod)
+
+
+class Granted:
+    """The grants of this node's mirror, by client Pod."""
+
+    def __init__(self, items: Mapping[Any, Any], cluster_servers: tuple[str, ...]) -> None:
+        self._items = items
+        self._cluster = Upstream(name=CLUSTER, servers=cluster_servers)
+        self._keys: dict[ResolverKey, set[ConnectionKey]] = {}
+
+    def note(self, key: ConnectionKey) -> ResolverKey:
+        """The grant of a connection changed."""
+        pod = resolver_of(key)
+        keys = self._keys.setdefault(pod, set())
+        if key in self._items:
+            keys.add(key)
+        else:
+            keys.discard(key)
+        if not keys:
+            del self._keys[pod]
+        return pod
+
+    def pods(self) -> set[ResolverKey]:
+        return set(self._keys)
+
+    def uids(self, pod: ResolverKey) -> set[str]:
+        return {grant.client.pod.uid for grant in self._of(pod)}
+
+    def wanted(self, pod: ResolverKey, *, living: Collection[str]) -> Wanted | None:
+        """What a Pod is to get; None: nothing. Of two Pods of one name, the `living` one, else the newer."""
+        providing = [g for g in self._of(pod) if g.client.is_on(pod.node) and _usable(g)]
+        if not providing:
+            return None
+        uid = max(providing, key=lambda g: (g.client.pod.uid in living, g.revision)).client.pod.uid
+        own = sorted(
+            (g for g in providing if g.client.pod.uid == uid), key=lambda g: g.client.interface
+        )
+        return Wanted(uid=uid, upstreams=(self._cluster, *(_upstream(g) for g in own)))
+
+    def _of(self, pod: ResolverKey) -> Iterable[Connection]:
+        for key in self._keys.get(pod, ()):
+            if isinstance(grant := self._items.get(key), Connection):
+                yield grant
+
+
+def _usable(grant: Connection) -> bool:
+    return grant.dns is not None and any(_is_address(server) for server in grant.dns.servers)
+
+
+def _upstream(grant: Connection) -> Upstream:
+    assert grant.dns is not None
+    return Upstream(
+        name=f"{grant.network_service_namespace}/{grant.network_service}",
+        servers=tuple(server for server in grant.dns.servers if _is_address(server)),
+        domains=grant.dns.domains,
+        search_domains=grant.dns.search_domains,
+        interface=grant.client.interface,
+        revision=grant.revision,
+    )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

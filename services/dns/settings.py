@@ -1,0 +1,11 @@
+"""What dns is told: `DNS_*` variables."""
+
+import msgspec
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    node: str  # name of the Node object
+    node_netns: str = ""  # file of the node's network namespace; empty: our own
+    cni_results: str = "/var/lib/cni/results"
+    cluster_servers: str = ""  # separated by commas; empty: nameservers of our own resolv.conf
+    cluster_domain: str = "cluster.local"

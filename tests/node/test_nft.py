@@ -1,0 +1,249 @@
+"""nftables in real namespaces: transactions, ownership, and finding other people's redirects."""
+
+import errno
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services._node import iptables, netns, nft, nft_rules, nft_ruleset
+from services._node.nft import Message, Nft, NftError
+from tests.node import legacy_iptables
+
+UDP = nft_rules.meta_is(nft_rules.L4PROTO, bytes([17]))
+TO_OTHER = nft_rules.redirect(15053)
+
+
+@pytest.fixture
+def socket(place: Path) -> Iterator[Nft]:
+    with Nft(place) as made:
+        yield made
+
+
+def tables(socket: Nft) -> set[str]:
+    found = socket.dump(Message(nft.GET_TABLE, 0))
+    return {nft.read_text(attributes[1]) for _, attributes in found}
+
+
+def test_a_transaction_happens_as_a_whole_or_not_at_all(socket: Nft) -> None:
+    with pytest.raises(NftError, match="add nftables rule: No such file") as caught:
+        socket.transact(
+            [nft_rules.table("one"), nft_rules.table("two"), nft_rules.rule("one", "absent", [])]
+        )
+
+    assert caught.value.errno == errno.ENOENT
+    assert tables(socket) == set()
+    socket.transact([nft_rules.table("one"), nft_rules.table("two")])
+    assert tables(socket) == {"one", "two"}
+
+
+def test_an_owned_table_ends_with_its_socket_and_not_before(place: Path, socket: Nft) -> None:
+    with Nft(place) as owner:
+        owner.transact([nft_rules.table("ours", flags=nft.OWNER)])
+        assert tables(socket) == {"ours"}
+        with pytest.raises(NftError, match="not permitted"):
+            socket.transact([nft_rules.delete_table("ours")])
+
+    assert tables(socket) == set()
+
+
+def test_a_socket_knows_its_namespace(place: Path, socket: Nft) -> None:
+    with Nft() as home:
+        assert home.cookie != socket.cookie
+
+
+def test_long_dumps_are_read_to_their_end(socket: Nft) -> None:
+    names = [f"table-{n:03}" for n in range(900)]
+    for at in range(0, len(names), 100):
+        socket.transact([nft_rules.table(name) for name in names[at : at + 100]])
+
+    assert tables(socket) == set(names)
+
+
+@given(st.lists(st.tuples(st.integers(1, 0x3FFF), st.binary(max_size=40))))
+def test_attributes_are_read_as_they_were_written(attributes) -> None:
+    data = b"".join(nft.raw(kind, value) for kind, value in attributes)
+
+    assert list(nft.items(data)) == attributes
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_crash_the_reader(data: bytes) -> None:
+    for _, value in nft.items(data):
+        nft.attributes(value)
+
+
+# -- redirects of a port
+
+
+def foreign(
+    socket: Nft,
+    *rules: tuple[str, list[bytes]],
+    chains: tuple[str, ...] = (),
+    hook: int = nft_rules.LOCAL_OUT,
+    sets: tuple[int, ...] = (),
+) -> None:
+    """A table of somebody else with an output chain, and rules as (chain, expressions)."""
+    socket.transact(
+        [
+            nft_rules.table("sidecar"),
+            nft_rules.base_chain("sidecar", "output", kind="nat", hook=hook, priority=-100),
+            *(nft_rules.chain("sidecar", name) for name in chains),
+            nft_rules.port_set("sidecar", "ports", timeout_seconds=60),
+            *(nft_rules.add_port("sidecar", "ports", port) for port in sets),
+            *(nft_rules.rule("sidecar", chain, body) for chain, body in rules),
+        ]
+    )
+
+
+def found(socket: Nft) -> str:
+    return nft_ruleset.find_redirect(socket, port=53, but="nsm_dns")
+
+
+NAMED = [*UDP, *nft_rules.port_is(53)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda s: foreign(s, ("output", [*NAMED, *TO_OTHER])),
+        lambda s: foreign(
+            s, ("output", [*UDP, *nft_rules.port_is_in("ports"), *TO_OTHER]), sets=(5353, 53)
+        ),
+        lambda s: foreign(
+            s, ("output", [*NAMED, *nft_rules.jump("dns")]), ("dns", TO_OTHER), chains=("dns",)
+        ),
+        lambda s: foreign(
+            s, ("output", nft_rules.jump("all")), ("all", [*NAMED, *TO_OTHER]), chains=("all",)
+        ),
+    ],
+    ids=["rule", "set", "jump", "chain"],
+)
+def test_a_redirect_of_the_port_is_found(socket: Nft, make: Callable[[Nft], None]) -> None:
+    assert found(socket) == ""
+
+    make(socket)
+
+    assert found(socket) == "table 'sidecar', chain 'output' of nftables"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda s: foreign(s, ("output", [*UDP, *nft_rules.port_is(54), *TO_OTHER])),
+        lambda s: foreign(s, ("output", [*UDP, *TO_OTHER])),
+        lambda s: foreign(s, ("output", [*NAMED, *nft_rules.back()])),
+        lambda s: foreign(
+            s, ("output", [*UDP, *nft_rules.port_is_in("ports"), *TO_OTHER]), sets=(5353,)
+        ),
+        lambda s: foreign(s, ("output", [*NAMED, *TO_OTHER]), hook=0),
+        lambda s: foreign(
+            s,
+            ("output", [*NAMED, *nft_rules.jump("dns")]),
+            ("dns", nft_rules.back()),
+            chains=("dns",),
+        ),
+    ],
+    ids=["other-port", "every-port", "no-redirect", "other-set", "prerouting", "harmless-jump"],
+)
+def test_what_does_not_redirect_the_port_is_none(socket: Nft, make: Callable[[Nft], None]) -> None:
+    make(socket)
+
+    assert found(socket) == ""
+
+
+def test_our_own_table_is_no_foreign_one(socket: Nft) -> None:
+    foreign(socket, ("output", [*NAMED, *TO_OTHER]))
+
+    assert nft_ruleset.find_redirect(socket, port=53, but="sidecar") == ""
+
+
+# -- iptables
+
+
+def expression(name: str, *inside: bytes) -> bytes:
+    return nft.nested(1, nft.text(1, name), nft.nested(2, *inside))
+
+
+def compat(name: str, data: bytes, kind: str) -> bytes:
+    return expression(kind, nft.text(1, name), nft.number(2, 0), nft.raw(3, data))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(53, 53, True), (1, 1024, True), (54, 60, False), (0, 65535, False)],
+)
+def test_iptables_on_top_of_nftables_is_understood(
+    socket: Nft, low: int, high: int, expected: bool
+) -> None:
+    ports = struct.pack("=HHHHH6x", 0, 0xFFFF, low, high, 0)
+    elsewhere = struct.pack("=IIIIHH4x", 1, 2, 0, 0, 1553, 1553)
+    body = [compat("udp", ports, "match"), compat("REDIRECT", elsewhere, "target")]
+    protocol = nft.nested(5, nft.number(1, 17), nft.number(2, 0))
+    ipv4 = [
+        Message(nft.NEW_TABLE, nft.IPV4, nft.text(1, "nat"), nft.CREATE),
+        Message(
+            nft.NEW_CHAIN,
+            nft.IPV4,
+            nft.text(1, "nat")
+            + nft.text(3, "OUTPUT")
+            + nft.nested(4, nft.number(1, 3), nft.number(2, -100))
+            + nft.text(7, "nat"),
+            nft.CREATE,
+        ),
+        Message(
+            nft.NEW_RULE,
+            nft.IPV4,
+            nft.text(1, "nat") + nft.text(2, "OUTPUT") + nft.nested(4, *body) + protocol,
+            nft.CREATE | nft.APPEND,
+        ),
+    ]
+    try:
+        socket.transact(ipv4)
+    except NftError as exc:
+        pytest.skip(f"no iptables on top of nftables in this kernel: {exc}")
+
+    assert bool(found(socket)) is expected
+
+
+@pytest.mark.parametrize("by_chain", [False, True], ids=["rule", "chain"])
+@pytest.mark.parametrize(("port", "expected"), [(53, "table 'nat' of iptables"), (54, "")])
+def test_iptables_before_nftables_is_understood(
+    place: Path, port: int, expected: str, by_chain: bool
+) -> None:
+    assert iptables.find_redirect(place, port=53) == ""
+    if not legacy_iptables.redirect(str(place), port, by_chain=by_chain):
+        pytest.skip("no iptables of the old kind in this kernel")
+
+    assert iptables.find_redirect(place, port=53) == expected
+
+
+def test_looking_makes_no_table(place: Path) -> None:
+    iptables.find_redirect(place, port=53)
+
+    assert netns.in_netns(place, _names) == ""
+
+
+def _names() -> str:
+    try:
+        return Path("/proc/thread-self/net/ip_tables_names").read_text()
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("match", "data", "expected"),
+    [
+        ("udp", struct.pack("=HHHH", 0, 65535, 53, 53), True),
+        ("udp", struct.pack("=HHHH", 53, 53, 0, 65535), False),
+        ("tcp", b"", False),
+        ("multiport", struct.pack("=BB15H", 1, 2, 80, 53, *[0] * 13), True),
+        ("multiport", struct.pack("=BB15H", 1, 1, 80, 53, *[0] * 13), False),
+        ("owner", struct.pack("=HHHH", 53, 53, 53, 53), False),
+    ],
+)
+def test_a_match_of_iptables_names_a_destination_port(match, data, expected) -> None:
+    assert iptables.names_destination(match, data, 53) is expected
