@@ -106,6 +106,7 @@ NO_REASONS = {
         "DoesNotExist",
         "IgnoreUnknown",
         "NameTaken",
+        "NoServers",
     ),
     *("NetworkService", "NetworkServiceEndpoint", "NotIn", "StructType", "TokenReview"),
 }
