@@ -1,4 +1,4 @@
-"""What touches a node: network namespaces, netlink and packet sockets in them, the CNI's result files.
+"""What touches a node: network namespaces, netlink, nftables and packet sockets in them, CNI results.
 
 Used by the node's services and by the lab. It knows no service and no bus. Promises:
 

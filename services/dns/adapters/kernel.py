@@ -10,7 +10,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import msgspec
@@ -59,7 +59,12 @@ class Kernel:
 
     async def capture(self, place: Place, port: int) -> Capture:
         """Queries of the Pod go to the port from now on. Raises Conflict, Refused or Gone."""
-        return await self._work(lambda: _capture(place, port))
+        job = self._worker.submit(lambda: _capture(place, port))
+        try:
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            job.add_done_callback(_discard)  # nobody else knows of it
+            raise
 
     async def check(self, place: Place, capture: Capture) -> None:
         """Raises Conflict if somebody else redirects the port by now; Refused if it cannot be told."""
@@ -138,6 +143,11 @@ def _capture(place: Place, port: int) -> Capture:
         capture.close()
         raise Gone(f"{place.netns} is another network namespace by now")
     return capture
+
+
+def _discard(job: "Future[Capture]") -> None:
+    if not job.cancelled() and job.exception() is None:
+        job.result().close()
 
 
 def _check(place: Place, capture: Capture) -> None:

@@ -1,0 +1,158 @@
+"""What is said of resolvers: once, newest last, and again to a new stream."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from schemas.codec import Tombstone
+from schemas.state import Resolver
+from services._runtime.errors import Refused, Unavailable
+from services.dns.service import reporting
+from services.dns.service.reporting import Reporter
+
+
+class FakeBus:
+    def __init__(self) -> None:
+        self.away = False
+        self.refused: Any = None
+        self.told: list[Any] = []
+
+    async def publish(self, message: Any) -> int:
+        return self._store(message.key, message)
+
+    async def bury(self, key: Any, tombstone: Tombstone) -> int:
+        return self._store(key, tombstone)
+
+    def _store(self, key: Any, message: Any) -> int:
+        if self.away:
+            raise Unavailable("the test says so")
+        if key == self.refused:
+            raise Refused("too large")
+        self.told.append(message)
+        return len(self.told)
+
+    def take(self) -> list[Any]:
+        told, self.told = self.told, []
+        return told
+
+
+@asynccontextmanager
+async def running(reporter: Reporter) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(reporter.run())
+        yield
+        task.cancel()
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def a_resolver(**fields: Any) -> Resolver:
+    base = Resolver(node="node1", namespace="default", pod="client", uid="uid", state="serving")
+    return msgspec.structs.replace(base, **fields)
+
+
+KEY = a_resolver().key
+
+
+async def test_the_same_word_is_said_once() -> None:
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    async with running(reporter):
+        for _ in range(3):
+            reporter.say(a_resolver())
+            await turns()
+        assert bus.take() == [a_resolver()]
+
+        reporter.say(a_resolver(mode="timed"))
+        await turns()
+    assert bus.take() == [a_resolver(mode="timed")]
+
+
+async def test_what_was_said_before_a_restart_is_not_repeated() -> None:
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    reporter.found({KEY: a_resolver()})
+    async with running(reporter):
+        reporter.say(a_resolver())
+        await turns()
+        assert bus.take() == []
+
+        reporter.bury(KEY, "uid")
+        await turns()
+    assert bus.take() == [Tombstone(released="uid")]
+
+
+async def test_an_end_is_told_once_and_only_of_what_the_bus_knows() -> None:
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    async with running(reporter):
+        reporter.bury(KEY, "uid")
+        await turns()
+        assert bus.take() == []
+
+        reporter.say(a_resolver())
+        await turns()
+        for _ in range(2):
+            reporter.bury(KEY, "uid")
+            await turns()
+        assert bus.take() == [a_resolver(), Tombstone(released="uid")]
+
+        reporter.say(a_resolver())
+        await turns()
+    assert bus.take() == [a_resolver()]
+
+
+async def test_only_the_newest_is_said_once_the_bus_is_back(monkeypatch) -> None:
+    monkeypatch.setattr(reporting, "_RETRY_SECONDS", 0)
+    bus = FakeBus()
+    bus.away = True
+    reporter = Reporter(bus)
+    async with running(reporter):
+        reporter.say(a_resolver(state="pending"))
+        await turns()
+        reporter.bury(KEY, "uid")
+        reporter.say(a_resolver(state="serving"))
+        await turns()
+        bus.away = False
+        await turns()
+    assert bus.take() == [a_resolver(state="serving")]
+
+
+async def test_a_new_stream_is_told_everything_and_the_same_one_nothing() -> None:
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    async with running(reporter):
+        reporter.enter("one")
+        reporter.say(a_resolver())
+        await turns()
+        reporter.enter("one")
+        reporter.enter("")
+        await turns()
+        assert bus.take() == [a_resolver()]
+
+        reporter.enter("two")
+        await turns()
+    assert bus.take() == [a_resolver()]
+
+
+async def test_what_the_bus_will_not_have_holds_up_nobody_else() -> None:
+    bus = FakeBus()
+    bus.refused = KEY
+    reporter = Reporter(bus)
+    other = a_resolver(pod="other")
+    async with running(reporter):
+        reporter.say(a_resolver())
+        reporter.say(other)
+        await turns()
+        assert bus.take() == [other]
+
+        bus.refused = None
+        reporter.say(a_resolver(mode="owned"))
+        await turns()
+    assert bus.take() == [a_resolver(mode="owned")]
