@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import secrets
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
@@ -46,6 +47,10 @@ _STREAMS = {
     "alive": streams.LIVE,
 }
 _TIMEOUT_SECONDS = 5.0
+_RETRY_SECONDS = 0.1
+_LOGINS = 2  # a server that was just started may answer before auth is back
+_SERVICES = frozenset({"watcher", "ipam", "plumber", "dns"})  # rights of their own work alone
+_PER_NODE = frozenset({"plumber", "dns"})
 _SUBJECT = re.compile(r"system:serviceaccount:[^:]+:nsm-([a-z]+)")
 
 
@@ -69,16 +74,16 @@ def person(server: str, name: str) -> _Person:
     access = Access(token_file=_token_file(server), tls_ca=os.environ.get("NSM_TLS_CA", ""))
     if access.token_file:
         try:
-            role = _role(access.token())
+            role, node = _claimed(access.token())
         except NoToken as exc:
             raise Problem(f"token file {access.token_file}: {exc.__cause__ or 'is empty'}") from exc
-        if role is None:
+        if not role:
             raise Problem(
                 f"token file {access.token_file}: this is no token of a ServiceAccount nsm-viewer or nsm-admin; "
                 "make one with: kubectl create token nsm-viewer -n nsm-system --audience nats.nsm"
             )
         access = Access.of(role, token_file=access.token_file, tls_ca=access.tls_ca)
-        name = f"{role}-{secrets.token_hex(4)}"
+        name = "-".join(filter(None, (role, node.replace(".", "_"), secrets.token_hex(4))))
     return _Person(access, name)
 
 
@@ -93,15 +98,20 @@ def _token_file(server: str) -> str:
     return state.cli_token_file if server == state.nats_url else ""
 
 
-def _role(token: str) -> str | None:
-    """What the token says of itself: only its reader can tell whether that is true."""
+def _claimed(token: str) -> tuple[str, str]:
+    """(role, node) as the token says itself: only its reader can tell whether that is true."""
     try:
         body = token.split(".")[1]
         claims = msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
         found = _SUBJECT.fullmatch(claims["sub"])
     except (IndexError, KeyError, TypeError, ValueError):
-        return None
-    return found and found[1]
+        return "", ""
+    try:
+        node = str(claims["kubernetes.io"]["node"]["name"])
+    except (KeyError, TypeError):
+        node = ""
+    role = found[1] if found else ""
+    return role, node if role in _PER_NODE else ""
 
 
 async def connect(server: str, *, name: str) -> Client:
@@ -111,43 +121,66 @@ async def connect(server: str, *, name: str) -> Client:
 
 async def _connect(server: str, who: _Person) -> Client:
     await _knock(server)
-    problems: list[Exception] = []
-
-    async def keep(problem: Exception) -> None:
-        if "permissions violation" in str(problem).lower():
-            print(f"nsm: the bus does not permit this: {problem}", file=sys.stderr, flush=True)
-        if not (problems and is_about_login(problems[0])):  # what follows only follows from that
-            problems[:] = [problem]
-
     access = who.access
-    client = Client(hesitate=bool(access.token_file), insist_on_tls=bool(access.tls_ca))
     try:
         tls = access.tls()
     except OSError as exc:
         raise Problem(f"NSM_TLS_CA={access.tls_ca}: {exc}") from exc
+    refused: list[Exception] = []
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
-            await client.connect(
-                server,
-                name=who.name,
-                token=access.token if access.token_file else None,
-                tls=tls,
-                inbox_prefix=f"{access.inbox}.{who.name}",
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.1,  # type: ignore[arg-type]  # slept as a float
-                error_cb=keep,
-            )
-    except TimeoutError as exc:
+            while len(refused) < _LOGINS:
+                try:
+                    return await _log_in(server, who, tls)
+                except (OSError, nats.errors.Error) as exc:
+                    if is_about_login(exc):
+                        refused.append(exc)
+                await asyncio.sleep(_RETRY_SECONDS)
+    except TimeoutError:
+        pass
+    reason = str(refused[0]) if refused else "no answer"
+    raise Problem(f"NATS at {shown(server)} does not let us in: {reason}; {_remedy(who)}")
+
+
+async def _log_in(server: str, who: _Person, tls: ssl.SSLContext | None) -> Client:
+    """One attempt; what was let in once comes back after every cut. Raises OSError, nats.errors.Error."""
+
+    async def show(problem: Exception) -> None:
+        if "permissions violation" in str(problem).lower():
+            print(f"nsm: the bus does not permit this: {problem}", file=sys.stderr, flush=True)
+
+    access = who.access
+    client = Client(hesitate=bool(access.token_file), insist_on_tls=bool(access.tls_ca))
+    try:
+        await client.connect(
+            server,
+            name=who.name,
+            token=access.token if access.token_file else None,
+            tls=tls,
+            inbox_prefix=f"{access.inbox}.{who.name}",
+            allow_reconnect=False,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=_RETRY_SECONDS,  # type: ignore[arg-type]  # slept as a float
+            error_cb=show,
+        )
+    except BaseException:
         await client.close()
-        reason = str(*problems) or "no answer"
-        remedy = (
-            f"token file {access.token_file}, role {access.role}: is it still valid, for the audience nats.nsm?"
-            if access.token_file
-            else "the lab's address with its token is told by: nsm lab up, and in lab.json; "
+        raise
+    client.options["allow_reconnect"] = True
+    return client
+
+
+def _remedy(who: _Person) -> str:
+    if not who.access.token_file:
+        return (
+            "the lab's address with its token is told by: nsm lab up, and in lab.json; "
             "a cluster's bus wants NSM_TOKEN_FILE"
         )
-        raise Problem(f"NATS at {shown(server)} does not let us in: {reason}; {remedy}") from exc
-    return client
+    return (
+        f"either the token (file {who.access.token_file}), its role {who.access.role} and the connection's name "
+        f"{who.name} do not fit: is it still valid, for the audience nats.nsm? Or auth is down; "
+        "both is told by: nsm lab logs auth (on a cluster: kubectl -n nsm-system logs deploy/nsm-auth)"
+    )
 
 
 async def _knock(server: str) -> None:
@@ -168,6 +201,7 @@ async def listen(client: Client, subject: str, callback: Callable[[Msg], Awaitab
     A viewer may not listen to subjects themselves: it is shown what NSM_LOG stored of them, under their names.
     """
     name = str(client.options["name"])
+    _refuse_services(role_of(name))
     if role_of(name) != VIEWER:
         await _listen_widely(client, subject, callback)
         return
@@ -189,6 +223,15 @@ async def listen(client: Client, subject: str, callback: Callable[[Msg], Awaitab
 
     await follow()
     client._reconnected_cb = follow  # noqa: SLF001  a restarted server forgot the consumers
+
+
+def _refuse_services(role: str) -> None:
+    """Raises Problem for a role that may follow what it needs for its work, and nothing else."""
+    if role in _SERVICES:
+        raise Problem(
+            f"a token of role {role} may follow only what {role} itself needs; "
+            "use the token of nsm-viewer or nsm-admin"
+        )
 
 
 async def _listen_widely(
@@ -262,6 +305,7 @@ async def _read(server: str, filters: Sequence[tuple[str, str]]) -> list[tuple[A
     consumers = (f"{who.name}-{number}" for number in itertools.count(1))
     found: dict[str, bytes] = {}
     try:
+        _refuse_services(who.access.role)
         for stream, pattern in filters:
             found |= await _last_messages(
                 client, stream, pattern, api=who.access.api, consumers=consumers

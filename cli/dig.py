@@ -52,6 +52,8 @@ def dig(  # noqa: PLR0917 options of a command
 ) -> None:
     """Ask for a name in a Pod. Exit code 0: somebody answered, whatever it was; 9: nobody did."""
     server, name = _asked(words)
+    if not dnswire.is_name(name):
+        raise Problem(f"name {name!r}: {dnswire.NAME_FORM}", exit_code=2)
     kind = kind.upper()
     if not dnswire.is_type(kind):
         raise Problem(f"--type {kind}: no type of DNS record; such as A, AAAA, TXT", exit_code=2)
@@ -67,8 +69,9 @@ def dig(  # noqa: PLR0917 options of a command
 
     def run() -> int:
         inside.enter()
-        names = completed(name, config) if search else [name]
-        return _tell(resolve(names, servers, ask, tries=tries), output)
+        names = completed(name, config)
+        asked = names if search else [name]
+        return _tell(resolve(asked, servers, ask, tries=tries), output, others=asked != names)
 
     sys.exit(labs.in_child(run))
 
@@ -97,6 +100,7 @@ def completed(name: str, config: ResolvConf) -> list[str]:
     if name.endswith("."):
         return [name]
     longer = [f"{name}.{suffix}" for suffix in config.searches]
+    longer = [each for each in longer if dnswire.is_name(each)]
     return [name, *longer] if name.count(".") >= config.ndots else [*longer, name]
 
 
@@ -133,7 +137,8 @@ def _asked(words: Sequence[str]) -> tuple[str, str]:
     return (servers[0] if servers else ""), names[0]
 
 
-def _tell(answers: Sequence[Answer], output: OutputFormat) -> int:
+def _tell(answers: Sequence[Answer], output: OutputFormat, *, others: bool = False) -> int:
+    """`others`: the Pod's C library would have asked for more names."""
     last = answers[-1]
     if output is OutputFormat.JSON:
         print_json(last)
@@ -143,6 +148,8 @@ def _tell(answers: Sequence[Answer], output: OutputFormat) -> int:
     for record in last.answers:
         print(f"{record.name} {record.ttl} {record.type} {record.data}")
     print(f"; {_summary(last)}")
+    if others and last.status in ("NXDOMAIN", "REFUSED"):
+        print("; asked for as it stands; --search completes it by the Pod's search list")
     return 0 if last.status else _NO_ANSWER
 
 

@@ -19,6 +19,7 @@ import dnslib as untyped_dnslib
 import msgspec
 import typer
 
+from cli import dnswire
 from cli.problems import Problem
 
 dnslib: Any = untyped_dnslib
@@ -50,7 +51,7 @@ def dns_server(  # noqa: PLR0917 options of a command
     listen: Annotated[
         list[str] | None, typer.Option("--listen", help="Addresses; default: all.")
     ] = None,
-    port: Annotated[int, typer.Option("--port")] = PORT,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = PORT,
     delay: Annotated[float, typer.Option("--delay", help="Milliseconds before each answer.")] = 0,
     log: Annotated[bool, typer.Option("--log", help="Print each query.")] = False,
 ) -> None:
@@ -64,6 +65,8 @@ def dns_server(  # noqa: PLR0917 options of a command
 
 def read_zone(zones: Sequence[str], records: Sequence[str]) -> Zone:
     """Zones and records as typed. Raises Problem."""
+    for zone in zones:
+        _check_name(zone, f"--zone {zone!r}")
     domains = tuple(zone.rstrip(".").lower() for zone in zones)
     found: dict[str, tuple[str, ...]] = {}
     for text in records:
@@ -76,8 +79,14 @@ def read_zone(zones: Sequence[str], records: Sequence[str]) -> Zone:
             raise Problem(f"--record {text!r}: write NAME=ADDRESS", exit_code=2)
         full = name.lower() if name.endswith(".") else f"{name.lower()}.{domains[0]}"
         full = full.removeprefix("@.").rstrip(".")
+        _check_name(full, f"--record {text!r}")
         found[full] = (*found.get(full, ()), address)
     return Zone(zones=domains, records=found)
+
+
+def _check_name(name: str, option: str) -> None:
+    if not name.strip(".") or not dnswire.is_name(name):
+        raise Problem(f"{option}: {dnswire.NAME_FORM}", exit_code=2)
 
 
 def answer(query: bytes, zone: Zone, *, datagram: bool) -> tuple[bytes, str] | None:

@@ -10,10 +10,12 @@ from typing import Any
 
 import dnslib as untyped_dnslib
 import msgspec
+from dnslib.label import DNSLabelError
 
 dnslib: Any = untyped_dnslib
 
 PORT = 53
+NAME_FORM = "labels of 1 to 63 characters joined by dots, at most 253 in all"
 _BUFFER = 65535
 _UDP_SIZE = 1232  # what no path cuts
 
@@ -75,6 +77,17 @@ def ask(
         answers=tuple(_record(rr) for rr in reply.rr),
         authoritative=bool(reply.header.aa),
     )
+
+
+def is_name(text: str) -> bool:
+    """Whether a query can ask for it."""
+    if text != "." and not all(text.removesuffix(".").split(".")):
+        return False
+    try:
+        dnslib.DNSRecord.question(text, "A").pack()
+    except (dnslib.DNSError, DNSLabelError, UnicodeError):
+        return False
+    return True
 
 
 def is_type(text: str) -> bool:

@@ -103,8 +103,9 @@ class Fleet:
             f"{prefix}_NODE": node.name,
             f"{prefix}_NODE_NETNS": str(self._network.path(node)),
             f"{prefix}_CNI_RESULTS": str(layout.cni_results(node.name)),
-            f"{prefix}_RUNTIME_DIR": str(layout.run_dir(node.name)),
         }
+        if service == "plumber":
+            env["PLUMBER_RUNTIME_DIR"] = str(layout.run_dir(node.name))
         if service == "dns":
             env |= {"DNS_CLUSTER_SERVERS": DNS_ADDRESS, "DNS_CLUSTER_DOMAIN": CLUSTER_DOMAIN}
         return env

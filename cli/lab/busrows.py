@@ -30,6 +30,11 @@ def select(found: Found, *, namespace: str, name: str) -> list[tuple[Any, Any]]:
     ]
 
 
+def kind_of(name: str) -> str | None:
+    """What people type, `resolver` too, as a key of KINDS."""
+    return next((many for many, one in KINDS.items() if name.lower() in (many, one)), None)
+
+
 def table(kind: str, found: Found) -> tuple[list[str], list[list[str]]]:
     headers, cells = _TABLES[kind]
     return list(headers), [[cell or "-" for cell in cells(message)] for _, message in found]

@@ -40,10 +40,11 @@ def get(
     items: list[Any] = []
     sections: list[tuple[str, list[str], list[list[str]]]] = []
     for kind_name in filter(None, kinds.split(",")):
-        if kind_name in busrows.KINDS:
-            found = busrows.select(_from_bus(kind_name), namespace=where, name=wanted)
+        on_bus = busrows.kind_of(kind_name)
+        if on_bus is not None:
+            found = busrows.select(_from_bus(on_bus), namespace=where, name=wanted)
             items += [_bus_item(key, message) for key, message in found]
-            sections.append((kind_name, *busrows.table(kind_name, found)))
+            sections.append((on_bus, *busrows.table(on_bus, found)))
         else:
             kind, objects = _from_api(kind_name, where, wanted)
             items += [{"apiVersion": kind.api_version, "kind": kind.kind} | o for o in objects]
@@ -80,7 +81,15 @@ def _from_api(name: str, namespace: str, wanted: str) -> tuple[Kind, list[dict[s
         where = namespace if kind.namespaced else ""
         return await client.objects(kind, namespace=where, fields=fields)
 
-    return kind, kube.run(act)
+    found = kube.run(act)
+    return kind, sorted(found, key=_last_seen) if kind.plural == "events" else found
+
+
+def _last_seen(event: dict[str, Any]) -> tuple[str, int]:
+    """Newest last, as a story is told."""
+    metadata = event["metadata"]
+    last = event.get("lastTimestamp") or event.get("eventTime") or metadata["creationTimestamp"]
+    return last[:19], int(metadata["resourceVersion"])  # to the second: all have that
 
 
 def _object_table(

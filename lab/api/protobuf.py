@@ -1,6 +1,6 @@
 """The few Kubernetes messages that kubectl insists on sending as protobuf, read into plain objects. Pure.
 
-`kubectl create namespace|configmap|serviceaccount|service` encode their bodies so, whatever the server would
+`kubectl create namespace|configmap|serviceaccount|service|token` encode their bodies so, whatever the server would
 like. Field numbers are those of the published k8s.io/api messages; fields not listed are skipped.
 """
 
@@ -62,6 +62,12 @@ _SERVICE_SPEC = {
     10: Field("externalName"),
 }
 _PRECONDITIONS = {1: Field("uid"), 2: Field("resourceVersion")}
+_BOUND_OBJECT = {1: Field("kind"), 2: Field("apiVersion"), 3: Field("name"), 4: Field("uid")}
+_TOKEN_SPEC = {
+    1: Field("audiences", many=True),
+    3: Field("boundObjectRef", "message", message=_BOUND_OBJECT),
+    4: Field("expirationSeconds", "number"),
+}
 _MESSAGES: dict[str, dict[int, Field]] = {
     "Namespace": _HEAD,
     "ServiceAccount": _HEAD,
@@ -72,6 +78,7 @@ _MESSAGES: dict[str, dict[int, Field]] = {
         4: Field("immutable", "flag"),
     },
     "Service": _HEAD | {2: Field("spec", "message", message=_SERVICE_SPEC)},
+    "TokenRequest": _HEAD | {2: Field("spec", "message", message=_TOKEN_SPEC)},
     "DeleteOptions": {
         1: Field("gracePeriodSeconds", "number"),
         2: Field("preconditions", "message", message=_PRECONDITIONS),

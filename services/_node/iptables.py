@@ -25,6 +25,9 @@ _ENTRIES_AT = 40  # struct ipt_get_entries: name, size, padding
 _LOCAL_OUT = 3
 _HEAD = struct.Struct("=H29sB")  # of a match or target: size, name, revision
 _EVERY_PORT = (0, 0xFFFF)
+_INVERTED_DESTINATION = 2
+_MULTIPORT = struct.Struct("=BB15H")  # flags, count, ports
+_SOURCES = 0  # of its flags: the others are destinations, and either
 _TARGETS = frozenset({"REDIRECT", "DNAT"})
 
 
@@ -43,7 +46,7 @@ _FAMILIES = (
 
 
 class _Rule(NamedTuple):
-    names_port: bool
+    about: bool | None  # names the port; leaves it out; says nothing of it
     target: str  # "": a verdict, or a jump
     verdict: int
     next_at: int
@@ -102,27 +105,57 @@ def _rules(data: bytes, family: _Family, port: int) -> Iterator[tuple[int, _Rule
         target_offset, next_offset = struct.unpack_from("=HH", data, at + family.offsets_at)
         if next_offset < family.matches_at:
             return
-        names_port = False
+        about: bool | None = None
         match_at = at + family.matches_at
         while match_at < at + target_offset:
             size, name, _ = _HEAD.unpack_from(data, match_at)
-            names_port |= names_destination(_text(name), data[match_at + _HEAD.size :], port)
+            inside = data[match_at + _HEAD.size : match_at + size]
+            said = names_destination(_text(name), inside, port)
+            if said is not None:
+                about = said and about is not False
             match_at += max(size, _HEAD.size)
         _, name, _ = _HEAD.unpack_from(data, at + target_offset)
         verdict = struct.unpack_from("=i", data, at + target_offset + _HEAD.size)[0]
-        yield at, _Rule(names_port, _text(name), verdict, at + next_offset)
+        yield at, _Rule(about, _text(name), verdict, at + next_offset)
         at += next_offset
 
 
-def names_destination(match: str, data: bytes, port: int) -> bool:
-    """Whether a match of iptables is about that destination port, and not about every one."""
-    if match == "multiport":  # flags, count, ports
-        count = data[1] if len(data) > 1 else 0
-        return port in struct.unpack_from("=15H", data.ljust(32, b"\0"), 2)[:count]
-    if match not in {"udp", "tcp"} or len(data) < 8:
-        return False
+def names_destination(match: str, data: bytes, port: int) -> bool | None:
+    """Whether a match of iptables names that destination port, or leaves it out; None: neither.
+
+    Every port is no name, nor is every port but others.
+    """
+    if match == "multiport":
+        return _named_by_multiport(data, port)
+    flags_at = {"udp": 8, "tcp": 11}.get(match)
+    if flags_at is None or len(data) < 8:
+        return None
     low, high = struct.unpack_from("=HH", data, 4)  # after the range of source ports
-    return (low, high) != _EVERY_PORT and low <= port <= high
+    inverted = len(data) > flags_at and bool(data[flags_at] & _INVERTED_DESTINATION)
+    if (low, high) == _EVERY_PORT and not inverted:
+        return None
+    return _unless(low <= port <= high, inverted=inverted)
+
+
+def _named_by_multiport(data: bytes, port: int) -> bool | None:
+    if len(data) < _MULTIPORT.size or data[0] == _SOURCES:
+        return None
+    count, ports = data[1], struct.unpack_from("=15H", data, 2)
+    # Its first revision knows neither ranges nor inversion.
+    later = data[_MULTIPORT.size :].ljust(16, b"\0")
+    named, at = False, 0
+    while at < min(count, len(ports)):
+        low = high = ports[at]
+        if later[at] and at + 1 < count:
+            at += 1
+            high = ports[at]
+        named |= low <= port <= high
+        at += 1
+    return _unless(named, inverted=bool(later[15]))
+
+
+def _unless(named: bool, *, inverted: bool) -> bool | None:
+    return (False if named else None) if inverted else named
 
 
 def _reaches(blob: _Blob, at: int, *, named: bool, seen: set[tuple[int, bool]]) -> bool:
@@ -131,7 +164,12 @@ def _reaches(blob: _Blob, at: int, *, named: bool, seen: set[tuple[int, bool]]) 
         if (at, named) in seen:
             return False
         seen.add((at, named))
-        now = named or rule.names_port
+        if rule.about is False:
+            if at == blob.output_ends:
+                return False
+            at = rule.next_at
+            continue
+        now = named or rule.about is True
         if now and rule.target in _TARGETS:
             return True
         jumps = rule.target == "" and rule.verdict >= 0 and rule.verdict != rule.next_at

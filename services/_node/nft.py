@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 from services._node import netns
 
 INET, IPV4, IPV6 = 1, 2, 10
+NFTABLES, CONNTRACK = 10, 1  # subsystems that one socket speaks to
 
 NEW_TABLE, GET_TABLE, DELETE_TABLE = 0, 1, 2
 NEW_CHAIN, GET_CHAIN = 3, 4
@@ -28,7 +29,7 @@ NEW_OBJECT = 18
 CREATE, EXCLUSIVE, APPEND = 0x400, 0x200, 0x800
 OWNER = 2  # a flag of tables, since Linux 5.12
 
-_NETFILTER, _SUBSYSTEM = 12, 10
+_NETFILTER = 12
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _REQUEST, _ACK, _DUMP, _INTERRUPTED = 1, 4, 0x300, 0x10
 _ERROR, _DONE = 2, 3
@@ -54,6 +55,7 @@ class Message(NamedTuple):
     family: int
     body: bytes = b""
     flags: int = 0
+    subsystem: int = NFTABLES
 
 
 class Nft:
@@ -90,7 +92,7 @@ class Nft:
 
         Raises NftError for the first message that the kernel refused.
         """
-        bounds = _FAMILY.pack(0, 0, _SUBSYSTEM)
+        bounds = _FAMILY.pack(0, 0, NFTABLES)
         data = self._packed(_BATCH_BEGIN, bounds, 0)
         first = self._sequence + 1
         for message in messages:
@@ -113,6 +115,17 @@ class Nft:
         if error is not None:
             raise error
 
+    def request(self, message: Message) -> None:
+        """One change on its own, as connection tracking takes them. Raises NftError."""
+        self._socket.send(self._packed_change(message))
+        while True:
+            for kind, sequence, body in self._receive():
+                if kind != _ERROR or sequence != self._sequence & 0xFFFFFFFF:
+                    continue
+                if code := -struct.unpack_from("=i", body)[0]:
+                    raise _error(code, message)
+                return
+
     def dump(self, question: Message) -> list[tuple[int, Attributes]]:
         """(family, attributes) of every object that is asked for. Raises NftError."""
         for _ in range(_DUMP_TRIES):
@@ -123,7 +136,7 @@ class Nft:
 
     def _dump(self, question: Message) -> list[tuple[int, Attributes]] | None:
         body = _FAMILY.pack(question.family, 0, 0) + question.body
-        self._socket.send(self._packed(_SUBSYSTEM << 8 | question.kind, body, _DUMP))
+        self._socket.send(self._packed(question.subsystem << 8 | question.kind, body, _DUMP))
         found: list[tuple[int, Attributes]] = []
         whole = True
         while True:
@@ -140,7 +153,7 @@ class Nft:
 
     def _packed_change(self, message: Message) -> bytes:
         body = _FAMILY.pack(message.family, 0, 0) + message.body
-        return self._packed(_SUBSYSTEM << 8 | message.kind, body, _ACK | message.flags)
+        return self._packed(message.subsystem << 8 | message.kind, body, _ACK | message.flags)
 
     def _packed(self, kind: int, body: bytes, flags: int) -> bytes:
         self._sequence += 1
@@ -216,7 +229,10 @@ def _padding(size: int) -> bytes:
 
 
 def _error(code: int, message: Message) -> NftError:
-    return NftError(code, f"{_VERBS.get(message.kind, 'nftables')}: {os.strerror(code)}")
+    verb = _VERBS.get(message.kind, "nftables")
+    if message.subsystem == CONNTRACK:
+        verb = "connection tracking"
+    return NftError(code, f"{verb}: {os.strerror(code)}")
 
 
 _VERBS = {

@@ -27,7 +27,7 @@ from services._node.nft import (
 )
 
 PREROUTING, LOCAL_OUT = 0, 3
-MARK, SKUID, SKGID, L4PROTO = 3, 10, 11, 16  # keys of `meta`
+MARK, SKUID, SKGID, NFPROTO, L4PROTO = 3, 10, 11, 15, 16  # keys of `meta`
 
 _REGISTER = 1
 _VERDICT_REGISTER = 0
@@ -37,6 +37,8 @@ _INET_SERVICE = 13  # type of a set's key
 _SET_TIMEOUT = 0x10
 _TRANSPORT_HEADER = 2
 _SOURCE, _DESTINATION = 0, 2  # ports in it
+_TCP_FLAGS = 13
+_SYN, _ACK = 0x02, 0x10
 _LIST_ITEM = 1
 
 
@@ -103,39 +105,34 @@ def meta_is(key: int, value: bytes, *, mask: bytes = b"") -> list[bytes]:
     """`meta KEY and MASK == VALUE`; values in the order that the kernel keeps them in."""
     loaded = [_expression("meta", number(1, _REGISTER), number(2, key))]
     if mask:
-        loaded.append(
-            _expression(
-                "bitwise",
-                number(1, _REGISTER),
-                number(2, _REGISTER),
-                number(3, len(mask)),
-                nested(4, raw(1, mask)),
-                nested(5, raw(1, bytes(len(mask)))),
-            )
-        )
-    compared = _expression("cmp", number(1, _REGISTER), number(2, 0), nested(3, raw(1, value)))
-    return [*loaded, compared]
+        loaded.append(_masked(mask))
+    return [*loaded, _equal(value)]
+
+
+def opens_tcp() -> list[bytes]:
+    """`tcp flags & (syn|ack) == syn`; the protocol must have been matched before."""
+    return [_payload(_TCP_FLAGS, 1), _masked(bytes([_SYN | _ACK])), _equal(bytes([_SYN]))]
 
 
 def port_is_in(name: str) -> list[bytes]:
     """`th dport @NAME`; the protocol must have been matched before."""
-    return [_port(_DESTINATION), _expression("lookup", text(1, name), number(2, _REGISTER))]
+    return [_payload(_DESTINATION, 2), _expression("lookup", text(1, name), number(2, _REGISTER))]
 
 
 def port_is_absent(name: str, port: int, *, source: bool = False) -> list[bytes]:
     """`th dport PORT th dport != @NAME`, or the same of the source port."""
-    loaded = _port(_SOURCE if source else _DESTINATION)
+    loaded = _payload(_SOURCE if source else _DESTINATION, 2)
     absent = number(5, 1)
     return [
         loaded,
-        _equal(port),
+        _equal(_packed(port)),
         _expression("lookup", text(1, name), number(2, _REGISTER), absent),
     ]
 
 
 def port_is(port: int) -> list[bytes]:
     """`th dport PORT`."""
-    return [_port(_DESTINATION), _equal(port)]
+    return [_payload(_DESTINATION, 2), _equal(_packed(port))]
 
 
 def notrack() -> list[bytes]:
@@ -172,19 +169,33 @@ def _verdict(*inside: bytes) -> bytes:
     return _expression("immediate", number(1, _VERDICT_REGISTER), value)
 
 
-def _port(offset: int) -> bytes:
+def _payload(offset: int, size: int) -> bytes:
     return _expression(
         "payload",
         number(1, _REGISTER),
         number(2, _TRANSPORT_HEADER),
         number(3, offset),
-        number(4, 2),
+        number(4, size),
     )
 
 
-def _equal(port: int) -> bytes:
-    value = nested(3, raw(1, struct.pack(">H", port)))
-    return _expression("cmp", number(1, _REGISTER), number(2, 0), value)
+def _masked(mask: bytes) -> bytes:
+    return _expression(
+        "bitwise",
+        number(1, _REGISTER),
+        number(2, _REGISTER),
+        number(3, len(mask)),
+        nested(4, raw(1, mask)),
+        nested(5, raw(1, bytes(len(mask)))),
+    )
+
+
+def _equal(value: bytes) -> bytes:
+    return _expression("cmp", number(1, _REGISTER), number(2, 0), nested(3, raw(1, value)))
+
+
+def _packed(port: int) -> bytes:
+    return struct.pack(">H", port)
 
 
 def _element(table: str, name: str, port: int) -> bytes:

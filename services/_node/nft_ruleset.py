@@ -1,21 +1,22 @@
 """Who else redirects a port that local programs send to: nftables, and iptables on top of nftables, read back.
 
 Looked at are the chains that the output hook runs as `nat`, and what they jump to. A rule counts that names
-the port, by itself or in a set, and redirects it, itself or by a chain that it jumps to. A redirect of every
-port does not count: it is no redirect of ours to quarrel with.
+the port as the destination, by itself or in a set, and redirects it, itself or by a chain that it jumps to. A
+redirect of every port does not count, nor one of every port but some: it is no redirect of ours to quarrel with.
 """
 
-import struct
+import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from services._node import iptables, nft
+from services._node import iptables, nft, nft_ports
 from services._node.nft import Message, Nft, NftError
 
 _LOCAL_OUT = 3
 _JUMPS = frozenset({0xFFFFFFFD, 0xFFFFFFFC})  # jump, goto
 _REDIRECTS = frozenset({"redir", "nat"})
 _TARGETS = frozenset({"REDIRECT", "DNAT"})  # of iptables
+_MOST_ELEMENTS = 10_000  # of one set: some 50 ms
 
 
 class _Table(NamedTuple):
@@ -26,7 +27,7 @@ class _Table(NamedTuple):
 class _Rule(NamedTuple):
     """What of a rule counts here."""
 
-    names_port: bool
+    about: bool | None  # names the port; leaves it out; says nothing of it
     redirects: bool
     jumps_to: tuple[str, ...]
 
@@ -66,43 +67,43 @@ def _read_output(socket: Nft, own: _Table) -> _Output:
 
 
 def _read_rules(socket: Nft, output: _Output, port: int) -> dict[tuple[_Table, str], list[_Rule]]:
-    wanted = struct.pack(">H", port)
-    sets: dict[tuple[_Table, str], bool] = {}
-
-    def holds_port(table: _Table, name: str) -> bool:
-        key = table, name
-        if key not in sets:
-            sets[key] = _set_holds(socket, table, name, wanted)
-        return sets[key]
-
     rules: dict[tuple[_Table, str], list[_Rule]] = {}
     for table in output.tables:
         question = Message(nft.GET_RULE, table.family, nft.text(1, table.name))
+        sets = _Sets(socket, table, port)
         for _, found in socket.dump(question):
-            chain = nft.read_text(found[2])
-            rule = _understood(
-                list(_expressions(found.get(4, b""))),
-                port,
-                lambda name, table=table: holds_port(table, name),  # type: ignore[misc]
-            )
-            rules.setdefault((table, chain), []).append(rule)
+            rule = _understood(list(_expressions(found.get(4, b""))), port, sets.holds)
+            rules.setdefault((table, nft.read_text(found[2])), []).append(rule)
     return rules
 
 
-def _set_holds(socket: Nft, table: _Table, name: str, wanted: bytes) -> bool:
-    """Whether a set has the port among its keys, as a key of its own or as a part of one."""
-    question = Message(nft.GET_ELEMENTS, table.family, nft.text(1, table.name) + nft.text(2, name))
-    try:
-        answers = socket.dump(question)
-    except NftError:
-        return False  # it went meanwhile
-    for _, found in answers:
-        for _, element in nft.items(found.get(3, b"")):
-            key = nft.attributes(nft.attributes(element).get(1, b"")).get(1, b"")
-            # Parts of a concatenated key stand in registers of four bytes each.
-            if wanted in {key[at : at + 2] for at in range(0, len(key), 4)}:
-                return True
-    return False
+class _Sets:
+    """The sets of one table that rules look ports up in; others are not read."""
+
+    def __init__(self, socket: Nft, table: _Table, port: int) -> None:
+        self._socket = socket
+        self._table = table
+        self._port = port
+        self._known: dict[tuple[str, int], bool] = {}
+
+    def holds(self, name: str, at: int) -> bool:
+        """Whether a set has the port in its keys, `at` that byte of them."""
+        if (name, at) not in self._known:
+            self._known[name, at] = self._read(name, at)
+        return self._known[name, at]
+
+    def _read(self, name: str, at: int) -> bool:
+        words = nft.text(1, self._table.name) + nft.text(2, name)
+        try:
+            answers = self._socket.dump(Message(nft.GET_ELEMENTS, self._table.family, words))
+        except NftError:
+            return False  # it went meanwhile
+        elements = (
+            nft.attributes(element)
+            for _, found in answers
+            for _, element in nft.items(found.get(3, b""))
+        )
+        return nft_ports.is_among(itertools.islice(elements, _MOST_ELEMENTS), self._port, at=at)
 
 
 def _expressions(data: bytes) -> Iterator[tuple[str, nft.Attributes]]:
@@ -112,37 +113,26 @@ def _expressions(data: bytes) -> Iterator[tuple[str, nft.Attributes]]:
 
 
 def _understood(
-    expressions: list[tuple[str, nft.Attributes]], port: int, holds_port: Callable[[str], bool]
+    expressions: list[tuple[str, nft.Attributes]], port: int, holds: Callable[[str, int], bool]
 ) -> _Rule:
-    names_port = redirects = False
+    redirects = False
     jumps: list[str] = []
+    ports = nft_ports.Ports(port, holds)
     for name, found in expressions:
         match name:
-            case "cmp":
-                value = nft.attributes(found.get(3, b"")).get(1, b"")
-                equal = nft.read_number(found.get(2, b"")) == 0
-                names_port |= (
-                    equal and value[-2:] == struct.pack(">H", port) and len(value) in {2, 4}
-                )
-            case "range":
-                low, high = (nft.attributes(found.get(kind, b"")).get(1, b"") for kind in (3, 4))
-                names_port |= len(low) == 2 and nft.read_number(low) <= port <= nft.read_number(
-                    high
-                )
-            case "lookup":
-                names_port |= holds_port(nft.read_text(found.get(1, b"")))
             case "match":
                 match_name = nft.read_text(found.get(1, b""))
-                names_port |= iptables.names_destination(match_name, found.get(3, b""), port)
+                ports.say(iptables.names_destination(match_name, found.get(3, b""), port))
             case "target":
                 redirects |= nft.read_text(found.get(1, b"")) in _TARGETS
-            case "immediate":
-                verdict = nft.attributes(nft.attributes(found.get(2, b"")).get(2, b""))
+            case "immediate" if 2 in found:
+                verdict = nft.attributes(nft.attributes(found[2]).get(2, b""))
                 if nft.read_number(verdict.get(1, b"")) in _JUMPS:
                     jumps.append(nft.read_text(verdict.get(2, b"")))
             case _:
                 redirects |= name in _REDIRECTS
-    return _Rule(names_port, redirects, tuple(jumps))
+        ports.follow(name, found)
+    return _Rule(ports.about, redirects, tuple(jumps))
 
 
 def _reaches(
@@ -158,7 +148,9 @@ def _reaches(
         return False
     seen.add((chain, named))
     for rule in rules.get((table, chain), []):
-        now = named or rule.names_port
+        if rule.about is False:
+            continue
+        now = named or rule.about is True
         if now and rule.redirects:
             return True
         if any(_reaches(rules, table, to, named=now, seen=seen) for to in rule.jumps_to):

@@ -234,6 +234,17 @@ def test_expiry_is_read_from_what_is_a_token_only():
     assert offline.expiry("x.y.z") == 0
 
 
+@pytest.mark.parametrize(
+    ("audience", "is_for_others"),
+    [("b", True), (["b", "c"], True), ("a", False), (["b", "a"], False), ([], False), (5, False)],
+    ids=str,
+)
+def test_a_token_that_says_it_is_for_others_is_known(audience, is_for_others):
+    token = jwt.encode({"aud": audience}, "s" * 32)
+    assert offline.is_for_others(token, "a") == is_for_others
+    assert not offline.is_for_others("x.y.z", "a")
+
+
 def test_keys_are_made_once_for_their_owner_alone(tmp_path: Path):
     path = tmp_path / "keys.json"
     assert main(["keys", str(path)]) == 0

@@ -1,6 +1,9 @@
 """Looking at a bus that asks who looks."""
 
 import asyncio
+import base64
+import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,7 +11,9 @@ import pytest
 from nats.aio.msg import Msg
 
 from cli import bus
+from cli.output import OutputFormat
 from cli.problems import Problem
+from cli.tap import _tap
 from schemas.codec import encode
 from schemas.subjects import ConnectionKey
 from services._runtime.bus import Bus
@@ -139,3 +144,45 @@ async def test_who_is_not_let_in_is_told_why(
     ) as caught:
         await bus.connect(server.url, name="nsm-tap")
     assert access.token_file in str(caught.value)
+    assert "nsm lab logs auth" in str(caught.value)
+
+
+async def test_a_refused_login_is_not_tried_on_and_on(
+    guarded: tuple[GuardedNats, Responder], tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = guarded
+    access = tokens.write("viewer", seconds=-1)
+    monkeypatch.setenv("NSM_TOKEN_FILE", access.token_file)
+    with pytest.raises(Problem):
+        await bus.connect(server.url, name="nsm-tap")
+    assert 1 <= server.log.read_text().count("authentication error") <= 2
+
+
+def test_a_connection_of_a_node_role_is_called_after_the_node_of_its_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = {
+        "sub": "system:serviceaccount:nsm-system:nsm-dns",
+        "kubernetes.io": {"node": {"name": "n1.example"}},
+    }
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    path = tmp_path / "token"
+    path.write_text(f"e30.{body}.x")
+    monkeypatch.setenv("NSM_TOKEN_FILE", str(path))
+    assert re.fullmatch(r"dns-n1_example-[0-9a-f]{8}", bus.person("nats://x", "nsm-cli").name)
+
+
+@pytest.mark.parametrize("role", ["ipam", "watcher"])
+async def test_a_token_of_a_service_is_refused_with_whose_to_use(
+    guarded: tuple[GuardedNats, Responder],
+    tokens: Tokens,
+    role: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, _ = guarded
+    monkeypatch.setenv("NSM_TOKEN_FILE", tokens.write(role).token_file)
+    with pytest.raises(Problem, match="token of nsm-viewer or nsm-admin") as caught:
+        await _tap(None, server.url, 1, OutputFormat.TABLE)
+    assert caught.value.exit_code == 1
+    with pytest.raises(Problem, match="token of nsm-viewer or nsm-admin"):
+        await bus._snapshot(server.url, ["connection"])

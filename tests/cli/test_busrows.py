@@ -99,3 +99,9 @@ def test_selection_by_namespace_and_name():
     assert kinds("", "vpn-1") == ["Endpoint"]
     assert kinds("", "vpn") == ["Endpoint", "Pool"]
     assert kinds("", "ipam") == ["Leader"]
+
+
+@pytest.mark.parametrize("kind", busrows.KINDS)
+def test_a_kind_may_be_named_in_the_singular(kind):
+    assert busrows.kind_of(kind) == busrows.kind_of(busrows.KINDS[kind].upper()) == kind
+    assert busrows.kind_of("pods") is None

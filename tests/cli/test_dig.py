@@ -165,3 +165,53 @@ def _free_port() -> int:
         return port
 
     return asyncio.run(find())
+
+
+@pytest.mark.parametrize(
+    "name", ["www..blue.test", ".x", "a" * 64 + ".x", ".".join(["a" * 60] * 5)]
+)
+def test_what_is_no_name_is_told_before_anybody_is_asked(name):
+    with pytest.raises(Problem, match="joined by dots") as caught:
+        dig.dig("client", [name])
+    assert caught.value.exit_code == 2
+
+
+def test_a_completed_name_that_nobody_can_ask_for_is_left_out():
+    config = dig.ResolvConf(searches=("c" * 60 + ".example",), ndots=5)
+    long = ".".join(["a" * 60] * 4)
+    assert dig.completed(long, config) == [long]
+    assert dnswire.is_name(".")
+    assert dnswire.is_name("_dns.x.")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--zone", "x", "--port", "99999"], "65535"),
+        (["--zone", "a..b"], "--zone 'a..b'"),
+        (["--zone", ""], "--zone ''"),
+        (["--zone", "x", "--record", "a..b=10.0.0.1"], "--record 'a..b=10.0.0.1'"),
+    ],
+    ids=str,
+)
+def test_a_server_that_cannot_serve_says_so_without_a_traceback(options, said):
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "dns-server", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("status", ["NXDOMAIN", "REFUSED"])
+def test_a_name_that_the_pod_would_complete_hints_at_the_search_list(status, capsys):
+    answers = [_answer("kubernetes.default", "s", status)]
+    dig._tell(answers, OutputFormat.TABLE, others=True)
+    assert "--search" in capsys.readouterr().out
+    dig._tell(answers, OutputFormat.TABLE)
+    assert "--search" not in capsys.readouterr().out

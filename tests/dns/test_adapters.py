@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from schemas.subjects import ResolverKey
 from services._node import links, netns, nft, nft_rules
 from services._node.nft import Message, Nft
 from services.dns.adapters import (
@@ -24,6 +26,8 @@ from services.dns.adapters import (
     Refused,
     cluster_servers,
 )
+from services.dns.model import Profile
+from services.dns.service.captures import Captures
 from tests.dns.networks import (
     DNS_V4,
     DNS_V6,
@@ -68,6 +72,12 @@ def captured(pod: Pod, *, owned: bool = True) -> Iterator[Capture]:
 
 
 def tables(pod: Pod) -> set[str]:
+    """Our two tables count as one while both stand."""
+    found = every_table(pod)
+    return found - {"nsm_dns_open"} if "nsm_dns" in found else found
+
+
+def every_table(pod: Pod) -> set[str]:
     with Nft(pod.netns) as socket_:
         return {nft.read_text(found[1]) for _, found in socket_.dump(Message(nft.GET_TABLE, 0))}
 
@@ -138,6 +148,55 @@ def _may_become(user: int) -> bool:
     return int(first) <= user < int(first) + int(count)
 
 
+def test_a_connection_made_before_the_capture_goes_on(pod, cluster, answerer) -> None:
+    with (
+        netns.open_socket(cluster.netns, socket.AF_INET, socket.SOCK_STREAM) as listener,
+        netns.open_socket(pod.netns, socket.AF_INET, socket.SOCK_STREAM) as client,
+    ):
+        listener.bind((DNS_V4, 53))
+        listener.listen()
+        client.settimeout(2)
+        client.connect((DNS_V4, 53))
+        server, _ = listener.accept()
+        with server, captured(pod):
+            server.settimeout(2)
+            client.sendall(b"question")
+            assert server.recv(100) == b"question"
+            server.sendall(b"answer")
+            assert client.recv(100) == b"answer"
+            assert ask_tcp(pod.netns, DNS_V4) == b"captured"
+
+
+@pytest.mark.parametrize("asked", [ask, ask_tcp], ids=["udp", "tcp"])
+def test_a_family_that_nobody_listens_on_is_not_captured(pod, cluster_dns, asked) -> None:
+    with (
+        serving(pod.netns, ("127.0.0.1",), lambda _: b"captured", port=PORT),
+        closing(Capture(pod.netns, PORT, families=[socket.AF_INET])),
+    ):
+        assert asked(pod.netns, DNS_V4) == b"captured"
+        assert asked(pod.netns, DNS_V6) == b"cluster"
+
+
+async def test_a_pod_without_ipv6_loopback_keeps_its_own_way_for_ipv6(pod, cluster_dns) -> None:
+    with links.Netlink(pod.netns) as netlink:
+        netlink.request(
+            [links.address(links.DELADDR, index=1, address="::1/128")],
+        )
+    kernel = Kernel()
+    captures = Captures(kernel, CollectorRegistry(), on_trouble=lambda _: None)
+    key = ResolverKey("node1", "default", "client")
+    try:
+        place = await kernel.find_place(pod.result)
+        await captures.make(key, place, Profile(upstreams=()))
+
+        assert await asyncio.to_thread(ask, pod.netns, DNS_V6) == b"cluster"
+        assert await asyncio.to_thread(ask, pod.netns, DNS_V4) != b"cluster"
+        await captures.release(key, "test")
+    finally:
+        kernel.close()
+        captures.close()
+
+
 def test_other_ports_are_not_captured(pod, cluster, answerer) -> None:
     with (
         serving(cluster.netns, (DNS_V4,), lambda _: b"other", port=54),
@@ -185,11 +244,96 @@ def test_the_end_of_the_process_is_the_end_of_the_capture(pod, cluster_dns, tmp_
 
         process.send_signal(signal.SIGKILL)
         process.wait()
-        within(0.5, lambda: tables(pod) == set())
+        within(0.5, lambda: every_table(pod) == {"nsm_dns_open"})
 
         assert ask(pod.netns, DNS_V4) == b"cluster"
         assert client.ask(DNS_V4) == b"cluster"
         client.close()
+
+
+@pytest.mark.parametrize("server", [DNS_V4, DNS_V6])
+def test_where_others_use_nat_the_end_of_the_process_is_the_end_of_the_capture(
+    pod, cluster_dns, tmp_path, server
+) -> None:
+    """Their NAT keeps connection tracking at work, and that keeps the sockets of former queries captured."""
+    with redirect_in(pod, 80), held(pod, tmp_path, "owned") as process:
+        client = Client(pod.netns, links.family_of(server))
+        assert client.ask(server) == b"captured"
+
+        process.kill()
+        process.wait()
+
+        assert ask(pod.netns, server) == b"cluster"
+        within(4, lambda: client.ask(server, seconds=0.1) == b"cluster")
+        client.close()
+
+
+@pytest.mark.parametrize("foreign_nat", [True, False])
+def test_sockets_of_a_killed_process_are_captured_by_the_next_one(
+    pod, cluster_dns, tmp_path, *, foreign_nat
+) -> None:
+    with ExitStack() as stack:
+        if foreign_nat:
+            stack.enter_context(redirect_in(pod, 80))
+        with held(pod, tmp_path, "owned") as process:
+            client = Client(pod.netns)
+            stack.callback(client.close)
+            assert client.ask(DNS_V4) == b"captured"
+            process.kill()
+            process.wait()
+
+        next_port = PORT + 1
+        stack.enter_context(serving(pod.netns, ("127.0.0.1",), lambda _: b"next", port=next_port))
+        with closing(Capture(pod.netns, next_port)):
+            assert client.ask(DNS_V4) == b"next"
+
+
+@pytest.mark.parametrize("gone", ["nsm_dns", "nsm_dns_open"])
+def test_a_capture_that_lost_a_table_says_so_and_leaves_none(pod, gone) -> None:
+    with captured(pod, owned=False) as capture:
+        with Nft(pod.netns) as somebody:
+            somebody.transact([nft_rules.delete_table(gone)])
+        with pytest.raises(Refused):
+            capture.refresh()
+
+    assert every_table(pod) == set()
+
+
+def test_where_others_use_nat_a_release_frees_old_sockets_at_once(
+    pod, cluster_dns, answerer
+) -> None:
+    with redirect_in(pod, 80):
+        client = Client(pod.netns)
+        with captured(pod):
+            assert client.ask(DNS_V4) == b"captured"
+
+        assert client.ask(DNS_V4) == b"cluster"
+        assert every_table(pod) == {"sidecar"}
+        client.close()
+
+
+async def test_what_a_killed_process_left_goes_when_the_pod_is_found(
+    pod, cluster_dns, tmp_path
+) -> None:
+    kernel = Kernel()
+    try:
+        with held(pod, tmp_path, "owned") as process:
+            await kernel.find_place(pod.result)
+            assert every_table(pod) == {"nsm_dns", "nsm_dns_open"}, "it lives still"
+            process.kill()
+            process.wait()
+            within(0.5, lambda: every_table(pod) == {"nsm_dns_open"})
+
+        place = await kernel.find_place(pod.result)
+        assert every_table(pod) == set()
+
+        capture = await kernel.capture(place, PORT)
+        await kernel.find_place(pod.result)
+        assert every_table(pod) == {"nsm_dns", "nsm_dns_open"}
+        await kernel.release(capture)
+        assert every_table(pod) == set()
+    finally:
+        kernel.close()
 
 
 def test_without_an_owner_the_capture_ends_by_time(pod, cluster_dns, tmp_path) -> None:
@@ -400,3 +544,10 @@ def test_without_a_server_of_the_cluster_nothing_starts(tmp_path: Path) -> None:
         cluster_servers("", resolv_conf=conf)
     with pytest.raises(NoServers, match=r"'dns\.local' is no address"):
         cluster_servers("dns.local")
+    with pytest.raises(NoServers, match=r"' , ' names no server: give addresses"):
+        cluster_servers(" , ")
+    conf.write_text("nameserver 10.96.0.10\nnameserver foo\n")
+    with pytest.raises(
+        NoServers, match=r"resolv\.conf: 'foo' is no address: .* DNS_CLUSTER_SERVERS"
+    ):
+        cluster_servers("", resolv_conf=conf)

@@ -319,19 +319,34 @@ def test_what_was_found_is_given_behind_an_alias_whole_and_readable(kind, record
 # --- health ------------------------------------------------------------------------------------------------
 
 
-def test_three_silent_queries_make_a_suspect_and_one_answer_heals():
+def silent(health: Health, *asked_at: float) -> bool:
+    for at in asked_at:
+        health.unanswered(asked_at=at, now=at + 1)
+    return health.suspect
+
+
+def test_three_silent_queries_over_eight_seconds_make_a_suspect_and_one_answer_heals():
     health = Health()
-    for _ in range(2):
-        health.unanswered()
+    assert not silent(health, 10, 11)
+    health.answered(0.1, now=12)
+    assert not silent(health, 12.1, 13)
+    assert not silent(health, 19)
+    assert silent(health, 19.1) and health.grace_seconds == 0.2
+    health.alive(30)
     assert not health.suspect
-    health.answered(0.1)
-    for _ in range(2):
-        health.unanswered()
-    assert not health.suspect
-    health.unanswered()
-    assert health.suspect and health.grace_seconds == 0.2
-    health.answered(0.001)
-    assert not health.suspect
+
+
+def test_a_burst_is_no_silence_however_large():
+    health = Health()
+    assert not silent(health, *[10.0] * 50)
+    assert silent(health, 17.0)
+
+
+def test_a_query_is_no_sign_of_silence_if_another_was_answered_since():
+    health = Health()
+    for at in range(10, 60):
+        health.answered(0.01, now=at + 0.5)
+        assert not silent(health, at)
 
 
 def test_the_grace_of_a_quick_or_unknown_server_is_50_ms():

@@ -1,7 +1,7 @@
 """What is said of resolvers: once, newest last, and again to a new stream."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from services.dns.service.reporting import Reporter
 class FakeBus:
     def __init__(self) -> None:
         self.away = False
+        self.loses_answers = False
         self.refused: Any = None
         self.told: list[Any] = []
 
@@ -32,6 +33,8 @@ class FakeBus:
         if key == self.refused:
             raise Refused("too large")
         self.told.append(message)
+        if self.loses_answers:
+            raise Unavailable("stored, but who knows")
         return len(self.told)
 
     def take(self) -> list[Any]:
@@ -50,6 +53,12 @@ async def running(reporter: Reporter) -> AsyncIterator[None]:
 async def turns() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0)
 
 
 def a_resolver(**fields: Any) -> Resolver:
@@ -156,3 +165,35 @@ async def test_what_the_bus_will_not_have_holds_up_nobody_else() -> None:
         reporter.say(a_resolver(mode="owned"))
         await turns()
     assert bus.take() == [a_resolver(mode="owned")]
+
+
+async def test_the_end_of_what_was_stored_without_an_answer_is_told(monkeypatch) -> None:
+    monkeypatch.setattr(reporting, "_RETRY_SECONDS", 0.01)
+    bus = FakeBus()
+    bus.loses_answers = True
+    reporter = Reporter(bus)
+    async with running(reporter):
+        reporter.say(a_resolver())
+        await turns()
+        bus.loses_answers = False
+        reporter.bury(KEY, "uid")
+        await until(lambda: len(bus.told) == 2)
+    assert bus.take() == [a_resolver(), Tombstone(released="uid")]
+
+
+async def test_the_old_word_is_said_again_over_one_that_was_stored_without_an_answer(
+    monkeypatch,
+) -> None:
+    monkeypatch.setattr(reporting, "_RETRY_SECONDS", 0.01)
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    async with running(reporter):
+        reporter.say(a_resolver())
+        await turns()
+        bus.loses_answers = True
+        reporter.say(a_resolver(state="pending"))
+        await turns()
+        bus.loses_answers = False
+        reporter.say(a_resolver())
+        await until(lambda: len(bus.told) == 3)
+    assert bus.take() == [a_resolver(), a_resolver(state="pending"), a_resolver()]

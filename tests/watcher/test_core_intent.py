@@ -105,7 +105,7 @@ def test_a_typo_in_an_endpoint_withdraws_nothing_and_says_that_it_has_no_effect(
     assert touched.keys == set()
     assert intent.message(key) == offered
     (about,) = touched.notices
-    assert "this edit has no effect" in intent.notices[about].message
+    assert "has no effect as it is written" in intent.notices[about].message
     more = pod("vpn-1", labels=VPN)
     assert intent.put(model.Pod, more.ref, more).keys == {EndpointKey("default", "vpn", "vpn-1")}
     unready = pod("vpn-0", labels=VPN, ready=False)

@@ -344,9 +344,9 @@ def test_prefixes_that_are_no_network_of_anybody_are_a_problem(prefix, named):
     ],
 )
 def test_dns_servers_that_no_pod_can_ask_are_a_problem(address, named):
-    told = endpoint(dns={"servers": ["172.16.1.1", "2001:db8::1", "169.254.20.10", address]})
+    told = endpoint(dns={"servers": ["172.16.1.1", "2001:db8::1", address]})
     assert isinstance(told, Problem)
-    assert "spec.dns.servers[3]: " in told.message
+    assert "spec.dns.servers[2]: " in told.message
     assert named in told.message
     assert told.message.endswith("; write an address such as 172.16.1.1")
 
@@ -441,3 +441,29 @@ def test_bad_rules_are_a_problem(spec, field):
 def test_a_network_service_without_a_spec_has_no_rules():
     found = read(model.NetworkService, an_object("x"))
     assert specs.read_network_service(found) == intent.NetworkService(namespace="default", name="x")
+
+
+def test_a_nodes_own_dns_is_no_dns_of_a_network_service():
+    told = endpoint(dns={"servers": ["169.254.20.10"]})
+    assert isinstance(told, Problem)
+    assert "spec.dns.servers[0]: address '169.254.20.10' is inside 169.254.0.0/16" in told.message
+
+
+@pytest.mark.parametrize(
+    ("domain", "remedy"),
+    [
+        (".", "'.' is no domain; leave domains out for every name"),
+        ("*.green.test", "'*.green.test' is no domain; drop the `*.`: green.test holds for"),
+    ],
+)
+def test_a_domain_that_means_more_than_a_name_is_answered_with_how_to_write_it(domain, remedy):
+    told = endpoint(dns={"domains": [domain]})
+    assert isinstance(told, Problem)
+    assert remedy in told.message
+
+
+def test_nothing_is_called_an_edit_that_may_be_the_first_version():
+    for told in (endpoint(route=[]), network_service(payload="X")):
+        assert isinstance(told, Problem)
+        assert "edit" not in told.message
+        assert "has no effect" in told.message

@@ -154,3 +154,21 @@ async def test_what_was_kept_back_is_not_told_after_a_later_word():
         await scripted.until(lambda: scripted.written == ["new"])
         await asyncio.sleep(0)
         assert announcer._kept == {}
+
+
+async def test_an_object_that_is_kept_back_is_logged_once():
+    scripted = Scripted()
+    scripted.spent = True
+    announcer = Announcer(cast("Events", scripted))
+    with capture_logs() as logs:
+        async with running(announcer.run()):
+            await asyncio.sleep(0)
+            for at in range(3):
+                announcer.say(POD, news(f"news {at}"))
+            await scripted.until(lambda: scripted.asked >= 4)
+    (told,) = [each for each in logs if each["log_level"] == "info"]
+    assert (told["event"], told["about"], told["told"]) == (
+        "event kept back",
+        "client",
+        "NoEndpoint",
+    )

@@ -338,7 +338,7 @@ async def test_a_typo_in_an_endpoint_withdraws_nothing_even_over_a_restart(clust
         store.patch(NETWORK_SERVICE_ENDPOINTS, "default", "vpn", bad)
         ((kind, message),) = await until_told(cluster, "InvalidSpec")
         assert kind == "NetworkServiceEndpoint"
-        assert "this edit has no effect" in message
+        assert "has no effect as it is written" in message
         assert await reader.sequence(endpoint) == before
     guard = await reader.sequence(LeaderKey("watcher"))
     async with a_watcher(cluster, nats):

@@ -66,10 +66,23 @@ def read_keys(jwks: bytes) -> dict[str, Any]:
 def expiry(token: str) -> int:
     """When a token says it ends; 0 if it does not say. Says nothing about who signed it."""
     try:
-        claims = jwt.decode(token, options={"verify_signature": False})
-        return int(claims.get("exp", 0))
+        return int(_unverified(token).get("exp", 0))
     except (jwt.PyJWTError, ValueError, TypeError):
         return 0
+
+
+def is_for_others(token: str, audience: str) -> bool:
+    """Whether a token says itself that it is for other audiences: a reason to refuse, none to admit."""
+    try:
+        said = _unverified(token).get("aud", ())
+        return bool(said) and audience not in ([said] if isinstance(said, str) else said)
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return False
+
+
+def _unverified(token: str) -> dict[str, Any]:
+    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return claims
 
 
 _FAMILY = {"RSA": "RS", "EC": "ES"}

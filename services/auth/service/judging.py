@@ -89,6 +89,9 @@ class Judge:
         )
         if isinstance(verdict, Identity) and expires <= self._clock():
             return Denied("TokenExpired", "the token does not say that it lasts")
+        # A review answers a foreign audience with an error text of the API server's choice.
+        if isinstance(verdict, Denied) and offline.is_for_others(token, self._audience):
+            return Denied("WrongAudience", f"wants {self._audience!r}: {verdict.message}")
         return verdict
 
     def _judge_offline(self, token: str, digest: bytes) -> Identity | Denied:

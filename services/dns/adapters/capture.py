@@ -1,17 +1,24 @@
-"""The capture of one Pod's port 53: one nftables table in its namespace, which fails open in two ways.
+"""The capture of one Pod's port 53: nftables in its namespace, which fail open in three ways.
 
-- The table belongs to our socket: it ends with our process, however that ends.
+- The table that redirects belongs to our socket: it ends with our process, however that ends.
 - Its rules hold for ports of a set that empties itself after three seconds. A process that hangs does not
-  refresh it; then connection tracking, which would keep the sockets of former queries captured, is told to
-  leave port 53 alone.
+  refresh it.
+- Connection tracking would keep the sockets of former queries captured, also without that table where somebody
+  else uses NAT. A second table, which belongs to nobody and has a set of its own, tells it to leave port 53 alone
+  once that set is empty. Only this one outlives our process: until the next start looks at the Pod, or until the
+  Pod ends if there is none. All it does then is not to track port 53.
 
+Flows to where nobody listens any more are forgotten at the start and at the end of a capture.
 Exempt are our own queries by their mark, which other node proxies exempt too, and a sidecar's user.
 """
 
+import contextlib
 import errno
+import socket
 import struct
+from collections.abc import Collection
 
-from services._node import netns, nft, nft_rules, nft_ruleset
+from services._node import netns, nft, nft_flows, nft_rules, nft_ruleset
 from services._node.nft import Message, Nft, NftError
 from services.dns.adapters.errors import Conflict, Refused
 
@@ -19,15 +26,17 @@ MARK = 0x539
 PORT = 53
 
 _TABLE, _LIVE, _BRIEF = "nsm_dns", "live", "brief"
+_OPEN_TABLE = "nsm_dns_open"
 _MARK_MASK = 0xFFF
 _SIDECAR = 1337  # uid and gid that sidecars run as
 _LIVE_SECONDS = 3
 # Of a captured query in connection tracking: longer than any answer takes, or that would not find its way back;
-# short, because where somebody else uses NAT, too, it outlives our table.
+# short, because it may outlive our table.
 _FLOW_SECONDS = 3
 _BEFORE_CONNTRACK, _AFTER_CONNTRACK = -300, -150
 _BEFORE_OTHERS = -101  # their redirects stand at -100; whoever is first in the hook wins
 _UDP, _TCP = 17, 6
+_FAMILIES: dict[int, int] = {socket.AF_INET: nft.IPV4, socket.AF_INET6: nft.IPV6}
 # Kernels before 5.12 do not know the flag, and say so in one of these ways.
 _NO_OWNER = frozenset({errno.EOPNOTSUPP, errno.EINVAL})
 
@@ -35,16 +44,26 @@ _NO_OWNER = frozenset({errno.EOPNOTSUPP, errno.EINVAL})
 class Capture:
     """Queries of the namespace go to a port of its loopback, as long as `refresh` is called every second."""
 
-    def __init__(self, place: netns.Target, port: int, *, owned: bool = True) -> None:
-        """Not `owned`: as on kernels before 5.12, by the time-outs alone.
+    def __init__(
+        self,
+        place: netns.Target,
+        port: int,
+        *,
+        families: Collection[int] = tuple(_FAMILIES),
+        owned: bool = True,
+    ) -> None:
+        """`families` are those that somebody listens on: queries of others are left alone.
 
+        Not `owned`: as on kernels before 5.12, by the time-outs alone.
         Raises Conflict or Refused; OSError if the namespace cannot be entered.
         """
         self.mode = "owned" if owned else "timed"
+        self._port = port
         self._nft = Nft(place)
         try:
             self.check()
-            self._install(_rules(port))
+            self._install(_rules(port, families))
+            nft_flows.forget(self._nft, port=PORT, sent_to=lambda to: to != port)
         except BaseException:
             self._nft.close()
             raise
@@ -65,22 +84,26 @@ class Capture:
             )
 
     def refresh(self) -> None:
-        """Another three seconds. Raises Refused if the table is not there any more."""
+        """Another three seconds. Raises Refused if a table is not there any more."""
         # Kernels before 6.12 do not prolong what is in a set; and what has left it cannot be deleted.
-        again = [
-            nft_rules.add_port(_TABLE, _LIVE, PORT),
-            nft_rules.delete_port(_TABLE, _LIVE, PORT),
-            nft_rules.add_port(_TABLE, _LIVE, PORT),
-        ]
-        self._transact(again)
+        self._transact(
+            [
+                again(table, _LIVE, PORT)
+                for table in (_TABLE, _OPEN_TABLE)
+                for again in (nft_rules.add_port, nft_rules.delete_port, nft_rules.add_port)
+            ]
+        )
 
     def close(self) -> None:
         """Release the port at once. Nothing to do is no error."""
-        if self.mode == "timed":
-            try:
-                self._nft.transact([nft_rules.delete_table(_TABLE)])
-            except OSError:
-                pass  # not refreshed, it captures nothing in a few seconds
+        ends = [nft_rules.delete_table(table) for table in (_TABLE, _OPEN_TABLE)]
+        for attempt in (ends, ends[:1], ends[1:]):  # somebody may have removed one of them
+            # If the kernel refuses: not refreshed, they capture nothing in a few seconds.
+            with contextlib.suppress(OSError):
+                self._nft.transact(attempt)
+                if attempt is ends:
+                    break
+        nft_flows.forget(self._nft, port=PORT, sent_to=lambda to: to == self._port)
         self._nft.close()
 
     def _install(self, rules: list[Message]) -> None:
@@ -92,13 +115,7 @@ class Capture:
                     raise Refused(_told(exc)) from exc
                 self.mode = "timed"
         if self.mode == "timed":
-            # One of a former process may stand: without an owner nobody removed it.
-            anew = [
-                nft_rules.table(_TABLE, exclusive=False),
-                nft_rules.delete_table(_TABLE),
-                nft_rules.table(_TABLE),
-            ]
-            self._transact([*anew, *rules])
+            self._transact([*_anew(_TABLE), *rules])
 
     def _transact(self, messages: list[Message]) -> None:
         try:
@@ -113,37 +130,86 @@ def _told(error: NftError) -> str:
     return error.strerror or str(error)
 
 
-def _rules(port: int) -> list[Message]:
-    """Everything inside the table."""
-    made = [
+def clear_leftover(place: netns.Target) -> None:
+    """Remove what a former process left; what a living one owns stays. Raises OSError."""
+    with Nft(place) as opened:
+        found = opened.dump(Message(nft.GET_TABLE, nft.INET))
+        flags = {nft.read_text(each[1]): nft.read_number(each.get(2, b"")) for _, each in found}
+        if _OPEN_TABLE not in flags or flags.get(_TABLE, 0) & nft.OWNER:
+            return
+        ours = [name for name in (_TABLE, _OPEN_TABLE) if name in flags]
+        opened.transact([nft_rules.delete_table(name) for name in ours])
+        nft_flows.forget(opened, port=PORT, sent_to=lambda _: True)
+
+
+def _anew(table: str) -> list[Message]:
+    """One of a former process may stand: without an owner nobody removed it."""
+    return [
+        nft_rules.table(table, exclusive=False),
+        nft_rules.delete_table(table),
+        nft_rules.table(table),
+    ]
+
+
+def _rules(port: int, families: Collection[int]) -> list[Message]:
+    """Everything inside the first table, and the second one."""
+    return [
         nft_rules.port_set(_TABLE, _LIVE, timeout_seconds=_LIVE_SECONDS),
         nft_rules.add_port(_TABLE, _LIVE, PORT),
         nft_rules.udp_timeout(_TABLE, _BRIEF, seconds=_FLOW_SECONDS),
+        *_chain(_TABLE, "flows", "filter", _AFTER_CONNTRACK, _brief()),
+        *_chain(_TABLE, "queries", "nat", _BEFORE_OTHERS, _redirected(port, families)),
+        *_anew(_OPEN_TABLE),
+        nft_rules.port_set(_OPEN_TABLE, _LIVE, timeout_seconds=_LIVE_SECONDS),
+        nft_rules.add_port(_OPEN_TABLE, _LIVE, PORT),
+        *_chain(_OPEN_TABLE, "escaping", "filter", _BEFORE_CONNTRACK, [_untracked(source=False)]),
+        *_chain(
+            _OPEN_TABLE,
+            "returning",
+            "filter",
+            _BEFORE_CONNTRACK,
+            [_untracked(source=True)],
+            hook=nft_rules.PREROUTING,
+        ),
     ]
-    for name, kind, hook, priority, bodies in _chains(port):
-        made.append(nft_rules.base_chain(_TABLE, name, kind=kind, hook=hook, priority=priority))
-        made += [nft_rules.rule(_TABLE, name, body) for body in bodies]
-    return made
 
 
-def _chains(port: int) -> list[tuple[str, str, int, int, list[list[bytes]]]]:
-    """(name, type, hook, priority, rules) of each."""
-    out, into = nft_rules.LOCAL_OUT, nft_rules.PREROUTING
-    udp, tcp = (nft_rules.meta_is(nft_rules.L4PROTO, bytes([n])) for n in (_UDP, _TCP))
-    untracked = [
-        [*udp, *nft_rules.port_is_absent(_LIVE, PORT, source=source), *nft_rules.notrack()]
-        for source in (False, True)
-    ]
-    brief = [*udp, *nft_rules.port_is(PORT), *nft_rules.set_timeout(_BRIEF)]
-    redirected = [
-        [*match, *nft_rules.port_is_in(_LIVE), *nft_rules.redirect(port)] for match in (udp, tcp)
-    ]
-    return [
-        ("escaping", "filter", out, _BEFORE_CONNTRACK, untracked[:1]),
-        ("returning", "filter", into, _BEFORE_CONNTRACK, untracked[1:]),
-        ("flows", "filter", out, _AFTER_CONNTRACK, [*_exempt(), brief]),
-        ("queries", "nat", out, _BEFORE_OTHERS, [*_exempt(), *redirected]),
-    ]
+def _chain(
+    table: str,
+    name: str,
+    kind: str,
+    priority: int,
+    bodies: list[list[bytes]],
+    *,
+    hook: int = nft_rules.LOCAL_OUT,
+) -> list[Message]:
+    made = [nft_rules.base_chain(table, name, kind=kind, hook=hook, priority=priority)]
+    return made + [nft_rules.rule(table, name, body) for body in bodies]
+
+
+def _untracked(*, source: bool) -> list[bytes]:
+    absent = nft_rules.port_is_absent(_LIVE, PORT, source=source)
+    return [*_protocol(_UDP), *absent, *nft_rules.notrack()]
+
+
+def _brief() -> list[list[bytes]]:
+    named = [*_protocol(_UDP), *nft_rules.port_is(PORT), *nft_rules.set_timeout(_BRIEF)]
+    return [*_exempt(), named]
+
+
+def _redirected(port: int, families: Collection[int]) -> list[list[bytes]]:
+    queries = [*nft_rules.port_is_in(_LIVE), *nft_rules.redirect(port)]
+    rules = _exempt()
+    for family in families:
+        of = nft_rules.meta_is(nft_rules.NFPROTO, bytes([_FAMILIES[family]]))
+        rules.append([*of, *_protocol(_UDP), *queries])
+        # A connection that stood before the capture goes on with whom it was made to.
+        rules.append([*of, *_protocol(_TCP), *nft_rules.opens_tcp(), *queries])
+    return rules
+
+
+def _protocol(number: int) -> list[bytes]:
+    return nft_rules.meta_is(nft_rules.L4PROTO, bytes([number]))
 
 
 def _exempt() -> list[list[bytes]]:

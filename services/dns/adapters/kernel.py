@@ -5,6 +5,7 @@ All work on captures runs in one worker thread, one after the other: none is clo
 """
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import os
@@ -17,7 +18,7 @@ import msgspec
 
 from services._node import iptables, links, netns
 from services._node.cni import CniResult
-from services.dns.adapters.capture import MARK, PORT, Capture
+from services.dns.adapters.capture import MARK, PORT, Capture, clear_leftover
 from services.dns.adapters.errors import Conflict, Gone, Refused
 
 CLUSTER = "cluster"
@@ -41,6 +42,7 @@ class Kernel:
 
     def __init__(self, node_netns: str = "") -> None:
         self._node = node_netns or None
+        self._captured: set[int] = set()  # cookies; of the worker only
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="kernel")
 
     def close(self) -> None:
@@ -48,7 +50,7 @@ class Kernel:
         self._worker.shutdown(wait=True)
 
     async def find_place(self, result: CniResult) -> Place:
-        """The network that a CNI result names.
+        """The network that a CNI result names. What a former process left in it is removed.
 
         Raises Gone if it is not there or not the Pod's, Refused if that cannot be told now.
         """
@@ -57,9 +59,18 @@ class Kernel:
     async def is_there(self, place: Place) -> bool:
         return await self._work(lambda: _is_there(place))
 
-    async def capture(self, place: Place, port: int) -> Capture:
-        """Queries of the Pod go to the port from now on. Raises Conflict, Refused or Gone."""
-        job = self._worker.submit(lambda: _capture(place, port))
+    async def capture(
+        self,
+        place: Place,
+        port: int,
+        *,
+        families: Collection[int] = (socket.AF_INET, socket.AF_INET6),
+    ) -> Capture:
+        """Queries of the Pod go to the port from now on, those of `families`.
+
+        Raises Conflict, Refused or Gone.
+        """
+        job = self._worker.submit(lambda: self._capture(place, port, families))
         try:
             return await asyncio.wrap_future(job)
         except asyncio.CancelledError:
@@ -75,7 +86,7 @@ class Kernel:
         return await self._work(lambda: [c for c in captures if not _refreshed(c)])
 
     async def release(self, capture: Capture) -> None:
-        await self._work(capture.close)
+        await self._work(lambda: self._release(capture))
 
     def open_socket(self, place: Place, family: int, kind: int, *, upstream: str) -> socket.socket:
         """A socket in the Pod: a listener, or one that asks over an interface and escapes our capture.
@@ -108,18 +119,36 @@ class Kernel:
             netns.guard(fd, *([self._node] if self._node else []))
             with links.Netlink(fd) as netlink:
                 _check_addresses(netlink, result)
-                return Place(
-                    uid=result.uid,
-                    netns=result.netns,
-                    cookie=netlink.cookie,
-                    interface=result.interface,
-                )
+                cookie = netlink.cookie
+            if cookie not in self._captured:
+                with contextlib.suppress(OSError):  # the next start tries again
+                    clear_leftover(fd)
+            return Place(
+                uid=result.uid, netns=result.netns, cookie=cookie, interface=result.interface
+            )
         except netns.WrongNamespace as exc:
             raise Gone(f"{result.netns}: {exc}") from exc
         except OSError as exc:
             raise _unreachable(result.netns, exc) from exc
         finally:
             os.close(fd)
+
+    def _capture(self, place: Place, port: int, families: Collection[int]) -> Capture:
+        try:
+            _check_iptables(place)
+            capture = Capture(place.netns, port, families=families)
+        except OSError as exc:
+            raise _unreachable(place.netns, exc) from exc
+        if capture.cookie != place.cookie:
+            capture.close()
+            raise Gone(f"{place.netns} is another network namespace by now")
+        self._captured.add(place.cookie)
+        return capture
+
+    def _release(self, capture: Capture) -> None:
+        with contextlib.suppress(OSError):  # closed before
+            self._captured.discard(capture.cookie)
+        capture.close()
 
 
 def _bind(made: socket.socket, place: Place, upstream: str) -> None:
@@ -131,18 +160,6 @@ def _bind(made: socket.socket, place: Place, upstream: str) -> None:
         if upstream != CLUSTER or exc.errno != errno.ENODEV:
             raise
         # A CNI that names its interface otherwise inside: by routing is better than not at all.
-
-
-def _capture(place: Place, port: int) -> Capture:
-    try:
-        _check_iptables(place)
-        capture = Capture(place.netns, port)
-    except OSError as exc:
-        raise _unreachable(place.netns, exc) from exc
-    if capture.cookie != place.cookie:
-        capture.close()
-        raise Gone(f"{place.netns} is another network namespace by now")
-    return capture
 
 
 def _discard(job: "Future[Capture]") -> None:

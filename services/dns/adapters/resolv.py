@@ -13,9 +13,11 @@ class NoServers(Exception):
 def cluster_servers(told: str, *, resolv_conf: Path = RESOLV_CONF) -> tuple[str, ...]:
     """Addresses of the cluster's DNS. Raises NoServers."""
     if told:
-        return tuple(_address(text.strip()) for text in told.split(",") if text.strip())
+        return _told(told)
     lines = [line.split() for line in resolv_conf.read_text().splitlines()]
-    found = [line[1] for line in lines if len(line) > 1 and line[0] == "nameserver"]
+    named = [line[1] for line in lines if len(line) > 1 and line[0] == "nameserver"]
+    remedy = "correct it, or set DNS_CLUSTER_SERVERS"
+    found = [_address(text, where=str(resolv_conf), remedy=remedy) for text in named]
     # A loopback address would mean the Pod's own loopback when asked from there.
     usable = tuple(text for text in found if not ipaddress.ip_address(text).is_loopback)
     if not usable:
@@ -25,8 +27,17 @@ def cluster_servers(told: str, *, resolv_conf: Path = RESOLV_CONF) -> tuple[str,
     return usable
 
 
-def _address(text: str) -> str:
+def _told(told: str) -> tuple[str, ...]:
+    texts = [text.strip() for text in told.split(",") if text.strip()]
+    if not texts:
+        raise NoServers(
+            f"DNS_CLUSTER_SERVERS: {told!r} names no server: give addresses, or leave it empty"
+        )
+    return tuple(_address(text, where="DNS_CLUSTER_SERVERS", remedy="correct it") for text in texts)
+
+
+def _address(text: str, *, where: str, remedy: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError as exc:
-        raise NoServers(f"DNS_CLUSTER_SERVERS: {text!r} is no address: correct it") from exc
+        raise NoServers(f"{where}: {text!r} is no address: {remedy}") from exc

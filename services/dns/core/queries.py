@@ -13,6 +13,7 @@ from services.dns.core import wire
 
 MAX_DATAGRAM = 4096  # what we receive at once
 MIN_DATAGRAM = 512
+MAX_QUERY = 4096  # over TCP, too: no question needs more, and one Pod asks many at a time
 _HOP_BY_HOP = frozenset({10, 11, 12})  # COOKIE, TCP-KEEPALIVE, PADDING
 _SIGNATURES = frozenset({24, 250})  # SIG(0), TSIG: cover the bytes, which then must not change
 _TRANSFERS = frozenset({251, 252})  # IXFR, AXFR: many messages, nothing to fan out
@@ -55,6 +56,8 @@ def parse(packet: bytes) -> Query | Fault:
         return Fault.NOTHING
     if packet[2] & 0x78:
         return Fault.NOTIMP
+    if len(packet) > MAX_QUERY:
+        return Fault.FORMERR
     try:
         return _parse(packet)
     except wire.Broken:

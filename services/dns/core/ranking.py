@@ -36,9 +36,14 @@ _BY_CODE = {
 _WITHOUT_QUESTION = frozenset({wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED})
 
 
+def is_reply(packet: bytes) -> bool:
+    """Whether it replies to any query at all."""
+    return len(packet) >= wire.HEADER and packet[2] & 0xF8 == 0x80
+
+
 def is_reply_to(packet: bytes, query: Query) -> bool:
     """Whether a packet whose ID fits replies to the query, and not to something a stranger made up."""
-    if len(packet) < wire.HEADER or packet[2] & 0xF8 != 0x80:
+    if not is_reply(packet):
         return False
     end = wire.HEADER + len(query.question)
     if packet[4:6] == b"\0\1":

@@ -15,12 +15,12 @@ def to_fault(packet: bytes, fault: Fault) -> bytes:
     head = bytes([_QR | packet[2] & (0x78 | _RD), _RA | fault & 0xF])
     edns = fault is Fault.BADVERS
     counts = struct.pack("!HHHH", 0, 0, 0, edns)
-    return head + counts + (_opt(extended=fault >> 4) if edns else b"")
+    return head + counts + (opt(extended=fault >> 4) if edns else b"")
 
 
 def failure(query: Query, code: int = wire.SERVFAIL) -> bytes:
     """The reply when nobody gave one."""
-    tail = _opt(options=_NO_REACHABLE_AUTHORITY) if query.edns else b""
+    tail = opt(options=_NO_REACHABLE_AUTHORITY) if query.edns else b""
     return _bare(query, second=_RA | code, tail=tail)
 
 
@@ -37,7 +37,7 @@ def fitted(body: bytes, query: Query) -> bytes:
     """The body as a datagram: too large, and it says `come back over TCP`."""
     if len(body) + 2 <= query.room:
         return body
-    tail = _opt() if query.edns else b""
+    tail = opt() if query.edns else b""
     return _bare(query, second=body[1], tail=tail, first=body[0] | wire.TC_BIT)
 
 
@@ -54,7 +54,8 @@ def _bare(query: Query, *, second: int, tail: bytes, first: int | None = None) -
     return bytes([first, second]) + counts + query.question + tail
 
 
-def _opt(*, extended: int = 0, options: bytes = b"") -> bytes:
+def opt(*, extended: int = 0, options: bytes = b"") -> bytes:
+    """Our own EDNS record, for clients that sent theirs."""
     return (
         struct.pack("!BHHBBHH", 0, wire.OPT, MAX_DATAGRAM, extended, 0, 0, len(options)) + options
     )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from schemas.state import Upstream
-from services.dns.core import wire
+from services.dns.core import replies, wire
 from services.dns.core.queries import Query
 from services.dns.core.scope import Scope
 
@@ -66,8 +66,9 @@ def aliased(reply: bytes, query: Query, target: Query) -> bytes | None:
         return None
     alias = b"\xc0\x0c" + struct.pack("!HHIH", wire.CNAME, 1, _ALIAS_TTL, len(target.name))
     flags = bytes([reply[2] & ~0x04, reply[3] & ~0x20 | 0x80])  # not authoritative or authenticated
-    head = flags + struct.pack("!HHHH", 1, len(found) + 1, 0, 0)
-    whole = head + query.question + alias + target.name + body
+    head = flags + struct.pack("!HHHH", 1, len(found) + 1, 0, query.edns)
+    tail = replies.opt() if query.edns else b""
+    whole = head + query.question + alias + target.name + body + tail
     return whole if len(whole) + 2 <= wire.MAX_MESSAGE else None
 
 

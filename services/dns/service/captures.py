@@ -5,6 +5,7 @@ listens. `hold` remembers Pods whose queries came back to us: they are left alon
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from functools import partial
 
@@ -80,8 +81,9 @@ class Captures:
 
     async def make(self, key: ResolverKey, place: Place, profile: Profile) -> Captured:
         """Capture a Pod. Raises Conflict, Refused or Gone; then nothing of ours stands there."""
+        listeners: list[socket.socket] = []
         answerer = Answerer(
-            partial(self._kernel.open_socket, place),
+            partial(self._open, place, listeners),
             engine=self._engine,
             profile=profile,
             on_loop=partial(self._looped, key),
@@ -91,7 +93,9 @@ class Captures:
                 port = answerer.open()
             except OSError as exc:
                 raise Refused(f"listeners: {exc.strerror or exc}") from exc
-            capture = await self._kernel.capture(place, port)
+            families = _families(listeners, port)
+            listeners.clear()  # the answerer's, who may close them
+            capture = await self._kernel.capture(place, port, families=families)
         except BaseException:
             answerer.close()
             raise
@@ -143,6 +147,20 @@ class Captures:
         """The Pod is none of ours any more."""
         self._holds.pop(key, None)
 
+    def _open(
+        self,
+        place: Place,
+        listeners: list[socket.socket],
+        family: int,
+        kind: int,
+        *,
+        upstream: str,
+    ) -> socket.socket:
+        made = self._kernel.open_socket(place, family, kind, upstream=upstream)
+        if not upstream:
+            listeners.append(made)
+        return made
+
     def _looped(self, key: ResolverKey) -> None:
         if key in self._looping or key not in self.held:
             return
@@ -158,3 +176,20 @@ class Captures:
             held = sum(captured.mode == mode for captured in self.held.values())
             self._captured.labels(mode).set(held)
         self._pinned.set(len({captured.place.cookie for captured in self.held.values()}))
+
+
+def _families(listeners: list[socket.socket], port: int) -> list[int]:
+    """Those that are listened on for UDP and TCP; a Pod may have no IPv6, and what could not be bound is closed."""
+    kinds: set[tuple[int, int]] = set()
+    for each in listeners:
+        if each.fileno() < 0:
+            continue
+        if each.getsockname()[1] == port:
+            kinds.add((each.family, each.type))
+        else:
+            each.close()
+    return [
+        family
+        for family in (socket.AF_INET, socket.AF_INET6)
+        if {(family, socket.SOCK_DGRAM), (family, socket.SOCK_STREAM)} <= kinds
+    ]

@@ -18,6 +18,7 @@ from services._runtime.errors import Unavailable
 log = structlog.get_logger()
 
 _RETRY_SECONDS = 0.5
+_PERHAPS = b""  # a word that is stored or not: nothing equals it, and it is worth burying
 
 
 class Publisher(Protocol):
@@ -96,6 +97,7 @@ class Reporter:
             if isinstance(message, Resolver):
                 data = codec.encode(message)
                 if self._told.get(key) != data:
+                    self._told[key] = _PERHAPS
                     await self._bus.publish(message)
                     self._told[key] = data
             elif message is not None:

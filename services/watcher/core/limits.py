@@ -27,6 +27,8 @@ _SPECIAL: tuple[tuple[values.Prefix, str], ...] = tuple(
     )
 )
 
+_LINK_LOCAL = values.parse_prefix("169.254.0.0/16")
+
 
 def pool_prefix(text: str) -> values.Prefix:
     """A prefix that addresses are given from. Raises ValueError."""
@@ -56,4 +58,7 @@ def server(text: str) -> values.Address:
     for special, what in _SPECIAL:
         if values.overlap(host, special):
             raise ValueError(f"address {text!r} is inside {special} ({what})")
+    if values.overlap(host, _LINK_LOCAL):
+        # A node's own DNS lives there (169.254.20.10): the cluster's, not a network service's.
+        raise ValueError(f"address {text!r} is inside {_LINK_LOCAL} (link-local)")
     return address

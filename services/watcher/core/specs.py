@@ -139,8 +139,8 @@ def read_endpoint(found: NetworkServiceEndpoint) -> EndpointSpec | Problem:
     except BadField as exc:
         return Problem(
             reason=INVALID,
-            message=f"NetworkServiceEndpoint {'/'.join(found.ref)}: this edit has no effect, what was "
-            f"published before stays: {exc}",
+            message=f"NetworkServiceEndpoint {'/'.join(found.ref)} has no effect as it is written; what an "
+            f"earlier, valid version published, stays: {exc}",
         )
 
 
@@ -152,7 +152,7 @@ def read_network_service(found: NetworkService) -> intent.NetworkService | Probl
     except BadField as exc:
         return Problem(
             reason=INVALID,
-            message=f"NetworkService {'/'.join(found.ref)}: this edit has no effect: {exc}",
+            message=f"NetworkService {'/'.join(found.ref)} has no effect as it is written: {exc}",
         )
 
 
@@ -330,13 +330,23 @@ def _dns(spec: _Dns) -> intent.Dns:
 
 
 def _domains(texts: Texts, field: str) -> tuple[str, ...]:
-    names = tuple(text.strip(".").lower() for text in texts or ())
+    written = texts or ()
+    names = tuple(text.strip(".").lower() for text in written)
     _no_more(len(names), limits.MOST_NAMES, field, "domains")
     for at, name in enumerate(names):
         # Underscores are allowed: DNS knows them, though host names do not.
         if not values.is_object_name(name.replace("_", "a")):
-            raise BadField(f"{field}[{at}]", f"{name!r} is no domain", "write corp.example")
+            remedy = _domain_remedy(name, field)
+            raise BadField(f"{field}[{at}]", f"{written[at]!r} is no domain", remedy)
     return names
+
+
+def _domain_remedy(name: str, field: str) -> str:
+    if not name and field == "dns.domains":
+        return "leave domains out for every name"
+    if name.startswith("*."):
+        return f"drop the `*.`: {name[2:]} holds for every name below it"
+    return "write corp.example"
 
 
 def _network_service(found: NetworkService, spec: _NetworkService) -> intent.NetworkService:

@@ -39,6 +39,7 @@ class Announcer:
         self._queue: asyncio.Queue[_Said] | None = None
         self._number = 0
         self._kept: dict[str, tuple[_Said, asyncio.TimerHandle]] = {}  # by UID
+        self._logged: dict[str, None] = {}  # UIDs
 
     def say(self, about: ObjectRef, what: Announcement, *, again: bool = True) -> None:
         """Tell people. Not `again`: only if it was not told before."""
@@ -111,10 +112,19 @@ class Announcer:
         if timer is not None:
             timer.cancel()
         newest = max(kept, said, key=lambda each: each.number)
-        log.debug("event kept back", about=said.about.name, told=newest.what.reason)
+        self._log_kept(newest)
         seconds = max(self._events.kept_back_seconds(said.about), _LEAST_KEPT_SECONDS)
         timer = asyncio.get_running_loop().call_later(seconds, self._due, uid)
         self._kept[uid] = (newest, timer)
+
+    def _log_kept(self, said: _Said) -> None:
+        """Once per object: one that is kept back now will be again."""
+        about = said.about
+        told = log.debug if about.uid in self._logged else log.info
+        told("event kept back", about=about.name, namespace=about.namespace, told=said.what.reason)
+        self._logged[about.uid] = None
+        while len(self._logged) > _PENDING:
+            del self._logged[next(iter(self._logged))]
 
     def _due(self, uid: str) -> None:
         said, _ = self._kept.pop(uid)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 
+import jwt
 import msgspec
 import pytest
 
@@ -226,3 +227,13 @@ async def test_a_dry_run_and_explain_and_selectors(kubectl, store):
     assert "settings" in await kubectl("get", "cm", "-l", "app in (x)")
     said = await kubectl("get", "cm", "--field-selector", "metadata.name=other")
     assert "No resources found" in said
+
+
+async def test_create_token_prints_a_token_for_the_audience(kubectl):
+    await kubectl("create", "serviceaccount", "person")
+    for more in ((), ("--duration", "20m")):
+        token = await kubectl("create", "token", "person", "--audience", "nats.nsm", *more)
+        claims = jwt.decode(token.strip(), options={"verify_signature": False})
+        assert claims["aud"] == ["nats.nsm"]
+        assert claims["sub"] == "system:serviceaccount:default:person"
+    assert claims["exp"] - claims["iat"] == 20 * 60

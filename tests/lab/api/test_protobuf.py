@@ -76,3 +76,13 @@ def test_no_bytes_whatever_do_more_than_a_bad_request(data):
 def test_a_kind_that_is_not_read_is_named():
     with pytest.raises(ApiError, match="Pod is not read as protobuf"):
         decode(envelope("Pod", b""))
+
+
+def test_a_token_request_keeps_audiences_time_and_what_it_is_bound_to():
+    bound = field(1, "Pod") + field(2, "v1") + field(3, "web") + field(4, "uid")
+    spec = field(1, "a") + field(1, "b") + field(3, bound) + field(4, 900)
+    assert decode(envelope("TokenRequest", field(1, b"") + field(2, spec)))["spec"] == {
+        "audiences": ["a", "b"],
+        "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "web", "uid": "uid"},
+        "expirationSeconds": 900,
+    }

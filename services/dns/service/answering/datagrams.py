@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from services.dns.core.queries import MAX_DATAGRAM
+from services.dns.core.queries import MAX_QUERY
 from services.dns.service.answering.outlet import Outlet
 from services.dns.service.answering.resolving import Resolving
 
@@ -51,7 +51,7 @@ class Datagrams:
     def _readable(self, sock: socket.socket, send: Callable[[bytes, Any], None]) -> None:
         for _ in range(_BURST):
             try:
-                packet, address = sock.recvfrom(MAX_DATAGRAM)
+                packet, address = sock.recvfrom(MAX_QUERY + 1)
             except OSError:  # nothing more, or an error of an earlier reply
                 return
             if self._outlet.has_sent(packet, family=sock.family, port=address[1]):

@@ -10,9 +10,11 @@ from services.dns.model import Limits
 from services.dns.service.answering.figures import Figures
 from services.dns.service.answering.timers import Delay
 
-RETRANSMIT_SECONDS = 0.4
+RETRANSMIT_SECONDS = (0.4, 1.5)
 SILENCE_SECONDS = 1.0
-BUDGET_SECONDS = 2.0  # the stub of a Pod waits 5 s
+BUDGET_SECONDS = 2.0  # for a better answer than the one there is; the stub of a Pod waits 5 s
+# For any answer at all. The capture's connection tracking forgets a query after 3 s, and then no reply gets back.
+LAST_SECONDS = 2.8
 _SWEEP_SECONDS = 1.0
 _RANDOM_BYTES = 4096
 
@@ -20,9 +22,12 @@ _RANDOM_BYTES = 4096
 class Timed(Protocol):
     """A query that wants to hear of the time that passes."""
 
+    @property
+    def done(self) -> bool: ...
     def retransmit(self, now: float) -> None: ...
     def silence(self, now: float) -> None: ...
     def end(self, now: float) -> None: ...
+    def last(self) -> None: ...
 
 
 class Swept(Protocol):
@@ -40,11 +45,15 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.limits = limits or Limits()
         self.figures = Figures(registry)
-        self._retransmit = Delay[Timed](self.loop, RETRANSMIT_SECONDS, _retransmit)
+        first, second = RETRANSMIT_SECONDS
+        self._retransmit = Delay[Timed](self.loop, first, self._retransmitted)
+        self._again = Delay[Timed](self.loop, second - first, _retransmit)
         self._silence = Delay[Timed](self.loop, SILENCE_SECONDS, _silence)
-        self._end = Delay[Timed](self.loop, BUDGET_SECONDS, _end)
+        self._end = Delay[Timed](self.loop, BUDGET_SECONDS, self._ended)
+        self._last = Delay[Timed](self.loop, LAST_SECONDS - BUDGET_SECONDS, _last)
         self._sweep = Delay[None](self.loop, _SWEEP_SECONDS, lambda _, now: self._swept(now))
         self._aging: dict[Swept, None] = {}
+        self._sweeping = False
         self._random = b""
         self._random_offset = 0
 
@@ -56,7 +65,8 @@ class Engine:
 
     def keep_swept(self, thing: Swept) -> None:
         """Sweep it every second until it says that nothing is left."""
-        if not self._aging:
+        if not self._sweeping:
+            self._sweeping = True
             self._sweep.add(None, self.loop.time())
         self._aging[thing] = None
 
@@ -69,17 +79,34 @@ class Engine:
         return self._random[offset : offset + 2]
 
     def close(self) -> None:
-        for delay in (self._retransmit, self._silence, self._end):
+        for delay in (self._retransmit, self._again, self._silence, self._end, self._last):
             delay.close()
         self._sweep.close()
         self._aging.clear()
 
     def _swept(self, now: float) -> None:
-        for thing in list(self._aging):
-            if not thing.sweep(now):
-                del self._aging[thing]
-        if self._aging:
+        self._sweeping = bool(self._aging)
+        if self._sweeping:
             self._sweep.add(None, now)
+        # Each in a call of its own: a fault in one Pod is not the others'.
+        for thing in self._aging:
+            self.loop.call_soon(self._sweep_one, thing, now)
+
+    def _sweep_one(self, thing: Swept, now: float) -> None:
+        if thing in self._aging and not thing.sweep(now):
+            self._aging.pop(thing, None)
+
+    # Nearly all queries are done before these come: only the others cost a second timer.
+
+    def _retransmitted(self, query: Timed, now: float) -> None:
+        if not query.done:
+            self._again.add(query, now)
+            query.retransmit(now)
+
+    def _ended(self, query: Timed, now: float) -> None:
+        query.end(now)
+        if not query.done:
+            self._last.add(query, now)
 
 
 def _retransmit(query: Timed, now: float) -> None:
@@ -90,5 +117,5 @@ def _silence(query: Timed, now: float) -> None:
     query.silence(now)
 
 
-def _end(query: Timed, now: float) -> None:
-    query.end(now)
+def _last(query: Timed, _: float) -> None:
+    query.last()

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from services.dns.core.queries import Query
 from services.dns.core.ranking import Decision
 
@@ -20,6 +22,13 @@ class Forgettable(Protocol):
     def forget(self) -> None: ...
 
 
+class Stream(Forgettable, Protocol):
+    """One of these that holds a connection."""
+
+    def close(self) -> None:
+        """Close the connection; also twice. That it was ours is known until `forget`."""
+
+
 class Pilot(Protocol):
     """Who decides about a flight, until it is done."""
 
@@ -33,14 +42,19 @@ class Pilot(Protocol):
         """Whether the flight need not wait any more: a server became suspect, or is lost."""
 
     def retransmit(self, flight: "Flight", now: float) -> None: ...
-    def end(self, flight: "Flight", now: float) -> None: ...
+    def end(self, flight: "Flight", now: float) -> None:
+        """No better answer is waited for."""
+
+    def last(self, flight: "Flight") -> None:
+        """No answer is waited for: the flight ends in this call."""
 
 
 class Flight:
-    """Lives for the whole budget, also after its answer: late answers tell who is well."""
+    """Lives for the whole budget, also after its answer, but light: late answers tell who is well."""
 
     __slots__ = (
-        *("_pilot", "query", "servers", "sent_at", "decision", "heard", "streamed", "asked"),
+        *("_pilot", "query", "servers", "sent_at", "decision", "heard", "streamed"),
+        *("asked", "streams"),
         *("waiters", "key", "streaming", "children", "parent", "grace", "done"),
     )
 
@@ -55,6 +69,7 @@ class Flight:
         self.heard = 0  # bit per server that ever replied
         self.streamed = 0  # bit per server that was asked again over TCP
         self.asked: list[Forgettable] = []
+        self.streams: list[Stream] = []
         self.waiters: list[Waiter] = []
         self.key = (False, b"")
         self.streaming = False  # its clients came over TCP
@@ -90,27 +105,45 @@ class Flight:
     def silence(self, now: float) -> None:
         for index, server in enumerate(self.servers):
             if not self.heard >> index & 1:
-                server.health.unanswered()
+                server.health.unanswered(asked_at=self.sent_at, now=now)
         self.troubled(now)
 
     def end(self, now: float) -> None:
-        self.forget()
         if not self.done:
             self._pilot.end(self, now)
+        if self.done:
+            self.forget()
+
+    def last(self) -> None:
+        if not self.done:
+            self._pilot.last(self)
+        self.forget()
 
     def finish(self) -> None:
         """Nothing more will be decided, here or by the children."""
         self.done = True
         if self.grace is not None:
             self.grace.cancel()
+        for stream in self.streams:
+            stream.close()
         for child in self.children:
             child.finish()
+            child.lighten()
+        self.children = []
+
+    def lighten(self) -> None:
+        """Keep only what tells a late answer: very many finished flights wait for theirs."""
+        self.query = msgspec.structs.replace(self.query, sent=b"")
+        self.decision.best = b""
+        self.waiters.clear()
+        self.key = (False, b"")
 
     def forget(self) -> None:
         """No late answer is waited for any more."""
-        for asked in self.asked:
+        for asked in (*self.asked, *self.streams):
             asked.forget()
         self.asked.clear()
+        self.streams.clear()
 
     def suspects(self) -> int:
         """A bit per server that nobody has to wait for."""

@@ -13,7 +13,7 @@ from services.dns.service.answering.opening import Opener
 
 
 class OwnPort(Protocol):
-    """A datagram socket of ours that has asked."""
+    """A socket of ours that has asked."""
 
     def has_sent(self, packet: bytes) -> bool:
         """Whether this very packet left from here and is not answered yet."""
@@ -35,7 +35,8 @@ class Outlet:
         self.upstream_port = upstream_port
         self.keep_swept = keep_swept
         self.datagram_ports: dict[tuple[int, int], OwnPort] = {}  # by family and number
-        self.stream_ports: set[tuple[int, int]] = set()
+        self.stream_ports: dict[tuple[int, int], OwnPort] = {}  # also of streams closed just now
+        self.streams_open = 0
         self._opener = opener
 
     def connected(self, server: str, *, family: int, kind: int, via: str) -> socket.socket:
@@ -56,3 +57,8 @@ class Outlet:
         """Whether a client's packet is one of ours come back."""
         own = self.datagram_ports.get((family, port))
         return own is not None and own.has_sent(packet)
+
+    def has_streamed(self, message: bytes, *, family: int, port: int) -> bool:
+        """Whether a client's message over TCP is one of ours come back."""
+        own = self.stream_ports.get((family, port))
+        return own is not None and own.has_sent(message)

@@ -4,55 +4,29 @@ Equal packets share one flight: fewer queries, and no birthday attack on the IDs
 asked at the same moment; `core.ranking` says what wins. A cache has its place in `take`, before a flight starts.
 """
 
-from typing import NamedTuple
-
-from schemas.state import Upstream
 from services.dns.core import queries, ranking, replies, searching
 from services.dns.core.ranking import Rank
-from services.dns.core.scope import Scope
-from services.dns.model import CLUSTER, Profile
+from services.dns.model import Profile
 from services.dns.service.answering.flights import Flight, Waiter
-from services.dns.service.answering.opening import family_of
 from services.dns.service.answering.outlet import Outlet
+from services.dns.service.answering.plans import Plans
 from services.dns.service.answering.streamed import StreamAsked
-from services.dns.service.answering.upstreams import Server, Where, places
-
-_PLANS = 1024  # packets whose reading is remembered: names repeat
-
-
-class Plan(NamedTuple):
-    """What a packet means under the present profile."""
-
-    query: queries.Query
-    servers: tuple[Server, ...]
 
 
 class Resolving:
-    """One Pod's flights and servers."""
+    """One Pod's flights."""
 
     def __init__(self, outlet: Outlet, profile: Profile) -> None:
         self._outlet = outlet
         self._engine = outlet.engine
         self._limits = outlet.engine.limits
-        self._servers: dict[Where, Server] = {}
-        self._plans: dict[bytes, Plan] = {}
-        self._servers_by_mask: dict[int, tuple[Server, ...]] = {}
-        self._flights: dict[
-            tuple[bool, bytes], Flight
-        ] = {}  # by transport and packet behind the ID
-        self.replace(profile)
+        self._plans = Plans(outlet, profile)
+        # By transport and packet behind the ID.
+        self._flights: dict[tuple[bool, bytes], Flight] = {}
 
     def replace(self, profile: Profile) -> None:
-        """Ask others from now on. Servers that stay keep their sockets and what is known of them."""
-        self._profile = profile
-        self._scope = Scope(profile)
-        self._plans.clear()
-        self._servers_by_mask.clear()
-        wanted = {where for upstream in profile.upstreams for where in places(upstream)}
-        gone = [server for where, server in self._servers.items() if where not in wanted]
-        self._servers = {w: s for w, s in self._servers.items() if w in wanted}
-        for server in gone:
-            server.close()
+        """Ask others from now on."""
+        self._plans.replace(profile)
 
     def take(self, packet: bytes, waiter: Waiter, *, streaming: bool) -> bool:
         """Reply to a client's packet, now or later, exactly once; False: never."""
@@ -60,7 +34,7 @@ class Resolving:
         flight = self._flights.get(key)
         if flight is not None:
             return self._join(flight, waiter)
-        plan = self._plans.get(key[1]) or self._plan(packet)
+        plan = self._plans.plan_for(packet)
         if isinstance(plan, queries.Fault):
             return self._reject(packet, waiter, plan)
         if len(self._flights) >= self._limits.in_flight:
@@ -76,47 +50,16 @@ class Resolving:
 
     def sweep(self, now: float) -> bool:
         """Let go of idle sockets; False: none is open."""
-        open_ones = [server for server in self._servers.values() if server.sweep(now)]
-        return bool(open_ones)
+        return self._plans.sweep(now)
 
     def close(self) -> None:
         for flight in self._flights.values():
             for each in (flight, *flight.children):
-                each.waiters.clear()
                 each.finish()
                 each.forget()
+                each.lighten()
         self._flights.clear()
-        for server in self._servers.values():
-            server.close()
-        self._servers.clear()
-
-    def _plan(self, packet: bytes) -> Plan | queries.Fault:
-        query = queries.parse(packet)
-        if isinstance(query, queries.Fault):
-            return query
-        mask = self._scope.mask_for(query.name)
-        servers = self._servers_by_mask.get(mask)
-        if servers is None:
-            servers = self._servers_by_mask[mask] = self._servers_of(self._scope.of(mask))
-        plan = Plan(query, servers)
-        if len(self._plans) >= _PLANS:
-            self._plans.clear()
-        self._plans[packet[2:]] = plan
-        return plan
-
-    def _servers_of(self, upstreams: tuple[Upstream, ...]) -> tuple[Server, ...]:
-        found: dict[Where, Server] = {}
-        for upstream in upstreams:
-            for where in places(upstream):
-                found[where] = self._servers.get(where) or self._new_server(upstream, where)
-        return tuple(found.values())
-
-    def _new_server(self, upstream: Upstream, where: Where) -> Server:
-        family = family_of(where.address)
-        assert family is not None  # places lets no other through
-        kind = CLUSTER if upstream.name == CLUSTER else "service"
-        server = self._servers[where] = Server(self._outlet, where, family=family, kind=kind)
-        return server
+        self._plans.close()
 
     def _join(self, flight: Flight, waiter: Waiter) -> bool:
         if len(flight.waiters) >= self._limits.waiters:
@@ -139,8 +82,6 @@ class Resolving:
         self._engine.watch(flight, now)
         if not flight.servers:
             self.consider(flight, now)
-
-    # --- what flights tell -------------------------------------------------------------------------------
 
     def heard(self, flight: Flight, index: int, reply: bytes, *, whole: bool) -> None:
         """A server replied. For a client over TCP half a reply is none: it is asked again, over TCP."""
@@ -180,26 +121,34 @@ class Resolving:
                 server.ask(flight, index, now)
 
     def end(self, flight: Flight, now: float) -> None:
-        self._settle(flight, now)
+        """Give what there is; where nothing was heard, search, and go on waiting."""
+        if flight.parent is not None or flight.decision.rank is not Rank.NOTHING:
+            self._settle(flight, now)
+        elif not flight.children:
+            self._search(flight, now)
+
+    def last(self, flight: Flight) -> None:
+        """Give what there is, also of a search."""
+        self._search_ended(flight, over=True)
 
     def _grace_over(self, flight: Flight) -> None:
-        if not flight.done:
-            self._settle(flight, self._engine.loop.time())
+        if not flight.done:  # a server may have healed meanwhile
+            self.consider(flight, self._engine.loop.time())
 
     def _ask_streamed(self, flight: Flight, index: int) -> None:
         if flight.streamed >> index & 1:
             return
         flight.streamed |= 1 << index
-        if len(self._outlet.stream_ports) < self._limits.tcp_asking:
+        if self._outlet.streams_open < self._limits.tcp_asking:
             try:
-                flight.asked.append(StreamAsked(self._outlet, flight.servers[index], flight, index))
+                flight.streams.append(
+                    StreamAsked(self._outlet, flight.servers[index], flight, index)
+                )
                 return
             except OSError:
                 pass
         self._engine.figures.trouble("upstream failed over TCP")
         self.failed(flight, index)
-
-    # --- the end -----------------------------------------------------------------------------------------
 
     def _settle(self, flight: Flight, now: float) -> None:
         """No positive answer came: search, where the name may be short for another, or give what there is."""
@@ -211,26 +160,29 @@ class Resolving:
     def _search(self, flight: Flight, now: float) -> bool:
         if flight.decision.rank is Rank.ALIAS:
             return False
-        upstreams = self._profile.upstreams
-        for candidate in searching.candidates(flight.query, upstreams, self._scope):
-            servers = self._servers_of((candidate.upstream,))
-            child = Flight(self, candidate.query, servers=servers, now=now)
+        children = flight.children
+        for plan in self._plans.searches(flight.query):
+            child = Flight(self, plan.query, servers=plan.servers, now=now)
             child.parent, child.streaming = flight, flight.streaming
-            flight.children.append(child)
-        for child in flight.children:
+            children.append(child)
+        for child in children:
             self._launch(child, now)
-        return bool(flight.children)
+        return bool(children)
 
-    def _search_ended(self, flight: Flight) -> None:
+    def _search_ended(self, flight: Flight, *, over: bool = False) -> None:
         """The first search domain with a positive answer wins, not the quickest one."""
         for child in flight.children:
             if not child.done:
+                if over:
+                    continue
                 return
             if child.decision.rank is Rank.POSITIVE:
                 body = searching.aliased(child.decision.best, flight.query, child.query)
                 self._finish(flight, body, outcome="searched")
                 return
-        self._finish(flight)
+        decision = flight.decision
+        if over or decision.rank is not Rank.NOTHING or not decision.outstanding:
+            self._finish(flight)
 
     def _finish(self, flight: Flight, body: bytes | None = None, *, outcome: str = "") -> None:
         flight.finish()
@@ -239,13 +191,14 @@ class Resolving:
                 self._search_ended(flight.parent)
             return
         self._flights.pop(flight.key, None)
-        decision, query = flight.decision, flight.query
+        query, rank = flight.query, flight.decision.rank
         if body is None:
-            best = decision.best
+            best = flight.decision.best
             body = replies.from_upstream(best, query) if best else replies.failure(query)
         body = replies.untruncated(body) if flight.streaming else replies.fitted(body, query)
-        transport = "tcp" if flight.streaming else "udp"
-        for send, address, client_id in flight.waiters:
-            self._engine.figures.query(transport, outcome or decision.rank.name.lower())
+        waiters, transport = flight.waiters, "tcp" if flight.streaming else "udp"
+        flight.waiters = []
+        flight.lighten()
+        for send, address, client_id in waiters:
+            self._engine.figures.query(transport, outcome or rank.name.lower())
             send(client_id + body, address)
-        flight.waiters.clear()

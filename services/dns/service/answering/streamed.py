@@ -18,7 +18,10 @@ _READ_BYTES = 1 << 16
 class StreamAsked:
     """Ends in `flight.answered`, in `flight.failed`, or with the flight."""
 
-    __slots__ = ("_buffer", "_flight", "_id", "_index", "_number", "_outlet", "_rest", "_sock")
+    __slots__ = (
+        *("_buffer", "_flight", "_id", "_index", "_number", "_outlet", "_rest", "_sent"),
+        "_sock",
+    )
 
     def __init__(self, outlet: Outlet, server: "Server", flight: Flight, index: int) -> None:
         """Raises OSError."""
@@ -27,6 +30,7 @@ class StreamAsked:
         self._index = index
         self._id = outlet.engine.new_id()
         message = self._id + flight.query.sent
+        self._sent = hash(message)  # not the bytes: this outlives the connection
         self._rest = len(message).to_bytes(2, "big") + message
         self._buffer = bytearray()
         self._sock = outlet.connected(
@@ -36,17 +40,29 @@ class StreamAsked:
             via=server.where.via,
         )
         self._number = (int(self._sock.family), int(self._sock.getsockname()[1]))
-        outlet.stream_ports.add(self._number)
+        outlet.stream_ports[self._number] = self
+        outlet.streams_open += 1
         outlet.engine.loop.add_writer(self._sock.fileno(), self._writable)
 
+    def has_sent(self, packet: bytes) -> bool:
+        return hash(packet) == self._sent
+
     def forget(self) -> None:
-        """Close it; also twice."""
+        """Close it, and do not know it any more."""
+        self.close()
+        if self._outlet.stream_ports.get(self._number) is self:
+            del self._outlet.stream_ports[self._number]
+
+    def close(self) -> None:
+        """Close it; also twice. It may still come back: what a client sent is read after its end, too."""
         if self._sock.fileno() < 0:
             return
         loop = self._outlet.engine.loop
         loop.remove_writer(self._sock.fileno())
         loop.remove_reader(self._sock.fileno())
-        self._outlet.stream_ports.discard(self._number)
+        self._outlet.streams_open -= 1
+        self._rest = b""
+        self._buffer.clear()
         reset(self._sock)
 
     def _writable(self) -> None:
@@ -78,12 +94,12 @@ class StreamAsked:
 
     def _end_with(self, message: bytes) -> None:
         if message[:2] == self._id and is_reply_to(message, self._flight.query):
-            self.forget()
+            self.close()
             self._flight.answered(self._index, message, whole=True)
         else:
             self._fail()
 
     def _fail(self) -> None:
-        self.forget()
+        self.close()
         self._outlet.engine.figures.trouble("upstream failed over TCP")
         self._flight.failed(self._index)

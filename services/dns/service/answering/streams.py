@@ -1,9 +1,12 @@
 """Clients that ask over TCP: any number of queries on a connection, answered as the answers come (RFC 7766)."""
 
+import functools
 import socket
 from collections.abc import Callable
 from typing import Any
 
+from services.dns.service.answering.engine import Engine
+from services.dns.service.answering.flights import Waiter
 from services.dns.service.answering.opening import reset
 from services.dns.service.answering.outlet import Outlet
 from services.dns.service.answering.resolving import Resolving
@@ -63,16 +66,11 @@ class Streams:
                 self._loop.remove_reader(listener.fileno())
                 self._loop.call_later(_PAUSE_SECONDS, self._listen, listener)
                 return
-            if (int(sock.family), address[1]) in self._outlet.stream_ports:
-                self._outlet.engine.figures.trouble("own query came back")
-                sock.close()
-                self._on_loop()
-            else:
-                self._accept(sock)
+            self._accept(sock, address[1])
             if listener.fileno() < 0:
                 return
 
-    def _accept(self, sock: socket.socket) -> None:
+    def _accept(self, sock: socket.socket, port: int) -> None:
         if len(self._connections) >= self._outlet.engine.limits.tcp_connections:
             idle = next((c for c in self._connections if not c.owed), None)
             self._outlet.engine.figures.trouble("too many connections")
@@ -82,10 +80,21 @@ class Streams:
             idle.close()
         sock.setblocking(False)
         connection = Connection(
-            sock, outlet=self._outlet, resolving=self._resolving, forget=self._forget
+            sock,
+            engine=self._outlet.engine,
+            take=functools.partial(self._take, int(sock.family), port),
+            forget=self._forget,
         )
         self._connections[connection] = None
         self._outlet.keep_swept()
+
+    def _take(self, family: int, port: int, message: bytes, waiter: Waiter) -> bool:
+        """The port alone is no proof: a client's may have the same number, towards another destination."""
+        if self._outlet.has_streamed(message, family=family, port=port):
+            self._outlet.engine.figures.trouble("own query came back")
+            self._on_loop()
+            return False
+        return self._resolving.take(message, waiter, streaming=True)
 
     def _forget(self, connection: "Connection") -> None:
         self._connections.pop(connection, None)
@@ -98,16 +107,16 @@ class Connection:
         self,
         sock: socket.socket,
         *,
-        outlet: Outlet,
-        resolving: Resolving,
+        engine: Engine,
+        take: Callable[[bytes, Waiter], bool],
         forget: Callable[["Connection"], None],
     ) -> None:
         self.owed = 0  # replies
-        self.used_at = outlet.engine.loop.time()
+        self.used_at = engine.loop.time()
         self._sock = sock
-        self._limits = outlet.engine.limits
-        self._loop = outlet.engine.loop
-        self._resolving = resolving
+        self._limits = engine.limits
+        self._loop = engine.loop
+        self._take = take
         self._forget = forget
         self._read = bytearray()
         self._unsent = bytearray()
@@ -145,7 +154,7 @@ class Connection:
             message = bytes(self._read[2:end])
             del self._read[:end]
             self.owed += 1
-            if not self._resolving.take(message, (self._send, None, message[:2]), streaming=True):
+            if not self._take(message, (self._send, None, message[:2])):
                 self.close()
                 return
         if self._sock.fileno() < 0:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from schemas.state import Upstream
 from services.dns.core.health import Health
 from services.dns.core.queries import MAX_DATAGRAM
-from services.dns.core.ranking import is_reply_to
+from services.dns.core.ranking import is_reply, is_reply_to
 from services.dns.model import CLUSTER
 from services.dns.service.answering.flights import Flight
 from services.dns.service.answering.opening import family_of
@@ -19,16 +19,18 @@ from services.dns.service.answering.outlet import Outlet
 
 _PORTS = 4
 _REPLACE_SECONDS = 5.0
-_RETIRED_SECONDS = 3.0  # past the budget of what was asked from it
+_RETIRED_SECONDS = 10.0  # past the budget of its queries: late answers show who is alive
 _IDLE_SECONDS = 30.0
 _REOPEN_SECONDS = 0.3
 _BURST = 32  # packets per wake-up: others wait, too
+# Of this packet, or of this moment: the socket is as good as before, and the next retransmission tries again.
+_THIS_SEND_ONLY = frozenset({errno.EMSGSIZE, errno.EPERM, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Asked:
     """One packet to a server that may still be answered."""
 
-    __slots__ = ("flight", "id", "index", "port", "sent_at")
+    __slots__ = ("flight", "id", "index", "port", "sent", "sent_at")
 
     def __init__(
         self, flight: Flight, index: int, *, port: "Port", new_id: bytes, now: float
@@ -37,6 +39,7 @@ class Asked:
         self.index = index
         self.port = port
         self.id = new_id
+        self.sent = hash(flight.query.sent)  # not the bytes: this outlives the query
         self.sent_at = now
 
     def forget(self) -> None:
@@ -57,7 +60,7 @@ class Port:
 
     def has_sent(self, packet: bytes) -> bool:
         asked = self.pending.get(packet[:2])
-        return asked is not None and asked.flight.query.sent == packet[2:]
+        return asked is not None and asked.sent == hash(packet[2:])
 
 
 class Where(NamedTuple):
@@ -173,8 +176,10 @@ class Server:
             except ConnectionRefusedError:
                 self.health.unreachable()
                 continue
-            except OSError:
-                break
+            except OSError as exc:
+                if exc.errno not in _THIS_SEND_ONLY:
+                    break
+                self._engine.figures.trouble("query could not be sent")
             return True
         self._failed(port)
         return False
@@ -194,6 +199,8 @@ class Server:
                 return
 
     def _received(self, port: Port, packet: bytes, now: float) -> None:
+        if is_reply(packet):
+            self.health.alive(now)
         asked = port.pending.get(packet[:2])
         if asked is None or len(packet) > MAX_DATAGRAM:
             self._engine.figures.trouble("unexpected packet of an upstream")
@@ -202,7 +209,7 @@ class Server:
             self._engine.figures.trouble("reply to another question")
             return
         del port.pending[packet[:2]]
-        self.health.answered(now - asked.sent_at)
+        self.health.answered(now - asked.sent_at, now=now)
         asked.flight.answered(asked.index, packet)
 
     def _failed(self, port: Port, *, refused: bool = False) -> None:
