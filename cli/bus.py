@@ -39,6 +39,7 @@ _STREAMS = {
     "connection": streams.GRANT,
     "refusal": streams.GRANT,
     "pool": streams.GRANT,
+    "cluster": streams.GRANT,
     "status": streams.STATE,
     "node": streams.STATE,
     "seen": streams.STATE,

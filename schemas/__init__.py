@@ -8,6 +8,7 @@
 | `intent.Leader`                            | `nsm.leader.<service>.guard`             | watcher, ipam → followers |
 | `grant.Connection`                         | `nsm.connection.<node>.…`                | ipam → plumber, watcher   |
 | `grant.Refusal`, `grant.Pool`              | `nsm.refusal.…`, `nsm.pool.…`            | ipam → watcher            |
+| `grant.ClusterPrefixes`                    | `nsm.cluster.prefixes`                   | ipam → plumber            |
 | `state.Status`                             | `nsm.status.<node>.…`                    | plumber → watcher, ipam   |
 | `state.NodeFacts`, `state.SeenPrefixes`    | `nsm.node.…`, `nsm.seen.…`               | plumber → ipam            |
 | `state.Resolver`                           | `nsm.resolver.<node>.…`                  | dns → watcher             |

@@ -21,6 +21,7 @@ Message = (
     | grant.Connection
     | grant.Refusal
     | grant.Pool
+    | grant.ClusterPrefixes
     | state.Status
     | state.NodeFacts
     | state.SeenPrefixes
@@ -38,6 +39,7 @@ MESSAGES: dict[type[subjects.Key], type[Message]] = {
     subjects.ConnectionKey: grant.Connection,
     subjects.RefusalKey: grant.Refusal,
     subjects.PoolKey: grant.Pool,
+    subjects.ClusterKey: grant.ClusterPrefixes,
     subjects.StatusKey: state.Status,
     subjects.NodeKey: state.NodeFacts,
     subjects.SeenKey: state.SeenPrefixes,

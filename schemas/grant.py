@@ -3,7 +3,9 @@
 import msgspec
 
 from schemas.intent import Dns, PodRef, Policy, Route
-from schemas.subjects import ConnectionKey, PoolKey, RefusalKey
+from schemas.subjects import ClusterKey, ConnectionKey, PoolKey, RefusalKey
+
+TUNNEL_PORT = 14789  # UDP, of vxlan between nodes
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +18,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[
         Route, ...
     ] = ()  # through this interface; the peer's addresses are not repeated here
+    underlay: str = ""  # address of its node that tunnels end at; empty on one node
 
     def is_on(self, node: str) -> bool:
         return self.pod.node == node
@@ -37,8 +40,9 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     server: End  # the endpoint Pod's end
     payload: str = "IP"
     mechanism: str = "veth"  # same node; "vxlan" across nodes
-    vni: int = 0
+    vni: int = 0  # of the tunnel; 0 on one node
     mtu: int = 1500
+    readdressed: str = ""  # why its addresses are others than before, for people
     policies: tuple[Policy, ...] = ()
     dns: Dns | None = None
 
@@ -73,16 +77,46 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
         return RefusalKey(self.namespace, self.pod, self.interface)
 
 
+class Collision(msgspec.Struct, frozen=True, kw_only=True):
+    """A prefix or route of an endpoint that overlaps a prefix in use, and by what that is used."""
+
+    prefix: str
+    overlaps: str
+    used_by: str
+
+
+class PoolFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """One family of a pool, in addresses; `size` is the sum of the others."""
+
+    family: int  # 4 or 6
+    prefixes: tuple[str, ...]
+    size: int  # usable by the endpoint's own spec
+    used: int = 0  # by granted connections
+    held: int = 0  # given back, but a node has not confirmed yet that it is gone
+    excluded: int = 0  # in use in the cluster
+    free: int = 0
+    largest_free: str = ""  # the largest free prefix
+
+
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of an endpoint's pool; counts of addresses, both families together."""
+    """The pool of a NetworkServiceEndpoint object, shared by its replicas."""
 
     namespace: str
     endpoint: str
-    prefixes: tuple[str, ...]
-    size: int
-    used: int
-    free: int
+    families: tuple[PoolFigures, ...] = ()
+    automatic: bool = False  # the endpoint names no prefix: these were carved for it
+    collisions: tuple[Collision, ...] = ()
 
     @property
     def key(self) -> PoolKey:
         return PoolKey(self.namespace, self.endpoint)
+
+
+class ClusterPrefixes(msgspec.Struct, frozen=True, kw_only=True):
+    """All prefixes in use, merged: where a default route leads into a connection, these stay on the CNI."""
+
+    prefixes: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> ClusterKey:
+        return ClusterKey()

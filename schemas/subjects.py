@@ -125,6 +125,13 @@ class PoolKey(Key, frozen=True):
     endpoint: str
 
 
+class ClusterKey(Key, frozen=True):
+    """`nsm.cluster.prefixes`. With a word behind it for the same reason as a guard."""
+
+    kind = "cluster"
+    word: str = "prefixes"
+
+
 class StatusKey(Key, frozen=True):
     """`nsm.status.<node>.<namespace>.<pod>.<interface>`: pod and interface are the client's."""
 
@@ -183,6 +190,7 @@ KEYS: dict[str, type[Key]] = {
         ConnectionKey,
         RefusalKey,
         PoolKey,
+        ClusterKey,
         StatusKey,
         NodeKey,
         SeenKey,

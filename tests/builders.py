@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from schemas.grant import Connection, End, Pool, Refusal
+from schemas.grant import Connection, End, Pool, PoolFigures, Refusal
 from schemas.intent import Endpoint, IpamSpec, Leader, PodRef, PrefixesInUse, Request, UsedPrefix
 from schemas.state import EndStatus, NodeFacts, Status
 
@@ -79,10 +79,9 @@ def a_pool(endpoint: str = "vpn", **fields: Any) -> Pool:
     values: dict[str, Any] = {
         "namespace": "default",
         "endpoint": endpoint,
-        "prefixes": ("172.16.1.0/24",),
-        "size": 254,
-        "used": 1,
-        "free": 253,
+        "families": (
+            PoolFigures(family=4, prefixes=("172.16.1.0/24",), size=254, used=1, free=253),
+        ),
     }
     return Pool(**{**values, **fields})
 

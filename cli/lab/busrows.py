@@ -119,10 +119,11 @@ def _upstream(upstream: state.Upstream) -> str:
 def _pool(pool: grant.Pool) -> list[str]:
     return [
         f"{pool.namespace}/{pool.endpoint}",
-        ",".join(pool.prefixes),
-        str(pool.size),
-        str(pool.used),
-        str(pool.free),
+        ",".join(prefix for each in pool.families for prefix in each.prefixes),
+        *(
+            "/".join(str(getattr(each, count)) for each in pool.families)
+            for count in ("size", "used", "free")
+        ),
     ]
 
 

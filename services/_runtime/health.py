@@ -1,10 +1,17 @@
-"""Three questions over HTTP: /livez (the loop turns), /readyz (what is awaited, by name), /metrics."""
+"""Questions over HTTP: /livez (the loop turns), /readyz (what is awaited, by name), /metrics, and a service's own."""
 
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
 import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 log = structlog.get_logger()
+
+# Given the parameters of the URL: what is answered, as JSON. Raises LookupError for what does not exist.
+Question = Callable[[Mapping[str, str]], Awaitable[Any]]
 
 
 class Health:
@@ -14,6 +21,7 @@ class Health:
         self._registry = registry
         self._awaited: dict[str, None] = {}
         self._stopping = False
+        self._questions: dict[str, Question] = {}
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -36,6 +44,10 @@ class Health:
         del self._awaited[task]
         log.info("readiness step done", step=task, awaited=self.awaited)
 
+    def answer(self, path: str, question: Question) -> None:
+        """Answer GET `path`, from before `start` on or from now."""
+        self._questions[path] = question
+
     def stopping(self) -> None:
         """Never ready again: Kubernetes sends nothing new while we drain."""
         self._stopping = True
@@ -49,6 +61,7 @@ class Health:
                 web.get("/livez", self._livez),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
+                web.get("/{path:.*}", self._question),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None)
@@ -72,3 +85,14 @@ class Health:
     async def _metrics(self, _: web.Request) -> web.Response:
         text = generate_latest(self._registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _question(self, request: web.Request) -> web.Response:
+        question = self._questions.get(request.path)
+        if question is None:
+            known = ["/livez", "/readyz", "/metrics", *self._questions]
+            return web.json_response({"error": f"no {request.path}", "paths": known}, status=404)
+        try:
+            answer = await question(request.query)
+        except LookupError as exc:
+            return web.json_response({"error": str(exc)}, status=404)
+        return web.Response(body=msgspec.json.encode(answer), content_type="application/json")

@@ -34,7 +34,7 @@ _KINDS: dict[str, tuple[type[subjects.Key], ...]] = {
         subjects.NetworkServiceKey,
         subjects.PrefixKey,
     ),
-    GRANT: (subjects.ConnectionKey, subjects.RefusalKey, subjects.PoolKey),
+    GRANT: (subjects.ConnectionKey, subjects.RefusalKey, subjects.PoolKey, subjects.ClusterKey),
     STATE: (subjects.StatusKey, subjects.NodeKey, subjects.SeenKey, subjects.ResolverKey),
     LIVE: (subjects.LeaseKey, subjects.AliveKey),
 }

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cli.lab import busrows
-from schemas.grant import Connection, End, Pool, Refusal
+from schemas.grant import Connection, End, Pool, PoolFigures, Refusal
 from schemas.intent import Endpoint, Leader, PodRef, Request
 from schemas.state import EndStatus, Resolver, Status, Upstream
 
@@ -55,7 +55,9 @@ MESSAGES: dict[str, Any] = {
         ),
     ),
     "pools": Pool(
-        namespace="default", endpoint="vpn", prefixes=("172.16.1.0/24",), size=254, used=2, free=252
+        namespace="default",
+        endpoint="vpn",
+        families=(PoolFigures(family=4, prefixes=("172.16.1.0/24",), size=254, used=2, free=252),),
     ),
     "leaders": Leader(service="ipam", holder="ipam-0", incarnations={}, complete=True),
 }

@@ -177,7 +177,8 @@ async def test_a_request_becomes_a_connection_and_the_pool_is_told(nats):
 
         assert connection.client.addresses == ("172.16.1.2/32",)
         assert connection.revision == 1
-        assert (pool.size, pool.used, pool.free) == (254, 2, 252)
+        (figures,) = pool.families
+        assert (figures.size, figures.used, figures.free) == (254, 2, 252)
 
 
 async def test_a_refusal_is_told_and_withdrawn_when_an_endpoint_comes(nats):

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -146,5 +146,27 @@ async def test_health_listens_where_it_is_told(address: str) -> None:
     try:
         await health.start(address)
         assert health.port > 0
+    finally:
+        await health.stop()
+
+
+async def test_a_service_answers_questions_of_its_own() -> None:
+    health = Health(CollectorRegistry())
+
+    async def greet(parameters: Mapping[str, str]) -> dict[str, str]:
+        return {"hello": parameters["name"]}
+
+    health.answer("/greeting", greet)
+    await health.start("127.0.0.1:0")
+    url = f"http://127.0.0.1:{health.port}"
+    try:
+        async with aiohttp.ClientSession() as http:
+            async with http.get(f"{url}/greeting?name=you") as answer:
+                assert await answer.json() == {"hello": "you"}
+            async with http.get(f"{url}/greeting") as answer:
+                assert answer.status == 404
+            async with http.get(f"{url}/nothing") as answer:
+                assert answer.status == 404
+                assert "/greeting" in (await answer.json())["paths"]
     finally:
         await health.stop()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from schemas import subjects
 from schemas.subjects import (
     AliveKey,
+    ClusterKey,
     ConnectionKey,
     EndpointKey,
     LeaderKey,
@@ -106,7 +107,7 @@ def _watcher(me: _Client, _: str) -> Iterable[str]:
 
 
 def _ipam(me: _Client, _: str) -> Iterable[str]:
-    return _leading(me, "ipam", GRANT, (ConnectionKey, RefusalKey, PoolKey))
+    return _leading(me, "ipam", GRANT, (ConnectionKey, RefusalKey, PoolKey, ClusterKey))
 
 
 def _plumber(me: _Client, node: str) -> Iterable[str]:
@@ -115,7 +116,9 @@ def _plumber(me: _Client, node: str) -> Iterable[str]:
     yield from (*said, alive)
     yield from (me.read_again(STATE, subject) for subject in said)
     yield me.read_again(LIVE, alive)
-    yield from me.follow(GRANT, [LeaderKey("ipam").subject, ConnectionKey.all(node)])
+    yield from me.follow(
+        GRANT, [LeaderKey("ipam").subject, ConnectionKey.all(node), ClusterKey().subject]
+    )
     yield from me.follow(STATE, [NodeKey(node).subject, StatusKey.all(node)])  # what it said itself
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from schemas import grant, intent, values
 from schemas.codec import Tombstone
-from schemas.grant import Connection
+from schemas.grant import Connection, PoolFigures
 from schemas.grant import Pool as Figures
 from schemas.subjects import ConnectionKey, EndpointKey, RequestKey
 from schemas.values import Address, Prefix
@@ -201,10 +201,16 @@ class State:
         return Figures(
             namespace=object_[0],
             endpoint=object_[1],
-            prefixes=pool.spec.prefixes,
-            size=pool.size(),
-            used=pool.used(),
-            free=pool.free(),
+            families=tuple(
+                PoolFigures(
+                    family=family,
+                    prefixes=tuple(str(p) for p in pool.prefixes if p.version == family),
+                    size=pool.size(family),
+                    used=pool.used(family),
+                    free=pool.free(family),
+                )
+                for family in pool.families
+            ),
         )
 
     def connections_of(self, uid: str) -> list[Connection]:
