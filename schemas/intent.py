@@ -40,6 +40,8 @@ class PodRef(msgspec.Struct, frozen=True, kw_only=True):
     cgroup_uid: str = ""  # differs from uid for static Pods
     ips: tuple[str, ...] = ()
     node_ready: bool = True
+    dns_policy: str = "ClusterFirst"  # as Kubernetes has it
+    nameservers: tuple[str, ...] = ()  # of its dnsConfig
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ reads     `nsm.connection.<node>.>`, `nsm.leader.ipam.guard`, the CNI's result f
 writes    `nsm.resolver.<node>.…`
 promises  - only Pods with a connection that provides DNS are touched; `/etc/resolv.conf` never is
           - it fails open: when the process ends, the next query goes where the Pod sends it; when it hangs,
-            within four seconds
+            within four seconds; when it is told to end, what it was asked is answered before
           - the cluster's DNS is asked for every name, whatever else is asked
           - somebody else's redirect of port 53 is respected, now or when it comes: no capture, and that is said
           - what stands is released only by a grant's release, its confirmed absence, or the end of the Pod's

@@ -17,7 +17,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one Pod may hold at a time: whoever asks more is not served, and harms nobody else."""
 
-    in_flight: int = 2048  # queries
+    in_flight: int = 2048  # queries, per transport
+    cached: int = 0  # answers
     waiters: int = 256  # clients' packets that wait for the same query
     tcp_connections: int = 64  # of clients
     tcp_pipelined: int = 64  # queries of one connection; more are read when some are answered

@@ -8,4 +8,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     node_netns: str = ""  # file of the node's network namespace; empty: our own
     cni_results: str = "/var/lib/cni/results"
     cluster_servers: str = ""  # separated by commas; empty: nameservers of our own resolv.conf
+    node_servers: str = (
+        ""  # those of the nodes, for Pods of dnsPolicy Default; empty: the cluster's
+    )
     cluster_domain: str = "cluster.local"
+    cache_entries: int = 0  # answers kept per Pod; 0: none
+    target_ports: str = (
+        ""  # of the cluster's DNS Pods where not 53, separated by commas: captured, too
+    )

@@ -24,7 +24,9 @@ from services.dns.adapters import (
     Kernel,
     NoServers,
     Refused,
+    captured_ports,
     cluster_servers,
+    node_servers,
 )
 from services.dns.model import Profile
 from services.dns.service.captures import Captures
@@ -206,6 +208,54 @@ def test_other_ports_are_not_captured(pod, cluster, answerer) -> None:
         made.settimeout(2)
         made.sendto(b"?", (DNS_V4, 54))
         assert made.recv(100) == b"other"
+
+
+def ask_port(pod: Pod, port: int) -> bytes:
+    with netns.open_socket(pod.netns, socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.settimeout(2)
+        made.sendto(b"?", (DNS_V4, port))
+        return made.recv(100)
+
+
+def test_the_ports_of_the_clusters_dns_pods_are_captured_too_and_freed_again(
+    pod, cluster, answerer
+) -> None:
+    """Where sockets are balanced, the Pod's packet names that port, not 53, before any hook of ours."""
+    with (
+        serving(cluster.netns, (DNS_V4,), lambda _: b"cluster", port=8053),
+        serving(cluster.netns, (DNS_V4,), lambda _: b"cluster"),
+    ):
+        assert ask_port(pod, 8053) == b"cluster"
+        capture = Capture(pod.netns, PORT, captured=(53, 8053))
+        try:
+            assert [ask_port(pod, port) for port in (53, 8053)] == [b"captured"] * 2
+            capture.refresh()
+            assert [ask_port(pod, port) for port in (53, 8053)] == [b"captured"] * 2
+        finally:
+            capture.close()
+
+        assert [ask_port(pod, port) for port in (53, 8053)] == [b"cluster"] * 2
+
+
+def test_ports_are_told_as_numbers() -> None:
+    assert captured_ports("") == (53,)
+    assert captured_ports(" 8053, 53,5353") == (53, 8053, 5353)
+    for text in ("dns", "0", "65536", "-1", "5\u0663"):
+        with pytest.raises(ValueError, match="DNS_TARGET_PORTS"):
+            captured_ports(text)
+
+
+def test_a_stopped_capture_takes_nothing_new_and_what_it_took_is_answered(
+    pod, cluster_dns, answerer
+) -> None:
+    before = Client(pod.netns)
+    with captured(pod) as capture, closing(before):
+        assert before.ask(DNS_V4) == b"captured"
+        capture.stop()
+
+        assert ask(pod.netns, DNS_V4) == b"cluster"
+        assert before.ask(DNS_V4) == b"captured"
+        capture.stop()
 
 
 # -- failing open
@@ -534,6 +584,13 @@ def test_the_clusters_servers_are_those_told_or_those_of_resolv_conf(tmp_path: P
 
     assert cluster_servers("10.0.0.1, fd00::1") == ("10.0.0.1", "fd00::1")
     assert cluster_servers("", resolv_conf=conf) == ("10.96.0.10", "fd00::a")
+
+
+def test_servers_of_the_nodes_are_those_told_or_none() -> None:
+    assert node_servers("") == ()
+    assert node_servers("192.0.2.1, 2001:db8::1") == ("192.0.2.1", "2001:db8::1")
+    with pytest.raises(NoServers, match="DNS_NODE_SERVERS"):
+        node_servers("no address")
 
 
 def test_without_a_server_of_the_cluster_nothing_starts(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.dns.core import health
+from services.dns.core import queries
+from services.dns.core.health import State
+from services.dns.core.servers import Server, Where
 from services.dns.model import Limits, Profile
 from services.dns.service.answering import Answerer, Engine, upstreams
-from services.dns.service.answering.upstreams import Where
 from tests.dns.upstreams import (
     a_free_port,
     a_profile,
@@ -66,6 +67,15 @@ class Pod:
 
     def _looped(self) -> None:
         self.loops += 1
+
+    @property
+    def server(self) -> Server:
+        """The only one that was asked."""
+        [found] = self.answerer.servers
+        return found
+
+    def ports(self, server: Server) -> Any:
+        return server.ports
 
     def figure(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -451,7 +461,7 @@ async def test_the_first_answer_of_anybody_is_waited_for_as_long_as_its_way_back
         pod.open(a_profile(cluster(A)))
 
         assert await pod.ask("a.example") == ("NOERROR", ["10.0.0.1"])
-        assert len(server.seen) == 3  # sent again twice
+        assert server.names.count("a.example.") == 3  # sent again twice
 
 
 async def test_a_slow_name_of_one_label_is_still_waited_for_while_it_is_searched_in_vain(pod):
@@ -516,9 +526,10 @@ async def test_an_answer_too_late_for_its_query_heals_and_whoever_waits_goes_on_
     ):
         pod.open(a_profile(cluster(A), service("x", B)))
         await pod.ask("warm.example")
-        server = pod.answerer._resolving._plans._servers[A, "cluster"]
+        server = pod.answerer.servers[0]
         server.health.srtt_seconds = 0.1  # a grace of 0.2 s
-        server.health.suspect = True
+        server.health.unreachable()
+        server._probing = True  # or it heals by that
         query = pod.ask("cold.example")
         first.came.clear()
         async with asyncio.TaskGroup() as tasks:
@@ -531,18 +542,18 @@ async def test_an_answer_too_late_for_its_query_heals_and_whoever_waits_goes_on_
         assert waiting.result() == ("NOERROR", ["10.0.0.1"])
 
 
-async def test_a_dead_server_holds_up_misses_only_until_it_is_suspect_and_heals(pod, monkeypatch):
-    monkeypatch.setattr(health, "_SILENT_SECONDS", 3.0)
+async def test_a_dead_server_holds_up_the_first_three_misses_only_and_heals(pod):
     port = pod.upstream_port
     async with serving(A, port, says(rcode="NXDOMAIN")), serving(B, port, silent) as second:
         pod.open(a_profile(cluster(A), service("x", B)))
         misses = await asyncio.gather(*(pod.ask(f"n{n}.example") for n in range(3)))
         assert misses == [("NXDOMAIN", [])] * 3
-        assert await pod.ask("n3.example") == ("NXDOMAIN", [])  # silent for long enough now
+        await pod.ask("n3.example")  # ends when the probe does
 
         before = now()
         assert await pod.ask("miss.example") == ("NXDOMAIN", [])
         assert now() - before < 0.3
+        assert pod.figure("nsm_dns_upstreams", upstream="service", state="dead") == 1
 
         second.script = says("@ 5 A 10.0.0.2")
         assert await pod.ask("a.example") == ("NOERROR", ["10.0.0.2"])  # asked although suspect
@@ -550,18 +561,35 @@ async def test_a_dead_server_holds_up_misses_only_until_it_is_suspect_and_heals(
         assert await pod.ask("b.example") == ("NOERROR", ["10.0.0.2"])  # and waited for again
 
 
+async def test_a_server_that_is_back_is_found_out_without_a_false_denial(pod):
+    """It is slower than the grace of a suspect: its first answers would lose."""
+    port = pod.upstream_port
+    async with serving(A, port, says(rcode="NXDOMAIN")), serving(B, port, silent) as second:
+        pod.open(a_profile(cluster(A), service("x", B)))
+        await asyncio.gather(*(pod.ask(f"n{n}.example") for n in range(4)))
+        [server] = [s for s in pod.answerer.servers if s.where.address == B]
+        async with asyncio.timeout(5):
+            while server.health.state is not State.DEAD:
+                await asyncio.sleep(0.01)
+        second.script = says("@ 5 A 10.0.0.2", after=0.3)
+        async with asyncio.timeout(2):
+            while server.health.suspect:
+                await asyncio.sleep(0.01)
+
+        assert await pod.ask("a.example") == ("NOERROR", ["10.0.0.2"])
+
+
 async def test_who_answered_is_not_called_silent_and_owes_nothing(pod):
     async with serving(A, pod.upstream_port, says(rcode="NXDOMAIN")):
         pod.open(a_profile(cluster(A)))
         for n in range(5):
             await pod.ask(f"n{n}.example")
-        [server] = pod.answerer._resolving._plans._servers.values()
-        assert [port.pending for port in server._ports] == [{}] * 4
+        assert [lane.pending for lane in pod.server.ports.lanes()] == [{}] * 4
         async with asyncio.timeout(5):
-            while pod.engine._silence._queue:
+            while len(pod.engine.shared.timers):
                 await asyncio.sleep(0.05)
 
-        assert not server.health.suspect
+        assert not pod.server.health.suspect
 
 
 async def test_a_refused_port_does_not_hold_up_misses(pod):
@@ -616,8 +644,8 @@ async def test_sockets_that_lost_their_way_are_made_anew_for_the_same_query(pod)
     async with serving(A, pod.upstream_port, says("@ 5 A 10.0.0.1")):
         pod.open(a_profile(cluster(A)))
         await pod.ask("a.example")
-        [server] = pod.answerer._resolving._plans._servers.values()
-        for port in server._ports:
+        server = pod.ports(pod.server)
+        for port in server._open_ones:
             port.sock.shutdown(socket.SHUT_RDWR)  # sending fails, as on an interface that is gone
         server._opened_at = now()
         before = now()
@@ -638,7 +666,7 @@ async def test_a_query_of_ours_that_comes_back_is_dropped_and_told(pod):
 
     assert await pod.ask("a.example") == ("SERVFAIL", [])
     assert now() - before < 3
-    assert pod.loops == 3  # the query and its retransmissions, no storm
+    assert pod.loops == 5  # the query and its retransmissions, a probe and its; no storm
 
 
 async def test_a_connection_of_ours_that_comes_back_is_closed_and_told(pod):
@@ -647,9 +675,7 @@ async def test_a_connection_of_ours_that_comes_back_is_closed_and_told(pod):
 
         def redirected(query, _):
             pod.answerer._outlet.upstream_port = pod.port
-            pod.answerer._resolving._plans._servers[A, "cluster"].where = Where(
-                "127.0.0.1", "cluster"
-            )
+            pod.server.where = Where("127.0.0.1", "cluster")
             return cut_off_over_udp(query, "udp")
 
         server.script = redirected
@@ -877,13 +903,12 @@ async def test_unused_sockets_are_closed_and_new_ones_opened(pod, monkeypatch):
     async with serving(A, pod.upstream_port, says("@ 5 A 10.0.0.1")):
         pod.open(a_profile(cluster(A)))
         await pod.ask("a.example")
-        [server] = pod.answerer._resolving._plans._servers.values()
-        [port] = server._ports
+        [port] = pod.ports(pod.server)._open_ones
         async with asyncio.timeout(5):
             while port.sock.fileno() >= 0:
                 await asyncio.sleep(0.05)
 
-        assert pod.answerer._outlet.datagram_ports == {}
+        assert not any(pod.answerer._outlet.datagram_ports.values())
         assert await pod.ask("b.example") == ("NOERROR", ["10.0.0.1"])
 
 
@@ -894,13 +919,14 @@ async def test_ports_change_while_they_are_used(pod, monkeypatch):
         pod.open(a_profile(cluster(A)))
         for n in range(40):
             await pod.ask(f"n{n}.example")
-        [asked] = pod.answerer._resolving._plans._servers.values()
+        asked = pod.ports(pod.server)
         assert len({seen.client for seen in server.seen}) > 20
         async with asyncio.timeout(5):
             while asked._retired:
                 await asyncio.sleep(0.05)
 
-        assert len(pod.answerer._outlet.datagram_ports) == len(asked._ports) == 4
+        held = pod.answerer._outlet.datagram_ports[socket.AF_INET]
+        assert len(held) == len(asked._open_ones) == 4
 
 
 async def test_a_pod_that_asks_too_much_is_not_served_more_and_harms_nobody():
@@ -915,7 +941,7 @@ async def test_a_pod_that_asks_too_much_is_not_served_more_and_harms_nobody():
                 client.send(a_query(f"n{n}.example"))
             assert await pod.ask("n1.example") == ("SERVFAIL", [])
 
-        assert len({seen.name for seen in server.seen}) == 5
+        assert len({*server.names} - {"id.server."}) == 5
 
 
 async def test_a_query_of_many_bytes_is_a_format_error_over_both_transports(pod):
@@ -928,19 +954,28 @@ async def test_a_query_of_many_bytes_is_a_format_error_over_both_transports(pod)
 
 
 async def test_what_was_answered_holds_no_bytes_and_large_packets_are_not_remembered(pod):
-    async with serving(A, pod.upstream_port, says("@ 5 A 10.0.0.1")):
-        pod.open(a_profile(cluster(A)))
-        plans = pod.answerer._resolving._plans
+    port = pod.upstream_port
+    async with serving(A, port, says("@ 5 A 10.0.0.1")), serving(B, port, silent):
+        pod.open(a_profile(cluster(A), service("x", B)))
         await pod.ask("a.example")
-        assert len(plans._remembered) == 1
-        padded = a_query("b.example") + bytes(600)
+        assert len(pod.engine.shared.readings) == 1
+        padded = a_query("b.example", edns=1232, options=[dnslib.EDNSOption(8, b"x" * 600)])
         assert outcome(await ask(pod.port, padded)) == ("NOERROR", ["10.0.0.1"])
-        assert len(plans._remembered) == 1
+        assert len(pod.engine.shared.readings) == 1
 
-        kept = [flight for _, flight in pod.engine._end._queue]
-        assert [(f.query.sent, f.decision.best, f.key[1], f.waiters) for f in kept] == [
-            (b"", b"", b"", [])
+        [silent_one] = [s for s in pod.answerer.servers if s.where.address == B]
+        kept = [f for lane in silent_one.ports.lanes() for f, _, _ in lane.pending.values()]
+        assert [(len(f.query.sent) < 600, f.best, f.key, f.waiters) for f in kept] == [
+            (True, b"", b"", [])
         ] * 2
+        [large] = [flight for flight in kept if flight.sent_hash]
+        assert large.has_sent(read_sent(padded)) and not large.has_sent(b"another")
+
+
+def read_sent(packet: bytes) -> bytes:
+    found = queries.parse(packet)
+    assert isinstance(found, queries.Query)
+    return found.sent
 
 
 async def test_a_connection_to_an_upstream_ends_with_the_answer_of_another_and_at_the_latest_with_the_pod(

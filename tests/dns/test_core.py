@@ -1,6 +1,7 @@
 """Rules of the core, as tables and properties; packets by dnslib or by chance."""
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,8 +9,9 @@ from hypothesis import strategies as st
 
 from schemas.state import Upstream
 from services.dns.core import queries, ranking, replies, searching, wire
-from services.dns.core.health import Health
-from services.dns.core.ranking import Decision, Rank
+from services.dns.core.flights import Flight
+from services.dns.core.health import Health, State
+from services.dns.core.ranking import Rank
 from services.dns.core.scope import Scope
 from services.dns.model import Profile
 from tests.dns.upstreams import a_profile, a_query, cluster, dnslib, parsed, says, service
@@ -112,36 +114,16 @@ HEARD = st.lists(RANKS.filter(lambda r: r is not Rank.POSITIVE), min_size=1, max
 
 @given(ranks=HEARD, data=st.data())
 def test_the_best_negative_answer_does_not_depend_on_who_was_quicker(ranks, data):
-    arrivals = data.draw(st.permutations(list(enumerate(ranks))))
-    decision = Decision(len(ranks))
-    for index, found in arrivals:
-        assert not decision.heard(index, found, str(index).encode())
+    nobody: Any = None
+    everybody = (1 << len(ranks)) - 1
+    flight = Flight(nobody, read(a_query("a.example")), (), 0.0, everybody, everybody)
+    for index, found in data.draw(st.permutations(list(enumerate(ranks)))):
+        flight.ranked(1 << index, found, str(index).encode())
 
     best = max(ranks)
-    assert (decision.rank, decision.best) == (best, str(ranks.index(best)).encode())
-    assert decision.outstanding == 0
-
-
-@given(ranks=HEARD, at=st.integers(0, 5))
-def test_a_positive_answer_wins_at_once_and_for_ever(ranks, at):
-    decision = Decision(len(ranks) + 1)
-    for index, found in enumerate(ranks[:at]):
-        assert not decision.heard(index, found, b"no")
-    assert decision.heard(len(ranks), Rank.POSITIVE, b"yes")
-    for index, found in enumerate(ranks):
-        decision.heard(index, found, b"no")
-
-    assert decision.best == b"yes"
-
-
-def test_a_miss_may_end_when_only_suspects_owe_an_answer_and_something_was_heard():
-    decision = Decision(3)
-    assert not decision.may_end(0b111)
-    decision.heard(0, Rank.NXDOMAIN, b"")
-    assert not decision.may_end(0b010)
-    assert decision.may_end(0b110)
-    decision.lost(2)
-    assert decision.may_end(0b010)
+    if best is not Rank.NOTHING:
+        assert (flight.rank, flight.best) == (best, str(ranks.index(best)).encode())
+    assert flight.owing == 0
 
 
 @pytest.mark.parametrize(
@@ -325,21 +307,41 @@ def silent(health: Health, *asked_at: float) -> bool:
     return health.suspect
 
 
-def test_three_silent_queries_over_eight_seconds_make_a_suspect_and_one_answer_heals():
+def test_three_silent_queries_and_an_unanswered_probe_make_a_suspect_and_one_answer_heals():
     health = Health()
     assert not silent(health, 10, 11)
+    assert health.doubtful
     health.answered(0.1, now=12)
+    assert not health.doubtful
     assert not silent(health, 12.1, 13)
-    assert not silent(health, 19)
-    assert silent(health, 19.1) and health.grace_seconds == 0.2
+    health.probed(answered=False, now=14.1)
+    assert not health.suspect
+    assert silent(health, 14.2) and health.state is State.DEAD
+    assert health.grace_seconds == 0.2
     health.alive(30)
     assert not health.suspect
 
 
-def test_a_burst_is_no_silence_however_large():
+def test_who_answers_probes_is_not_suspect_until_it_answered_no_query_for_eight_seconds():
     health = Health()
     assert not silent(health, *[10.0] * 50)
-    assert silent(health, 17.0)
+    health.probed(answered=True, now=11)
+    assert not silent(health, *[12.0] * 50)
+    assert silent(health, 17.0) and health.state is State.MUTE
+    health.probed(answered=True, now=19)
+    assert health.suspect  # a probe tells nothing new of it
+    health.answered(0.1, now=20)
+    assert not health.suspect
+
+
+def test_an_answered_probe_heals_who_answered_none():
+    for make in (Health.unreachable, lambda health: health.probed(answered=False, now=9)):
+        health = Health()
+        make(health)
+        silent(health, 5, 6, 7)
+        assert health.suspect
+        health.probed(answered=True, now=10)
+        assert not health.suspect
 
 
 def test_a_query_is_no_sign_of_silence_if_another_was_answered_since():

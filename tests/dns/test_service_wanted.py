@@ -1,6 +1,7 @@
 """Whose queries are to be answered, and by whom."""
 
 import msgspec
+import pytest
 
 from schemas.codec import Tombstone
 from schemas.grant import Connection
@@ -77,3 +78,41 @@ def test_a_pod_is_forgotten_with_its_last_grant() -> None:
 
     assert made.pods() == set()
     assert made.wanted(POD, living=()) is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "named", "expected"),
+    [
+        ("ClusterFirst", (), ("10.96.0.10",)),
+        ("ClusterFirst", ("1.1.1.1", "10.96.0.10"), ("10.96.0.10", "1.1.1.1")),
+        ("ClusterFirstWithHostNet", (), ("10.96.0.10",)),
+        ("Default", (), ("192.0.2.53",)),
+        ("Default", ("1.1.1.1",), ("192.0.2.53", "1.1.1.1")),
+        ("None", ("1.1.1.1", "2001:db8::1"), ("1.1.1.1", "2001:db8::1")),
+        ("None", ("127.0.0.1",), ("10.96.0.10",)),  # its own: not reached over the CNI's interface
+        ("None", ("no address",), ("10.96.0.10",)),
+    ],
+)
+def test_the_clusters_servers_are_those_of_the_pods_own_resolv_conf(
+    policy: str, named: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    grant = a_grant()
+    pod = msgspec.structs.replace(grant.client.pod, dns_policy=policy, nameservers=named)
+    client = msgspec.structs.replace(grant.client, pod=pod)
+    grant = msgspec.structs.replace(grant, client=client)
+    made = Granted({grant.key: grant}, ("10.96.0.10",), ("192.0.2.53",))
+    made.note(grant.key)
+    wanted = made.wanted(POD, living=())
+
+    assert wanted is not None
+    assert wanted.upstreams[0].servers == expected
+
+
+def test_without_servers_of_the_node_its_pods_ask_the_clusters() -> None:
+    grant = a_grant()
+    pod = msgspec.structs.replace(grant.client.pod, dns_policy="Default")
+    client = msgspec.structs.replace(grant.client, pod=pod)
+    wanted = granted(msgspec.structs.replace(grant, client=client)).wanted(POD, living=())
+
+    assert wanted is not None
+    assert wanted.upstreams[0].servers == ("10.96.0.10",)

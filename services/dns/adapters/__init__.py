@@ -1,9 +1,9 @@
 """The foreign things that dns touches: the kernel, in Pods' network namespaces, and the node's resolv.conf."""
 
-from services.dns.adapters.capture import Capture
+from services.dns.adapters.capture import Capture, captured_ports
 from services.dns.adapters.errors import Conflict, Gone, Refused
 from services.dns.adapters.kernel import Kernel, Place
-from services.dns.adapters.resolv import NoServers, cluster_servers
+from services.dns.adapters.resolv import NoServers, cluster_servers, node_servers
 
 __all__ = [
     "Capture",
@@ -13,5 +13,7 @@ __all__ = [
     "NoServers",
     "Place",
     "Refused",
+    "captured_ports",
     "cluster_servers",
+    "node_servers",
 ]

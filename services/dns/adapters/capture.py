@@ -16,7 +16,7 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from services._node import netns, nft, nft_flows, nft_rules, nft_ruleset
 from services._node.nft import Message, Nft, NftError
@@ -50,20 +50,23 @@ class Capture:
         port: int,
         *,
         families: Collection[int] = tuple(_FAMILIES),
+        captured: Collection[int] = (PORT,),
         owned: bool = True,
     ) -> None:
         """`families` are those that somebody listens on: queries of others are left alone.
 
+        `captured` are the ports whose queries come to us.
         Not `owned`: as on kernels before 5.12, by the time-outs alone.
         Raises Conflict or Refused; OSError if the namespace cannot be entered.
         """
         self.mode = "owned" if owned else "timed"
         self._port = port
+        self._captured = tuple(captured)
         self._nft = Nft(place)
         try:
             self.check()
-            self._install(_rules(port, families))
-            nft_flows.forget(self._nft, port=PORT, sent_to=lambda to: to != port)
+            self._install(_rules(port, families, self._captured))
+            self._forget(lambda to: to != port)
         except BaseException:
             self._nft.close()
             raise
@@ -73,26 +76,30 @@ class Capture:
         return self._nft.cookie
 
     def check(self) -> None:
-        """Raises Conflict if somebody else redirects the port, Refused if that cannot be read."""
-        try:
-            found = nft_ruleset.find_redirect(self._nft, port=PORT, but=_TABLE)
-        except NftError as exc:
-            raise Refused(exc.strerror or str(exc)) from exc
-        if found:
-            raise Conflict(
-                f"{found} redirects port {PORT} already; remove it, or opt the Pod out of DNS capture"
-            )
+        """Raises Conflict if somebody else redirects a port, Refused if that cannot be read."""
+        for port in self._captured:
+            try:
+                found = nft_ruleset.find_redirect(self._nft, port=port, but=_TABLE)
+            except NftError as exc:
+                raise Refused(exc.strerror or str(exc)) from exc
+            if found:
+                raise Conflict(
+                    f"{found} redirects port {port} already; remove it, or opt the Pod out of DNS capture"
+                )
 
     def refresh(self) -> None:
         """Another three seconds. Raises Refused if a table is not there any more."""
-        # Kernels before 6.12 do not prolong what is in a set; and what has left it cannot be deleted.
-        self._transact(
-            [
-                again(table, _LIVE, PORT)
-                for table in (_TABLE, _OPEN_TABLE)
-                for again in (nft_rules.add_port, nft_rules.delete_port, nft_rules.add_port)
-            ]
-        )
+        self._transact([*self._again(_TABLE), *self._again(_OPEN_TABLE)])
+
+    def stop(self) -> None:
+        """Capture nothing new. What was captured still gets its answers, for three seconds. Raises Refused."""
+        # The table stays: with the last rule of its kind the kernel would stop translating what it captured.
+        ends = [
+            change(_TABLE, _LIVE, port)
+            for port in self._captured
+            for change in (nft_rules.add_port, nft_rules.delete_port)
+        ]
+        self._transact([*ends, *self._again(_OPEN_TABLE)])
 
     def close(self) -> None:
         """Release the port at once. Nothing to do is no error."""
@@ -103,8 +110,20 @@ class Capture:
                 self._nft.transact(attempt)
                 if attempt is ends:
                     break
-        nft_flows.forget(self._nft, port=PORT, sent_to=lambda to: to == self._port)
+        self._forget(lambda to: to == self._port)
         self._nft.close()
+
+    def _again(self, table: str) -> list[Message]:
+        # Kernels before 6.12 do not prolong what is in a set; and what has left it cannot be deleted.
+        return [
+            change(table, _LIVE, port)
+            for port in self._captured
+            for change in (nft_rules.add_port, nft_rules.delete_port, nft_rules.add_port)
+        ]
+
+    def _forget(self, sent_to: Callable[[int], bool]) -> None:
+        for port in self._captured:
+            nft_flows.forget(self._nft, port=port, sent_to=sent_to)
 
     def _install(self, rules: list[Message]) -> None:
         if self.mode == "owned":
@@ -124,13 +143,25 @@ class Capture:
             raise Refused(_told(exc)) from exc
 
 
+def captured_ports(told: str) -> tuple[int, ...]:
+    """53, and what DNS_TARGET_PORTS names. Raises ValueError."""
+    ports = [PORT]
+    for text in filter(None, (word.strip() for word in told.split(","))):
+        if not text.isascii() or not text.isdigit() or not 0 < int(text) < 1 << 16:
+            raise ValueError(
+                f"DNS_TARGET_PORTS: {text!r} is no port: give numbers separated by commas"
+            )
+        ports.append(int(text))
+    return tuple(dict.fromkeys(ports))
+
+
 def _told(error: NftError) -> str:
     if error.errno in {errno.EEXIST, errno.EPERM}:
         return f"{error.strerror}: the table {_TABLE} may be another process's still"
     return error.strerror or str(error)
 
 
-def clear_leftover(place: netns.Target) -> None:
+def clear_leftover(place: netns.Target, captured: Collection[int] = (PORT,)) -> None:
     """Remove what a former process left; what a living one owns stays. Raises OSError."""
     with Nft(place) as opened:
         found = opened.dump(Message(nft.GET_TABLE, nft.INET))
@@ -139,7 +170,8 @@ def clear_leftover(place: netns.Target) -> None:
             return
         ours = [name for name in (_TABLE, _OPEN_TABLE) if name in flags]
         opened.transact([nft_rules.delete_table(name) for name in ours])
-        nft_flows.forget(opened, port=PORT, sent_to=lambda _: True)
+        for port in captured:
+            nft_flows.forget(opened, port=port, sent_to=lambda _: True)
 
 
 def _anew(table: str) -> list[Message]:
@@ -151,26 +183,22 @@ def _anew(table: str) -> list[Message]:
     ]
 
 
-def _rules(port: int, families: Collection[int]) -> list[Message]:
+def _rules(port: int, families: Collection[int], captured: Collection[int]) -> list[Message]:
     """Everything inside the first table, and the second one."""
+    escaping = [_untracked(each, source=False) for each in captured]
+    returning = [_untracked(each, source=True) for each in captured]
+    hook = nft_rules.PREROUTING
     return [
         nft_rules.port_set(_TABLE, _LIVE, timeout_seconds=_LIVE_SECONDS),
-        nft_rules.add_port(_TABLE, _LIVE, PORT),
+        *(nft_rules.add_port(_TABLE, _LIVE, each) for each in captured),
         nft_rules.udp_timeout(_TABLE, _BRIEF, seconds=_FLOW_SECONDS),
-        *_chain(_TABLE, "flows", "filter", _AFTER_CONNTRACK, _brief()),
+        *_chain(_TABLE, "flows", "filter", _AFTER_CONNTRACK, _brief(captured)),
         *_chain(_TABLE, "queries", "nat", _BEFORE_OTHERS, _redirected(port, families)),
         *_anew(_OPEN_TABLE),
         nft_rules.port_set(_OPEN_TABLE, _LIVE, timeout_seconds=_LIVE_SECONDS),
-        nft_rules.add_port(_OPEN_TABLE, _LIVE, PORT),
-        *_chain(_OPEN_TABLE, "escaping", "filter", _BEFORE_CONNTRACK, [_untracked(source=False)]),
-        *_chain(
-            _OPEN_TABLE,
-            "returning",
-            "filter",
-            _BEFORE_CONNTRACK,
-            [_untracked(source=True)],
-            hook=nft_rules.PREROUTING,
-        ),
+        *(nft_rules.add_port(_OPEN_TABLE, _LIVE, each) for each in captured),
+        *_chain(_OPEN_TABLE, "escaping", "filter", _BEFORE_CONNTRACK, escaping),
+        *_chain(_OPEN_TABLE, "returning", "filter", _BEFORE_CONNTRACK, returning, hook=hook),
     ]
 
 
@@ -187,14 +215,15 @@ def _chain(
     return made + [nft_rules.rule(table, name, body) for body in bodies]
 
 
-def _untracked(*, source: bool) -> list[bytes]:
-    absent = nft_rules.port_is_absent(_LIVE, PORT, source=source)
+def _untracked(port: int, *, source: bool) -> list[bytes]:
+    absent = nft_rules.port_is_absent(_LIVE, port, source=source)
     return [*_protocol(_UDP), *absent, *nft_rules.notrack()]
 
 
-def _brief() -> list[list[bytes]]:
-    named = [*_protocol(_UDP), *nft_rules.port_is(PORT), *nft_rules.set_timeout(_BRIEF)]
-    return [*_exempt(), named]
+def _brief(captured: Collection[int]) -> list[list[bytes]]:
+    brief = nft_rules.set_timeout(_BRIEF)
+    named = [[*_protocol(_UDP), *nft_rules.port_is(port), *brief] for port in captured]
+    return [*_exempt(), *named]
 
 
 def _redirected(port: int, families: Collection[int]) -> list[list[bytes]]:

@@ -40,8 +40,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 class Kernel:
     """Finds Pods' networks and captures their port 53, never that of the process or of the node."""
 
-    def __init__(self, node_netns: str = "") -> None:
+    def __init__(self, node_netns: str = "", *, captured: Collection[int] = (PORT,)) -> None:
         self._node = node_netns or None
+        self._ports = tuple(captured)
         self._captured: set[int] = set()  # cookies; of the worker only
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="kernel")
 
@@ -79,11 +80,15 @@ class Kernel:
 
     async def check(self, place: Place, capture: Capture) -> None:
         """Raises Conflict if somebody else redirects the port by now; Refused if it cannot be told."""
-        await self._work(lambda: _check(place, capture))
+        await self._work(lambda: self._check(place, capture))
 
     async def refresh(self, captures: Collection[Capture]) -> list[Capture]:
         """Keep them alive for the next seconds; those that are none any more."""
         return await self._work(lambda: [c for c in captures if not _refreshed(c)])
+
+    async def stop(self, captures: Collection[Capture]) -> None:
+        """Nothing new is captured by them; what was gets its answers."""
+        await self._work(lambda: _stop(captures))
 
     async def release(self, capture: Capture) -> None:
         await self._work(lambda: self._release(capture))
@@ -122,7 +127,7 @@ class Kernel:
                 cookie = netlink.cookie
             if cookie not in self._captured:
                 with contextlib.suppress(OSError):  # the next start tries again
-                    clear_leftover(fd)
+                    clear_leftover(fd, self._ports)
             return Place(
                 uid=result.uid, netns=result.netns, cookie=cookie, interface=result.interface
             )
@@ -135,8 +140,8 @@ class Kernel:
 
     def _capture(self, place: Place, port: int, families: Collection[int]) -> Capture:
         try:
-            _check_iptables(place)
-            capture = Capture(place.netns, port, families=families)
+            self._check_iptables(place)
+            capture = Capture(place.netns, port, families=families, captured=self._ports)
         except OSError as exc:
             raise _unreachable(place.netns, exc) from exc
         if capture.cookie != place.cookie:
@@ -144,6 +149,20 @@ class Kernel:
             raise Gone(f"{place.netns} is another network namespace by now")
         self._captured.add(place.cookie)
         return capture
+
+    def _check(self, place: Place, capture: Capture) -> None:
+        capture.check()
+        try:
+            self._check_iptables(place)
+        except OSError as exc:
+            raise _unreachable(place.netns, exc) from exc
+
+    def _check_iptables(self, place: Place) -> None:
+        for port in self._ports:
+            if found := iptables.find_redirect(place.netns, port=port):
+                raise Conflict(
+                    f"{found} redirects port {port} already; remove it, or opt the Pod out of DNS capture"
+                )
 
     def _release(self, capture: Capture) -> None:
         with contextlib.suppress(OSError):  # closed before
@@ -167,20 +186,10 @@ def _discard(job: "Future[Capture]") -> None:
         job.result().close()
 
 
-def _check(place: Place, capture: Capture) -> None:
-    capture.check()
-    try:
-        _check_iptables(place)
-    except OSError as exc:
-        raise _unreachable(place.netns, exc) from exc
-
-
-def _check_iptables(place: Place) -> None:
-    found = iptables.find_redirect(place.netns, port=PORT)
-    if found:
-        raise Conflict(
-            f"{found} redirects port {PORT} already; remove it, or opt the Pod out of DNS capture"
-        )
+def _stop(captures: Collection[Capture]) -> None:
+    for capture in captures:
+        with contextlib.suppress(Refused, OSError):  # it captures nothing any more, then
+            capture.stop()
 
 
 def _refreshed(capture: Capture) -> bool:

@@ -13,7 +13,7 @@ class NoServers(Exception):
 def cluster_servers(told: str, *, resolv_conf: Path = RESOLV_CONF) -> tuple[str, ...]:
     """Addresses of the cluster's DNS. Raises NoServers."""
     if told:
-        return _told(told)
+        return _told(told, "DNS_CLUSTER_SERVERS")
     lines = [line.split() for line in resolv_conf.read_text().splitlines()]
     named = [line[1] for line in lines if len(line) > 1 and line[0] == "nameserver"]
     remedy = "correct it, or set DNS_CLUSTER_SERVERS"
@@ -27,13 +27,16 @@ def cluster_servers(told: str, *, resolv_conf: Path = RESOLV_CONF) -> tuple[str,
     return usable
 
 
-def _told(told: str) -> tuple[str, ...]:
+def node_servers(told: str) -> tuple[str, ...]:
+    """Addresses of the servers that the nodes' own resolv.conf names; none if not told. Raises NoServers."""
+    return _told(told, "DNS_NODE_SERVERS") if told else ()
+
+
+def _told(told: str, setting: str) -> tuple[str, ...]:
     texts = [text.strip() for text in told.split(",") if text.strip()]
     if not texts:
-        raise NoServers(
-            f"DNS_CLUSTER_SERVERS: {told!r} names no server: give addresses, or leave it empty"
-        )
-    return tuple(_address(text, where="DNS_CLUSTER_SERVERS", remedy="correct it") for text in texts)
+        raise NoServers(f"{setting}: {told!r} names no server: give addresses, or leave it empty")
+    return tuple(_address(text, where=setting, remedy="correct it") for text in texts)
 
 
 def _address(text: str, *, where: str, remedy: str) -> str:

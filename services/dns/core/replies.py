@@ -26,6 +26,8 @@ def failure(query: Query, code: int = wire.SERVFAIL) -> bytes:
 
 def from_upstream(reply: bytes, query: Query) -> bytes:
     """An upstream's reply behind the ID, with the client's own spelling of the name."""
+    if reply[3] & _RA and reply.startswith(query.question, wire.HEADER):
+        return reply[2:]
     if len(reply) == wire.HEADER:
         return failure(query, reply[3] & 0xF)
     flags = bytes([reply[2], reply[3] | _RA])  # we do recurse, whoever it was that knew

@@ -4,13 +4,14 @@ A service without domains is asked for every name but the cluster's own and thos
 and Services there are is the cluster's to say, unless a service claims a part of that by name.
 """
 
-from collections.abc import Iterator
+import weakref
 
 from schemas.state import Upstream
 from services.dns.core import wire
 from services.dns.model import CLUSTER, Profile
 
 _REVERSE = b"\x04arpa\0"
+_RESERVED = 1  # beside the bits of upstreams: who takes every name does not take these
 
 
 class Scope:
@@ -21,9 +22,10 @@ class Scope:
         self._always = 0
         self._rest = 0  # bit per upstream that takes every name
         self._below: dict[bytes, int] = {}
-        self._reserved = {_REVERSE, wire.wire_name(profile.cluster_domain) or b"\0"} - {b"\0"}
+        for name in {_REVERSE, wire.wire_name(profile.cluster_domain) or b"\0"} - {b"\0"}:
+            self._below[name] = _RESERVED
         for index, upstream in enumerate(profile.upstreams):
-            self._add(upstream, 1 << index)
+            self._add(upstream, _RESERVED << 1 << index)
 
     def _add(self, upstream: Upstream, bit: int) -> None:
         if upstream.name == CLUSTER:
@@ -54,15 +56,48 @@ class Scope:
 
     def mask_for(self, name: bytes) -> int:
         """A bit per upstream to ask: names are many, sets of upstreams few."""
-        mask, reserved = self._always, False
-        for suffix in _suffixes(name):
-            mask |= self._below.get(suffix, 0)
-            reserved = reserved or suffix in self._reserved
-        return mask if reserved else mask | self._rest
+        mask, rest = self._always, self._rest
+        below, offset = self._below, 0
+        while length := name[offset]:
+            bits = below.get(name[offset:])
+            if bits is not None:
+                mask |= bits
+                if bits & _RESERVED:
+                    rest = 0
+            offset += 1 + length
+        return (mask | rest) >> 1
+
+    def why(self, upstream: Upstream, name: bytes) -> str:
+        """Why an upstream is asked for a name, or not; in words."""
+        if upstream.name == CLUSTER:
+            return "the cluster's DNS is asked for every name"
+        suffixes = _suffixes(name)
+        for domain in upstream.domains:
+            if wire.wire_name(domain) in suffixes:
+                return f"the name is {domain}, or below it"
+        if upstream.domains and "." not in upstream.domains:
+            return f"the name is not below {', '.join(upstream.domains)}"
+        if any(self._below.get(suffix, 0) & _RESERVED for suffix in suffixes):
+            return "names of the cluster and reverse zones are the cluster's, unless a domain claims them"
+        return "it names no domain: it is asked for every name outside the cluster's"
 
 
-def _suffixes(name: bytes) -> Iterator[bytes]:
-    offset = 0
-    while name[offset]:
-        yield name[offset:]
-        offset += 1 + name[offset]
+def _suffixes(name: bytes) -> list[bytes]:
+    found, offset = [], 0
+    while length := name[offset]:
+        found.append(name[offset:])
+        offset += 1 + length
+    return found
+
+
+class Scopes:
+    """One scope for all Pods with equal profiles: what was found for a name holds for all of them."""
+
+    def __init__(self) -> None:
+        self._known: weakref.WeakValueDictionary[Profile, Scope] = weakref.WeakValueDictionary()
+
+    def of(self, profile: Profile) -> Scope:
+        scope = self._known.get(profile)
+        if scope is None:
+            scope = self._known[profile] = Scope(profile)
+        return scope

@@ -12,7 +12,7 @@ import msgspec
 
 from schemas.state import Upstream
 from services.dns.core import replies, wire
-from services.dns.core.queries import Query
+from services.dns.core.queries import Query, plain_answer
 from services.dns.core.scope import Scope
 
 MAX_CANDIDATES = 8
@@ -49,7 +49,12 @@ def renamed(query: Query, name: bytes) -> Query:
     question = name + query.question[-4:]
     flags_and_counts, tail = query.sent[:10], query.sent[10 + len(query.question) :]
     return msgspec.structs.replace(
-        query, name=name, question=question, sent=flags_and_counts + question + tail
+        query,
+        name=name,
+        question=question,
+        sent=flags_and_counts + question + tail,
+        plain=plain_answer(question),
+        scope=None,
     )
 
 

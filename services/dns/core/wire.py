@@ -122,3 +122,15 @@ def wire_name(text: str) -> bytes | None:
         return None
     name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
     return name if len(name) <= MAX_NAME else None
+
+
+def text_name(name: bytes) -> str:
+    """Labels as people write them, with the last dot; bytes that do not print by their number (RFC 1035, 5.1)."""
+    if name == b"\0":
+        return "."
+    texts, offset = [], 0
+    while length := name[offset]:
+        label = name[offset + 1 : offset + 1 + length]
+        texts.append("".join(chr(c) if 32 < c < 127 and c != 46 else f"\\{c:03d}" for c in label))
+        offset += 1 + length
+    return ".".join(texts) + "."

@@ -5,7 +5,7 @@ milliseconds, so one worker does; what it finds is said on the bus.
 """
 
 import asyncio
-import resource
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -18,9 +18,20 @@ from services._runtime.bus import Bus
 from services._runtime.mirror import Mirror
 from services._runtime.run import Runtime
 from services._runtime.streams import GRANT, STATE
-from services.dns.adapters import Conflict, Gone, Kernel, Place, Refused, cluster_servers
-from services.dns.model import Profile
+from services.dns.adapters import (
+    Conflict,
+    Gone,
+    Kernel,
+    Place,
+    Refused,
+    captured_ports,
+    cluster_servers,
+    node_servers,
+)
+from services.dns.model import Limits, Profile
 from services.dns.service.captures import Captures
+from services.dns.service.explaining import Explanation, explanation, pod_of
+from services.dns.service.process import freeze_garbage, raise_file_limit
 from services.dns.service.reporting import Reporter
 from services.dns.service.sandboxes import Sandboxes
 from services.dns.service.wanted import Granted, Wanted
@@ -29,6 +40,8 @@ from services.dns.settings import Settings
 log = structlog.get_logger()
 
 _CAPTURED = "pods captured"
+_DRAIN_SECONDS = 2.9  # a query takes no longer
+_HUNG_SECONDS = 4.5  # what waits since then is of clients who wait no more, or hardly
 _REFRESH_SECONDS = 1.0  # a third of what a capture lives without it
 _LOOPS = (
     "our own queries came back to us: something else redirects port 53 of this Pod; "
@@ -51,9 +64,14 @@ class Dns:
         self._node = settings.node
         self._cluster_domain = settings.cluster_domain
         self._sweep_seconds = sweep_seconds
-        self._kernel = Kernel(settings.node_netns)
+        self._kernel = Kernel(settings.node_netns, captured=captured_ports(settings.target_ports))
         self._reporter = Reporter(bus)
-        self._captures = Captures(self._kernel, registry, on_trouble=self._look_again)
+        self._captures = Captures(
+            self._kernel,
+            registry,
+            on_trouble=self._look_again,
+            limits=Limits(cached=settings.cache_entries),
+        )
         self._sandboxes = Sandboxes(
             self._kernel, settings.cni_results, on_change=self._networks_changed
         )
@@ -66,7 +84,11 @@ class Dns:
         self._said = Mirror(
             bus, STATE, [ResolverKey.all(self._node)], on_change=lambda _key, _message: None
         )
-        self._granted = Granted(self._grants.items, cluster_servers(settings.cluster_servers))
+        self._granted = Granted(
+            self._grants.items,
+            cluster_servers(settings.cluster_servers),
+            node_servers(settings.node_servers),
+        )
         self._reasons: dict[ResolverKey, str] = {}  # of failures, told once each
         self._waiting: dict[ResolverKey, None] = {}
         self._work = asyncio.Event()
@@ -78,9 +100,11 @@ class Dns:
         raise_file_limit()
         dns = cls(runtime.bus, settings, registry=runtime.metrics.registry)
         runtime.health.expect(_CAPTURED)
+        runtime.health.answer("/explain", dns.explain)
         async with asyncio.TaskGroup() as group:
             group.create_task(dns.run())
             await dns.captured.wait()
+            freeze_garbage()
             runtime.health.done(_CAPTURED)
 
     async def run(self) -> None:
@@ -99,8 +123,18 @@ class Dns:
                 ):
                     group.create_task(task)
         finally:
-            self._kernel.close()
-            self._captures.close()
+            try:
+                await self._captures.drain(_DRAIN_SECONDS)
+            finally:
+                self._kernel.close()
+                self._captures.close()
+
+    async def explain(self, question: Mapping[str, str]) -> Explanation:
+        """The answer to `/explain?pod=NAMESPACE/NAME&name=…`. Raises LookupError."""
+        key = pod_of(question, self._node)
+        return explanation(
+            question, self._reporter.newest(key), self._captures.held.get(key), pod=key.pod
+        )
 
     async def _start(self) -> None:
         await self._grants.synced.wait()
@@ -119,7 +153,12 @@ class Dns:
 
     async def _refresh(self) -> None:
         """From this loop, on purpose: while it hangs, nothing is answered, and nothing may be captured."""
+        loop = asyncio.get_running_loop()
+        refreshed = loop.time()
         while True:
+            if loop.time() - refreshed > _HUNG_SECONDS:
+                self._captures.discard()
+            refreshed = loop.time()
             await self._captures.refresh()
             await asyncio.sleep(_REFRESH_SECONDS)
 
@@ -216,6 +255,7 @@ class Dns:
         if self._reasons.get(key) != message:
             self._reasons[key] = message
             log.warning("pod not captured", subject=key.subject, reason=reason, why=message)
+        self._captures.fell_open(key, reason)
         try:
             await self._captures.release(key, message)
         except Exception:
@@ -247,10 +287,3 @@ class Dns:
                 upstreams=wanted.upstreams,
             )
         )
-
-
-def raise_file_limit() -> None:
-    """Some dozen sockets per captured Pod: take all the descriptors that we may have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    log.info("limit of open files", soft_before=soft, limit=hard)

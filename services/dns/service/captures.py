@@ -10,17 +10,19 @@ from collections.abc import Callable
 from functools import partial
 
 import structlog
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from schemas.subjects import ResolverKey
 from services.dns.adapters import Capture, Gone, Kernel, Place, Refused
-from services.dns.model import Profile
+from services.dns.core.explaining import Explained
+from services.dns.model import Limits, Profile
 from services.dns.service.answering import Answerer, Engine
 
 log = structlog.get_logger()
 
 _HOLD_SECONDS = 60.0
 _HOLD_MOST_SECONDS = 600.0
+_DRAIN_LOOK_SECONDS = 0.02
 
 
 class Captured:
@@ -42,6 +44,19 @@ class Captured:
         if profile != self._profile:
             self._profile = profile
             self._answerer.replace(profile)
+
+    def explain(self, name: str) -> Explained:
+        """Who would be asked for a name. Raises ValueError for what is none."""
+        return self._answerer.explain(name)
+
+    def discard(self) -> None:
+        """Throw away what waits to be read."""
+        self._answerer.discard()
+
+    @property
+    def in_flight(self) -> int:
+        """Queries that are not answered yet."""
+        return self._answerer.resolver.in_flight
 
     async def end(self, kernel: Kernel) -> None:
         """Everything in the Pod's network is closed."""
@@ -65,11 +80,12 @@ class Captures:
         registry: CollectorRegistry,
         *,
         on_trouble: Callable[[ResolverKey], None],
+        limits: Limits | None = None,
     ) -> None:
         self.held: dict[ResolverKey, Captured] = {}
         self._kernel = kernel
         self._on_trouble = on_trouble
-        self._engine = Engine(registry)
+        self._engine = Engine(registry, limits=limits)
         self._holds: dict[ResolverKey, tuple[float, float]] = {}  # until; how long
         self._looping: set[ResolverKey] = set()
         self._captured = Gauge(
@@ -77,6 +93,12 @@ class Captures:
         )
         self._pinned = Gauge(
             "nsm_dns_held_netns", "Network namespaces that we keep alive", registry=registry
+        )
+        self._fell_open = Counter(
+            "nsm_dns_fell_open",
+            "Captures that ended although their Pods should be captured",
+            ["reason"],
+            registry=registry,
         )
 
     async def make(self, key: ResolverKey, place: Place, profile: Profile) -> Captured:
@@ -114,6 +136,11 @@ class Captures:
         self._show()
         log.info("pod released", subject=key.subject, uid=captured.place.uid, reason=why)
 
+    def fell_open(self, key: ResolverKey, reason: str) -> None:
+        """A Pod, if captured, is about to be released although it should not be."""
+        if key in self.held:
+            self._fell_open.labels(reason).inc()
+
     async def check(self, key: ResolverKey) -> None:
         """Raises Conflict if somebody else redirects the port of a captured Pod by now."""
         captured = self.held[key]
@@ -128,8 +155,25 @@ class Captures:
         for lost in await self._kernel.refresh(list(by_capture)):
             key = by_capture[lost]
             if key in self.held and self.held[key].capture is lost:
+                self.fell_open(key, "table lost")
                 await self.release(key, "its table is not there any more")
                 self._on_trouble(key)
+
+    def discard(self) -> None:
+        """Throw away what came before we hung: to ask it all at once would only drown what comes now."""
+        for captured in self.held.values():
+            captured.discard()
+
+    async def drain(self, seconds: float) -> None:
+        """Before the end: nothing new comes to us, and who asked gets an answer. Takes that long at most."""
+        await self._kernel.stop([captured.capture for captured in self.held.values()])
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        # Looked at, not told: a count for this would cost every query of all the other time.
+        while loop.time() < until and any(  # noqa: ASYNC110
+            captured.in_flight for captured in self.held.values()
+        ):
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
 
     def close(self) -> None:
         """After the kernel's worker has ended."""

@@ -50,6 +50,11 @@ class Reporter:
             self._newest[resolver.key] = resolver
             self._mark(resolver.key)
 
+    def newest(self, key: ResolverKey) -> Resolver | None:
+        """What is to be said of a Pod now."""
+        found = self._newest.get(key)
+        return found if isinstance(found, Resolver) else None
+
     def bury(self, key: ResolverKey, uid: str) -> None:
         """The Pod is none of ours any more. Of what the bus does not know there is nothing to say."""
         newest = self._newest.get(key)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from schemas.grant import Connection
+from schemas.intent import PodRef
 from schemas.state import Upstream
 from schemas.subjects import ConnectionKey, ResolverKey
 from services.dns.model import CLUSTER
@@ -27,9 +28,15 @@ def resolver_of(key: ConnectionKey) -> ResolverKey:
 class Granted:
     """The grants of this node's mirror, by client Pod."""
 
-    def __init__(self, items: Mapping[Any, Any], cluster_servers: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        items: Mapping[Any, Any],
+        cluster_servers: tuple[str, ...],
+        node_servers: tuple[str, ...] = (),
+    ) -> None:
         self._items = items
-        self._cluster = Upstream(name=CLUSTER, servers=cluster_servers)
+        self._cluster = cluster_servers
+        self._node = node_servers
         self._keys: dict[ResolverKey, set[ConnectionKey]] = {}
 
     def note(self, key: ConnectionKey) -> ResolverKey:
@@ -59,7 +66,19 @@ class Granted:
         own = sorted(
             (g for g in providing if g.client.pod.uid == uid), key=lambda g: g.client.interface
         )
-        return Wanted(uid=uid, upstreams=(self._cluster, *(_upstream(g) for g in own)))
+        cluster = Upstream(name=CLUSTER, servers=self._servers_of(own[0].client.pod))
+        return Wanted(uid=uid, upstreams=(cluster, *(_upstream(g) for g in own)))
+
+    def _servers_of(self, pod: PodRef) -> tuple[str, ...]:
+        """Those of the Pod's own resolv.conf, as its dnsPolicy and dnsConfig make it."""
+        servers = {"None": (), "Default": self._node or self._cluster}.get(
+            pod.dns_policy, self._cluster
+        )
+        # Its own loopback is not reached over the interface that cluster servers are asked over.
+        named = tuple(
+            text for text in pod.nameservers if _is_address(text) and not _is_loopback(text)
+        )
+        return tuple(dict.fromkeys((*servers, *named))) or self._cluster
 
     def _of(self, pod: ResolverKey) -> Iterable[Connection]:
         for key in self._keys.get(pod, ()):
@@ -81,6 +100,10 @@ def _upstream(grant: Connection) -> Upstream:
         interface=grant.client.interface,
         revision=grant.revision,
     )
+
+
+def _is_loopback(text: str) -> bool:
+    return ipaddress.ip_address(text).is_loopback
 
 
 def _is_address(text: str) -> bool:

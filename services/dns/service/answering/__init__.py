@@ -1,4 +1,4 @@
-"""The resolver engine: per captured Pod one `Answerer`, all of a node on one `Engine`. Callbacks of the loop, no tasks.
+"""The sockets around `core`: per captured Pod one `Answerer`, all of a node on one `Engine`. Callbacks, no tasks.
 
 engine = Engine(registry)                                    # in the running loop
 answerer = Answerer(opener, engine=engine, profile=profile, on_loop=…)

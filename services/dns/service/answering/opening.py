@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 
 _TRIES = 32  # a port free for UDP may be taken for TCP
 _BACKLOG = 64
+_SO_RCVBUFFORCE = 33
+_ROOM_BYTES = 1 << 20
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
 
 Address = tuple[str, int] | tuple[str, int, int, int]
@@ -42,6 +44,14 @@ def reset(sock: socket.socket) -> None:
     """Close a connection without a farewell: one that lingers would keep a dead Pod's network alive."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
+
+
+def _make_room(sock: socket.socket) -> None:
+    """For bursts: what finds no room is lost, and a client asks again after five seconds."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM_BYTES)
+    except OSError:  # only who rules the whole machine may pass its limit
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM_BYTES)
 
 
 def open_listeners(opener: Opener) -> Listeners:
@@ -83,6 +93,8 @@ def _bound(
     sock.setblocking(False)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if kind == socket.SOCK_DGRAM:
+        _make_room(sock)
     sock.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", port))
     if kind == socket.SOCK_STREAM:
         sock.listen(_BACKLOG)

@@ -8,16 +8,19 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
+from services.dns.core.servers import Lane
 from services.dns.service.answering.engine import Engine
 from services.dns.service.answering.opening import Opener
 
+_REMEMBERED_SECONDS = 4.0  # a stream after its end: what it sent may still come back
 
-class OwnPort(Protocol):
-    """A socket of ours that has asked."""
 
-    def has_sent(self, packet: bytes) -> bool:
-        """Whether this very packet left from here and is not answered yet."""
-        ...
+class OwnStream(Protocol):
+    """A connection of ours that asks, or did until just now."""
+
+    closed_at: float
+
+    def has_sent(self, message: bytes) -> bool: ...
 
 
 class Outlet:
@@ -34,8 +37,9 @@ class Outlet:
         self.engine = engine
         self.upstream_port = upstream_port
         self.keep_swept = keep_swept
-        self.datagram_ports: dict[tuple[int, int], OwnPort] = {}  # by family and number
-        self.stream_ports: dict[tuple[int, int], OwnPort] = {}  # also of streams closed just now
+        # By family and number.
+        self.datagram_ports: dict[int, dict[int, Lane]] = {socket.AF_INET: {}, socket.AF_INET6: {}}
+        self.stream_ports: dict[tuple[int, int], OwnStream] = {}
         self.streams_open = 0
         self._opener = opener
 
@@ -53,12 +57,18 @@ class Outlet:
             raise
         return sock
 
-    def has_sent(self, packet: bytes, *, family: int, port: int) -> bool:
-        """Whether a client's packet is one of ours come back."""
-        own = self.datagram_ports.get((family, port))
-        return own is not None and own.has_sent(packet)
-
     def has_streamed(self, message: bytes, *, family: int, port: int) -> bool:
         """Whether a client's message over TCP is one of ours come back."""
         own = self.stream_ports.get((family, port))
         return own is not None and own.has_sent(message)
+
+    def sweep(self, now: float) -> bool:
+        """Forget connections that ended a while ago; False: there are none."""
+        ended = [
+            number
+            for number, own in self.stream_ports.items()
+            if now - own.closed_at > _REMEMBERED_SECONDS
+        ]
+        for number in ended:
+            del self.stream_ports[number]
+        return bool(self.stream_ports)

@@ -5,11 +5,11 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from services.dns.core.flights import Waiter
+from services.dns.core.resolving import Resolver
 from services.dns.service.answering.engine import Engine
-from services.dns.service.answering.flights import Waiter
 from services.dns.service.answering.opening import reset
 from services.dns.service.answering.outlet import Outlet
-from services.dns.service.answering.resolving import Resolving
 
 _READ_BYTES = 1 << 16
 _BURST = 32
@@ -24,13 +24,13 @@ class Streams:
         outlet: Outlet,
         sockets: tuple[socket.socket, ...],
         *,
-        resolving: Resolving,
+        resolver: Resolver,
         on_loop: Callable[[], None],
     ) -> None:
         self._outlet = outlet
         self._loop = outlet.engine.loop
         self._sockets = sockets
-        self._resolving = resolving
+        self._resolver = resolver
         self._on_loop = on_loop
         self._connections: dict[Connection, None] = {}
         for sock in sockets:
@@ -62,7 +62,7 @@ class Streams:
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError:  # out of descriptors: the kernel would wake us without end
-                self._outlet.engine.figures.trouble("connection could not be accepted")
+                self._outlet.engine.tally.troubled("connection could not be accepted")
                 self._loop.remove_reader(listener.fileno())
                 self._loop.call_later(_PAUSE_SECONDS, self._listen, listener)
                 return
@@ -73,7 +73,7 @@ class Streams:
     def _accept(self, sock: socket.socket, port: int) -> None:
         if len(self._connections) >= self._outlet.engine.limits.tcp_connections:
             idle = next((c for c in self._connections if not c.owed), None)
-            self._outlet.engine.figures.trouble("too many connections")
+            self._outlet.engine.tally.troubled("too many connections")
             if idle is None:
                 sock.close()
                 return
@@ -91,10 +91,10 @@ class Streams:
     def _take(self, family: int, port: int, message: bytes, waiter: Waiter) -> bool:
         """The port alone is no proof: a client's may have the same number, towards another destination."""
         if self._outlet.has_streamed(message, family=family, port=port):
-            self._outlet.engine.figures.trouble("own query came back")
+            self._outlet.engine.tally.troubled("own query came back")
             self._on_loop()
             return False
-        return self._resolving.take(message, waiter, streaming=True)
+        return self._resolver.take(message, waiter, self._loop.time(), streaming=True)
 
     def _forget(self, connection: "Connection") -> None:
         self._connections.pop(connection, None)
