@@ -121,7 +121,7 @@ class UsedPrefix(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PrefixesInUse(msgspec.Struct, frozen=True, kw_only=True):
-    """Prefixes of one source (`node`, `service`, `cluster`, `user`) that no connection may touch."""
+    """Prefixes of one source (`node`, `pod`, `service`, `cluster`, `user`) that no connection may touch."""
 
     source: str
     name: str = ""

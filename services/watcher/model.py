@@ -104,6 +104,11 @@ class Pod(Object, frozen=True, kw_only=True):
         return listed or ((self.status.pod_ip,) if self.status.pod_ip else ())
 
     @property
+    def own_ips(self) -> tuple[str, ...]:
+        """Addresses that nobody else has while it lives; a Pod in its node's network has none."""
+        return () if self.host_network or self.terminal else self.ips
+
+    @property
     def gated(self) -> bool:
         """Whether the Pod waits for our condition before it is Ready."""
         return any(gate.condition_type == CONDITION for gate in self.spec.readiness_gates or ())
@@ -165,19 +170,51 @@ class ServiceSpec(
     msgspec.Struct,
     frozen=True,
     kw_only=True,
-    rename={"cluster_ip": "clusterIP", "cluster_ips": "clusterIPs"},
+    rename={
+        "cluster_ip": "clusterIP",
+        "cluster_ips": "clusterIPs",
+        "external_ips": "externalIPs",
+    },
 ):
     cluster_ip: str | None = None
     cluster_ips: tuple[str, ...] | None = None
+    external_ips: tuple[str, ...] | None = None
+
+
+class Ingress(msgspec.Struct, frozen=True, kw_only=True):
+    ip: str | None = None
+
+
+class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True):
+    ingress: tuple[Ingress, ...] | None = None
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    load_balancer: LoadBalancer | None = None
 
 
 class KubeService(Object, frozen=True, kw_only=True):
     spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
 
     @property
-    def cluster_ips(self) -> tuple[str, ...]:
-        listed = self.spec.cluster_ips or ((self.spec.cluster_ip,) if self.spec.cluster_ip else ())
+    def addresses(self) -> tuple[str, ...]:
+        """What it is reached at: cluster IPs (a headless one has none), external ones, its balancer's."""
+        spec, balancer = self.spec, self.status.load_balancer
+        inside = spec.cluster_ips or ((spec.cluster_ip,) if spec.cluster_ip else ())
+        ingress = (balancer and balancer.ingress) or ()
+        listed = (*inside, *(spec.external_ips or ()), *(each.ip or "" for each in ingress))
         return tuple(each for each in listed if each not in ("", "None"))
+
+
+class ServiceCidrSpec(msgspec.Struct, frozen=True, kw_only=True):
+    cidrs: tuple[str, ...] | None = None
+
+
+class ServiceCidr(Object, frozen=True, kw_only=True):
+    """Prefixes that cluster IPs come from; clusters before 1.33 have no such objects."""
+
+    spec: ServiceCidrSpec = ServiceCidrSpec()
 
 
 class ConfigMap(Object, frozen=True, kw_only=True):

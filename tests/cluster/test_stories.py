@@ -165,6 +165,16 @@ async def test_what_the_cluster_uses_is_told(side, nats, reader):
         more = {"data": {"prefixes": "198.51.100.0/24\n203.0.113.0/24"}}
         await side.ask("PATCH", side.path("configmaps", "excluded-prefixes"), more, MERGE)
         await reader.until(lambda: covered(reader, "203.0.113.7"))
+        assert reader.get(PrefixKey("cluster", "servicecidr-kubernetes")) is not None
+        await side.pod("away")
+        await side.runs("away", "10.199.3.7")
+        await reader.until(lambda: covered(reader, "10.199.3.7"))
+        await side.pod("home")
+        await side.runs("home", "10.231.7.9")
+        await side.remove("pods", "away")
+        await reader.until(lambda: not covered(reader, "10.199.3.7"))
+        sources = {key.source for key in reader.mirror.items if isinstance(key, PrefixKey)}
+        assert sources == {"node", "cluster", "user"}
 
 
 # ---- definitions, and what the server refuses by them

@@ -81,30 +81,15 @@ def test_the_single_pod_cidr_of_old_nodes_counts():
         ({}, ()),
     ],
 )
-def test_cluster_ips_of_services_count_and_headless_ones_have_none(spec, expected):
-    found = read(model.KubeService, an_object("s", spec=spec))
-    assert prefixes.service_ips(found) == expected
+def test_addresses_of_services_count_and_headless_ones_have_none(spec, expected):
+    assert read(model.KubeService, an_object("s", spec=spec)).addresses == expected
 
 
-def test_equal_services_make_equal_messages_whatever_their_order():
-    one = {("b", "x"): ("10.96.0.2",), ("a", "y"): ("10.96.0.1",)}
-    other = dict(reversed(one.items()))
-    assert prefixes.of_services(one) == prefixes.of_services(other)
-    assert listed(only(prefixes.of_services(one))) == ["10.96.0.1/32", "10.96.0.2/32"]
-
-
-def test_ten_thousand_services_fit_into_a_message_of_the_bus():
-    first = int(ipaddress.ip_address("10.96.0.0"))
-    services = {
-        (f"namespace-{at % 90}", f"a-service-with-a-long-name-{at}"): (
-            str(ipaddress.ip_address(first + 97 * at)),
-            f"fd00:10:96::{at:x}",
-        )
-        for at in range(10_000)
-    }
-    assert all(len(encode(part)) < 1_000_000 for part in prefixes.of_services(services))
-    few = dict(list(services.items())[:2000])
-    assert "a-service-with-a-long-name-7" in str(only(prefixes.of_services(few)))
+def test_external_addresses_of_services_and_those_of_their_balancers_count():
+    spec = {"clusterIP": "10.96.0.1", "externalIPs": ["198.51.100.1"]}
+    status = {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}, {"hostname": "lb.example"}]}}
+    found = read(model.KubeService, an_object("s", spec=spec, status=status))
+    assert found.addresses == ("10.96.0.1", "198.51.100.1", "203.0.113.7")
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -118,10 +103,6 @@ def test_any_number_of_exclusions_fits_in_messages_of_the_bus_and_none_is_lost(c
     assert len({part.key for part in parts}) == len(parts)
     told = [each for part in parts for each in listed(part)]
     assert sorted(told) == sorted(f"{each}/{32 if family == 4 else 128}" for each in written)
-    services = {("default", f"s-{at}"): (each,) for at, each in enumerate(written)}
-    parts = prefixes.of_services(services)
-    assert max(len(encode(part)) for part in parts) < 1_000_000
-    assert sorted(each for part in parts for each in listed(part)) == sorted(told)
 
 
 def test_neighbours_are_merged_before_anything_is_split():

@@ -4,7 +4,7 @@
 cost of an object's change is what it touches, the result that of starting from scratch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from schemas.intent import Endpoint, NetworkService, PrefixesInUse, Request
 from schemas.subjects import EndpointKey, Key, NetworkServiceKey, PrefixKey, RequestKey
 from services.watcher import model
 from services.watcher.core import misfits, owners, prefixes, requests, specs
+from services.watcher.core.addresses import Addresses
 from services.watcher.model import ObjectRef, Pod, Problem, Ref
 
 _NOTHING: dict[Any, Any] = {}
@@ -46,17 +47,19 @@ class Intent:
         self._misfits = misfits.Misfits()
         self._pods_of_namespace: dict[str, set[str]] = {}
         self._pods_of_node: dict[str, set[Ref]] = {}
-        self._cluster_ips: dict[Ref, tuple[str, ...]] = {}
-        self._cluster_ips_changed = False
+        self._service_addresses = Addresses("service", "Service")
+        self._pod_addresses = Addresses("pod", "Pod")
+        self._kube_services: dict[Ref, tuple[str, ...]] = {}
         self._standing: dict[Ref, dict[Key, Request]] = {}
         self._standing_rules: dict[Key, NetworkService] = {}
         self._standing_endpoints: dict[Key, Endpoint] = {}
-        self._parts: dict[str, set[Key]] = {source: set() for source in prefixes.PARTED}
+        self._exclusions: set[Key] = set()  # keys that they stand under, should stand, or once did
         self._put: dict[type[Any], Callable[[Ref, Any, Touched], None]] = {
             model.Pod: self._pod,
             model.Namespace: self._namespace,
             model.Node: self._node,
             model.KubeService: self._kube_service,
+            model.ServiceCidr: self._service_cidr,
             model.ConfigMap: self._config_map,
             model.NetworkService: self._network_service,
             model.NetworkServiceEndpoint: self._endpoint,
@@ -65,19 +68,19 @@ class Intent:
     @property
     def desired(self) -> dict[Key, Any]:
         """Every message that must stand, complete."""
-        self._gather_cluster_ips()
+        self._gather()
         return self._desired
 
     def message(self, key: Key) -> Any:
         """The message that must stand under a key; None: nothing must."""
-        if isinstance(key, PrefixKey) and key.source == prefixes.CLUSTER_IPS.source:
-            self._gather_cluster_ips()
+        if isinstance(key, PrefixKey):
+            self._gather()
         return self._desired.get(key)
 
-    def parts(self, source: str) -> set[Key]:
-        """Every key that prefixes in use by `source` stand under, should stand, or once did."""
-        self._gather_cluster_ips()
-        return set(self._parts[source])
+    @property
+    def exclusions(self) -> set[Key]:
+        """Every key that the user's exclusions stand under, should stand, or once did."""
+        return set(self._exclusions)
 
     def owner(self, key: Key) -> ObjectRef | None:
         """The object that a message comes from, if it is a single one."""
@@ -107,8 +110,8 @@ class Intent:
             _keep(self._standing_endpoints, key, message if isinstance(message, Endpoint) else None)
             if self._endpoints.get(key.namespace, _NOTHING).get(key.endpoint, "") is None:
                 self._endpoint_pod(key, touched)
-        elif isinstance(key, PrefixKey) and key.source in self._parts:
-            self._parts[key.source].add(key)
+        elif isinstance(key, PrefixKey) and key.source == prefixes.EXCLUDED.source:
+            self._exclusions.add(key)
         return touched
 
     def _stand_request(self, key: RequestKey, message: Any, touched: Touched) -> None:
@@ -135,6 +138,9 @@ class Intent:
             self.pods[ref] = pod
             self._pods_of_namespace.setdefault(namespace, set()).add(name)
             self._pods_of_node.setdefault(pod.node, set()).add(ref)
+        old, new = (each.own_ips if each is not None else () for each in (before, pod))
+        if old != new:
+            touched.keys.update(self._pod_addresses.put(ref, old, new))
         touched.pods.add(ref)
         self._requests(ref, touched)
         for endpoint in self._endpoints.get(namespace, _NOTHING):
@@ -152,7 +158,9 @@ class Intent:
         name = ref[1]
         was_ready = self._ready(name)
         _keep(self._nodes, name, node)
-        self._set(PrefixKey("node", name), prefixes.of_node(node) if node else None, touched)
+        told = prefixes.of_node(node) if node else None
+        self._set(PrefixKey("node", name), told, touched)
+        self._know(self._pod_addresses, ("node", name), told, touched)
         if self._ready(name) == was_ready:
             return
         for pod in self._pods_of_node.get(name, ()):
@@ -161,34 +169,39 @@ class Intent:
                 self._endpoint_pod(EndpointKey(pod[0], endpoint, pod[1]), touched)
 
     def _kube_service(self, ref: Ref, found: model.KubeService | None, touched: Touched) -> None:
-        addresses = prefixes.service_ips(found) if found else ()
-        if self._cluster_ips.get(ref, ()) == addresses:
-            return
-        _keep(self._cluster_ips, ref, addresses or None)
-        # Gathered when asked for: a first list of 10,000 Services would else gather 10,000 times.
-        self._cluster_ips_changed = True
-        touched.keys.add(prefixes.CLUSTER_IPS)
+        before, now = self._kube_services.get(ref, ()), found.addresses if found else ()
+        _keep(self._kube_services, ref, now or None)
+        touched.keys.update(self._service_addresses.put(ref, before, now))
 
-    def _gather_cluster_ips(self) -> None:
-        if not self._cluster_ips_changed:
-            return
-        self._cluster_ips_changed = False
-        gathered = prefixes.of_services(self._cluster_ips) if self._cluster_ips else ()
-        self._set_parts(prefixes.CLUSTER_IPS.source, gathered, Touched())
+    def _service_cidr(self, ref: Ref, found: model.ServiceCidr | None, touched: Touched) -> None:
+        name = ref[1]
+        told = prefixes.of_service_cidr(name, found.spec.cidrs or ()) if found else None
+        self._set(prefixes.service_cidr_key(name), told, touched)
+        self._know(self._service_addresses, ("service cidr", name), told, touched)
 
-    def _set_parts(self, source: str, parts: tuple[PrefixesInUse, ...], touched: Touched) -> None:
-        now: dict[Key, PrefixesInUse] = {part.key: part for part in parts}
-        self._parts[source] |= now.keys()
-        for key in self._parts[source]:
-            self._set(key, now.get(key), touched)
+    def _know(
+        self, addresses: Addresses, owner: Hashable, told: PrefixesInUse | None, touched: Touched
+    ) -> None:
+        touched.keys.update(addresses.know(owner, told.prefixes if told else ()))
+
+    def _gather(self) -> None:
+        # When asked for: a first list of 10,000 Services would else write a block 256 times.
+        for addresses in (self._service_addresses, self._pod_addresses):
+            for key, message in addresses.gather().items():
+                _keep(self._desired, key, message)
 
     def _config_map(self, ref: Ref, found: model.ConfigMap | None, touched: Touched) -> None:
         if ref == prefixes.KUBEADM:
             told = prefixes.of_kubeadm(found) if found else None
             self._set(PrefixKey("cluster", "kubeadm"), told, touched)
+            for addresses in (self._service_addresses, self._pod_addresses):
+                self._know(addresses, "kubeadm", told, touched)
         elif ref == self._excluded:
             excluded, problem = prefixes.of_user(found) if found else ((), None)
-            self._set_parts(prefixes.EXCLUDED.source, excluded, touched)
+            now: dict[Key, PrefixesInUse] = {part.key: part for part in excluded}
+            self._exclusions |= now.keys()
+            for key in self._exclusions:
+                self._set(key, now.get(key), touched)
             self._notice(model.ConfigMap, ref, problem, touched)
 
     def _network_service(

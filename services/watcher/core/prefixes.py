@@ -6,7 +6,7 @@ one is split into several.
 """
 
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -15,14 +15,12 @@ import yaml
 from schemas import values
 from schemas.intent import PrefixesInUse, UsedPrefix
 from schemas.subjects import PrefixKey
-from services.watcher.model import ConfigMap, KubeService, Node, Problem, Ref
+from services.watcher.model import ConfigMap, Node, Problem, Ref
 
 KUBEADM: Ref = ("kube-system", "kubeadm-config")
 EXCLUDED_NAME = "excluded-prefixes"  # of the ConfigMap in the system namespace
 EXCLUDED_DATA = "prefixes"
-CLUSTER_IPS = PrefixKey("service", "clusterips")
 EXCLUDED = PrefixKey("user", EXCLUDED_NAME)
-PARTED = frozenset({CLUSTER_IPS.source, EXCLUDED.source})  # sources whose messages may be several
 MALFORMED = "MalformedPrefix"
 # The bus takes a mebibyte; the longest namespace, name and IPv6 prefix make about 200 bytes.
 _MOST_IN_ONE = 4096
@@ -57,39 +55,23 @@ def service_cidr_key(name: str) -> PrefixKey:
     return PrefixKey("cluster", f"{_SERVICE_CIDR}{name}")
 
 
-def of_services(addresses: Mapping[Ref, tuple[str, ...]]) -> tuple[PrefixesInUse, ...]:
-    """Every cluster IP; the same one always in the same place, so that equal sets have equal bytes."""
-    used = [
-        used
-        for ref in sorted(addresses)
-        for used in _used(addresses[ref], f"Service {'/'.join(ref)}")
-    ]
-    return _fitting(CLUSTER_IPS, used, "Services of the cluster")
-
-
-def _fitting(
-    key: PrefixKey, used: Collection[UsedPrefix], together: str
-) -> tuple[PrefixesInUse, ...]:
-    """One message as it is, or as many as it takes, with neighbours merged and used by `together`."""
-    if len(used) <= _MOST_IN_ONE:
-        return (_part(key, 0, minimal(used)),)
-    merged = [
-        values.parse_prefix_loosely(each.prefix) for each in minimal(used, lambda _: together)
-    ]
+def _fitting(used: list[UsedPrefix]) -> tuple[PrefixesInUse, ...]:
+    """One message if they fit, or as many as it takes."""
+    merged = minimal(used)
     # A power of two, half full: while the number stays, a prefix stays in its part, and where it
     # doubles or halves every part is split in two or joined of two.
     count = 1
-    while len(merged) > _MOST_IN_ONE // 2 * count:
+    while len(merged) > (_MOST_IN_ONE if count == 1 else _MOST_IN_ONE // 2 * count):
         count *= 2
     parts: list[list[UsedPrefix]] = [[] for _ in range(count)]
-    for prefix in merged:
-        parts[_place(prefix, count)].append(UsedPrefix(prefix=str(prefix), used_by=together))
-    return tuple(_part(key, at, part) for at, part in enumerate(parts))
+    for each in merged:
+        parts[_place(values.parse_prefix_loosely(each.prefix), count)].append(each)
+    return tuple(_part(at, part) for at, part in enumerate(parts))
 
 
-def _part(key: PrefixKey, at: int, used: Iterable[UsedPrefix]) -> PrefixesInUse:
-    name = key.optional_name + (f"-{at}" if at else "")
-    return PrefixesInUse(source=key.source, name=name, prefixes=tuple(used))
+def _part(at: int, used: Iterable[UsedPrefix]) -> PrefixesInUse:
+    name = EXCLUDED_NAME + (f"-{at}" if at else "")
+    return PrefixesInUse(source=EXCLUDED.source, name=name, prefixes=tuple(used))
 
 
 def minimal(
@@ -145,10 +127,6 @@ def _place(prefix: values.Prefix, count: int) -> int:
     return zlib.crc32(b"%d:%d" % (prefix.version, block)) % count
 
 
-def service_ips(found: KubeService) -> tuple[str, ...]:
-    return tuple(sorted(found.cluster_ips))
-
-
 def of_kubeadm(found: ConfigMap) -> PrefixesInUse:
     """What kubeadm was told about the cluster's networks; what cannot be read says nothing."""
     return PrefixesInUse(
@@ -174,7 +152,7 @@ def of_user(found: ConfigMap) -> tuple[tuple[PrefixesInUse, ...], Problem | None
             good.append(UsedPrefix(prefix=str(values.parse_prefix_loosely(text)), used_by=what))
         except ValueError as exc:
             bad.append(f"{place}: {str(exc)[:_MOST_QUOTED]}")
-    return _fitting(EXCLUDED, good, what), _malformed(what, bad) if bad else None
+    return _fitting(good), _malformed(what, bad) if bad else None
 
 
 def _malformed(what: str, bad: list[str]) -> Problem:

@@ -39,6 +39,9 @@ def resources(system_namespace: str) -> list[Resource]:
         Resource(kind=model.Node, path="/api/v1/nodes"),
         Resource(kind=model.Pod, path="/api/v1/pods"),
         Resource(kind=model.KubeService, path="/api/v1/services"),
+        Resource(
+            kind=model.ServiceCidr, path="/apis/networking.k8s.io/v1/servicecidrs", optional=True
+        ),
         _config_map(*prefixes.KUBEADM),
         _config_map(system_namespace, prefixes.EXCLUDED_NAME),
         Resource(kind=model.NetworkService, path=f"{_GROUP}/networkservices"),
