@@ -10,6 +10,7 @@ COMMANDS = {
     "lab": "cli.main:LAB",
     "annotation": "cli.annotation:annotation",
     "tap": "cli.tap:tap",
+    "ipam": "cli.ipam:IPAM",
     "ping": "cli.ping:ping",
     "dig": "cli.dig:dig",
     "dns-server": "cli.dnsserver:dns_server",

@@ -286,6 +286,13 @@ def test_the_watcher_may_do_what_it_does_and_reads_nothing_else():
         ("patch", "events"),
     ):
         assert allows("nsm-watcher", verb, resource, namespace="any")
+    for kind in ("networkservices", "networkserviceendpoints"):
+        assert allows(
+            "nsm-watcher", "patch", f"{kind}/status", group="networkservicemesh.io", namespace="any"
+        )
+        assert not allows(
+            "nsm-watcher", "patch", kind, group="networkservicemesh.io", namespace="any"
+        )
     followed = {read_path(each.path)[2] for each in resources(SYSTEM)}
     given = {
         (verb, resource)

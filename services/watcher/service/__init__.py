@@ -18,18 +18,18 @@ from services._runtime.mirror import Mirror
 from services._runtime.run import Runtime
 from services._runtime.streams import GRANT, INTENT, STATE
 from services.watcher import model
-from services.watcher.adapters import Events, Informer, Kube, Resource
+from services.watcher.adapters import Events, Informer, Kube, Resource, objects
 from services.watcher.core import prefixes
 from services.watcher.core.intent import Intent, Touched
 from services.watcher.core.report import WARNING, Announcement
 from services.watcher.model import ObjectRef
 from services.watcher.service.announcing import Announcer
+from services.watcher.service.describing import Describer
 from services.watcher.service.publishing import Publisher
 from services.watcher.service.reporting import Reporter
 from services.watcher.settings import Settings
 
 NOT_PUBLISHED = "NotPublished"
-_GROUP = "/apis/networkservicemesh.io/v1"
 
 
 def resources(system_namespace: str) -> list[Resource]:
@@ -41,8 +41,10 @@ def resources(system_namespace: str) -> list[Resource]:
         Resource(kind=model.KubeService, path="/api/v1/services"),
         _config_map(*prefixes.KUBEADM),
         _config_map(system_namespace, prefixes.EXCLUDED_NAME),
-        Resource(kind=model.NetworkService, path=f"{_GROUP}/networkservices"),
-        Resource(kind=model.NetworkServiceEndpoint, path=f"{_GROUP}/networkserviceendpoints"),
+        *(
+            Resource(kind=kind, path=f"{objects.GROUP}/{plural}")
+            for kind, plural in objects.PLURALS.items()
+        ),
     ]
 
 
@@ -74,6 +76,13 @@ class Watcher:
         self._reporter = Reporter(
             kube=kube,
             announcer=self._announcer,
+            intent=self.intent,
+            grants=self._grants,
+            states=self._states,
+            clock=time.monotonic,
+        )
+        self._describer = Describer(
+            kube=kube,
             intent=self.intent,
             grants=self._grants,
             states=self._states,
@@ -125,6 +134,7 @@ class Watcher:
             group.create_task(self._publisher.run(term))
             group.create_task(self._announcer.run())
             group.create_task(self._reporter.run())
+            group.create_task(self._describer.run())
             group.create_task(self._repeat_notices())
 
     async def _repeat_notices(self) -> None:
@@ -136,10 +146,13 @@ class Watcher:
         self, kind: type[model.Object], ref: model.Ref, _: object, after: object
     ) -> None:
         self._heed(self.intent.put(kind, ref, after))
+        if issubclass(kind, model.OurObject):
+            self._describer.note([(kind, ref)])
 
     def _heed(self, touched: Touched) -> None:
         """Pass on what a change of an object touched."""
         self._publisher.note(touched.keys)
+        self._describer.note_intent(touched.keys)
         self._reporter.note(touched.pods)
         for about in touched.notices:
             self._say_notice(about, again=True)
@@ -169,6 +182,7 @@ class Watcher:
 
     def _result_changed(self, key: Key, _: object) -> None:
         self._reporter.note_key(key)
+        self._describer.note_key(key)
 
 
 async def start(settings: Settings, runtime: Runtime) -> None:
