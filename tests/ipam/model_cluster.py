@@ -52,7 +52,8 @@ class Cluster:
         self.delivered: dict[StatusKey, Status | Tombstone] = {}
         self.kernels: dict[StatusKey, Connection] = {}
         self.silent: set[str] = set()
-        self.half: dict[StatusKey, Connection] = {}
+        self.former: list[Connection] = []  # revisions that were replaced by another one
+        self.unknown: dict[StatusKey, Connection] = {}  # what only a kernel knows of
         self.state = State(SUPERNETS)
 
     # what Kubernetes and people do
@@ -152,6 +153,9 @@ class Cluster:
             self.refusals[RequestKey(refused.namespace, refused.pod, refused.interface)] = refused
         if writes.granted is not None:
             for copy in copies(writes.granted):
+                before = self.grants.get(copy.key)
+                if isinstance(before, Connection):
+                    self.former.append(before)
                 self.grants[copy.key] = copy
 
     def readdress(self) -> list[RequestKey]:
@@ -169,6 +173,9 @@ class Cluster:
 
     def restart(self) -> None:
         """A new process: everything it knows it reads from the bus."""
+        for where, has in self.kernels.items():
+            if self._is_superseded(where, has):
+                self.unknown[where] = has
         self.delivered = dict(self.statuses)
         self.state = State(SUPERNETS)
         for facts in self.facts.values():
@@ -254,7 +261,7 @@ class Cluster:
         for shelf in (self.grants, self.refusals, self.pools, self.statuses, self.delivered):
             shelf.clear()
         self.silent = set(silent)
-        self.half = {k: has for k, has in self.kernels.items() if self._is_half(k, has)}
+        self.unknown = {k: has for k, has in self.kernels.items() if self._is_half(k, has)}
         for key, has in self.kernels.items():
             if key.node not in self.silent:
                 self.statuses[key] = status_of(key.node, has)
@@ -268,6 +275,13 @@ class Cluster:
         return any(
             replace(has, node=node).key not in map(grant_key, self.kernels) for node in others
         )
+
+    def _is_superseded(self, key: StatusKey, has: Connection) -> bool:
+        """The node died before it told this revision, and the bus holds only the one that replaced it."""
+        said, granted = self.statuses.get(key), self.grants.get(grant_key(key))
+        is_told = isinstance(said, Status) and said.revision == has.revision
+        replaced = isinstance(granted, Connection | Tombstone) and granted.revision != has.revision
+        return not is_told and replaced
 
     def speak(self, node: str) -> None:
         """A silent node is back and says what it has."""

@@ -10,11 +10,11 @@ from schemas.codec import Tombstone
 from schemas.grant import Connection
 from schemas.intent import Endpoint, Request
 from schemas.state import NodeFacts
-from schemas.subjects import RequestKey, StatusKey
+from schemas.subjects import RequestKey
 from tests.checker.picture import Object, Picture, object_of
 from tests.checker.pools import usable
 from tests.checker.spans import Cover, Span, address, is_default, size, span, without
-from tests.ipam.model_cluster import Cluster, request_key
+from tests.ipam.model_cluster import Cluster, request_key, status_key
 
 
 def doubled(cluster: Cluster) -> Iterator[str]:
@@ -25,7 +25,7 @@ def doubled(cluster: Cluster) -> Iterator[str]:
         for text in c.client.addresses
     }
     for where, has in cluster.kernels.items():
-        if cluster.half.get(where) == has:
+        if cluster.unknown.get(where) == has:
             continue
         for text in (*has.client.addresses, *has.server.addresses):
             owner = granted.get((object_of(has), address(text)))
@@ -46,10 +46,14 @@ def taken(cluster: Cluster, owner: Object) -> set[Span]:
     for one in (*cluster.granted().values(), *cluster.kernels.values(), *unconfirmed):
         if object_of(one) == owner:
             found |= {address(a) for a in (*one.client.addresses, *one.server.addresses)}
+    for former in cluster.former:
+        said = cluster.delivered.get(status_key(former.key))
+        if object_of(former) == owner and (said is None or said.revision <= former.revision):
+            found |= {address(a) for a in (*former.client.addresses, *former.server.addresses)}
     for key, grave in cluster.grants.items():
         if not isinstance(grave, Tombstone) or grave.endpoint != "/".join(owner):
             continue
-        said = cluster.delivered.get(StatusKey(key.node, key.namespace, key.pod, key.interface))
+        said = cluster.delivered.get(status_key(key))
         if not isinstance(said, Tombstone) or said.revision < grave.revision:
             found |= {address(a) for a in (*grave.addresses, *grave.peer_addresses)}
     return found

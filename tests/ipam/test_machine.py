@@ -498,3 +498,17 @@ def test_on_a_wiped_bus_nothing_is_given_that_a_silent_node_may_have():
     assert addresses(machine)["c0"] == first
     assert addresses(machine)["c1"] != first
     machine.teardown()
+
+
+@pytest.mark.xfail(strict=True, reason="the bus keeps only the revision that replaced it")
+def test_a_replaced_revision_that_no_node_spoke_of_is_held_over_a_restart():
+    machine = begun()
+    ask(machine, "c0")
+    first = addresses(machine)["c0"]
+    machine.cluster.work("node2", dies=True)
+    machine.exclude(hard={"172.16.1.96/30"}, soft=set())
+    machine.exclude(hard=set(), soft=set())
+    assert addresses(machine)["c0"] != first
+    machine.restart()
+    ask(machine, "c1")
+    assert addresses(machine)["c1"] != first

@@ -16,6 +16,7 @@ from services.ipam.service import Ipam
 from services.ipam.settings import Settings
 
 SECONDS = 15.0
+SECONDS_OF_TEST = 600
 
 
 def a_pod(name: str, node: str = "node1", uid: str = "") -> intent.PodRef:
@@ -193,9 +194,7 @@ async def a_world(
                 tasks.create_task(world.intent.run()),
                 tasks.create_task(world.grants.run()),
                 tasks.create_task(world.states.run()),
-                tasks.create_task(
-                    lead(bus, "watcher", world.intent, world.watcher, holder="watcher-0")
-                ),
+                tasks.create_task(_lead(bus, world)),
             ]
             async with asyncio.timeout(SECONDS):
                 await world.leading.wait()
@@ -207,6 +206,18 @@ async def a_world(
                 task.cancel()
     finally:
         await bus.close()
+
+
+async def _lead(bus: Bus, world: World) -> None:
+    # A long lease: the test is the only watcher there is, also while it starves.
+    await lead(
+        bus,
+        "watcher",
+        world.intent,
+        world.watcher,
+        holder="watcher-0",
+        lease_seconds=SECONDS_OF_TEST,
+    )
 
 
 @asynccontextmanager
