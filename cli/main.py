@@ -13,6 +13,7 @@ COMMANDS = {
     "ipam": "cli.ipam:IPAM",
     "ping": "cli.ping:ping",
     "dig": "cli.dig:dig",
+    "plumb": "cli.plumb:PLUMB",
     "dns-server": "cli.dnsserver:dns_server",
 }
 

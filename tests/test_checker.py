@@ -360,9 +360,7 @@ CASES: dict[str, tuple[Callable[[Picture], None], str]] = {
         "nse-3 of Pod uid-of-gateway belongs to",
     ),
     "the Pod's own address": (
-        _message(
-            a_request("app"), with_end(app(), "client", pod=a_pod("app", ips=("172.16.1.2",)))
-        ),
+        _message(replace(a_request("app"), pod=a_pod("app", ips=("172.16.1.2",)))),
         "the Pod's own address",
     ),
     "a route into what is in use": (
@@ -372,12 +370,8 @@ CASES: dict[str, tuple[Callable[[Picture], None], str]] = {
     "half a default route": (_route(Route(destination="0.0.0.0/1")), "overlaps what is in use"),
     "a route over the Pod's own address": (
         _message(
-            with_end(
-                app(),
-                "client",
-                pod=a_pod("app", ips=("10.9.9.9",)),
-                routes=(Route(destination="10.9.0.0/16"),),
-            )
+            replace(a_request("app"), pod=a_pod("app", ips=("10.9.9.9",))),
+            with_end(app(), "client", routes=(Route(destination="10.9.0.0/16"),)),
         ),
         "overlaps 10.9.9.9 of its own Pod",
     ),

@@ -18,6 +18,7 @@ def ends(picture: Picture) -> Iterator[str]:
     """Both ends have the same families, whole host addresses, sane MACs and names of their own."""
     interfaces: dict[tuple[str, str], set[str]] = defaultdict(set)
     macs: dict[tuple[str, str], set[str]] = defaultdict(set)
+    ips = _own_addresses(picture)
     for connection in picture.grants():
         label = name(connection)
         families = [[network(a).version for a in e.addresses] for e in _ends(connection)]
@@ -28,7 +29,7 @@ def ends(picture: Picture) -> Iterator[str]:
         if connection.client.mac == connection.server.mac:
             yield f"{label}: both ends have MAC {connection.client.mac}"
         for end in _ends(connection):
-            yield from (f"{label}: {problem}" for problem in _end(end))
+            yield from (f"{label}: {problem}" for problem in _end(end, ips[end.pod.uid]))
             interfaces[end.pod.uid, end.interface].add(label)
             macs[end.pod.uid, end.mac].add(label)
     for (uid, what), labels in [*interfaces.items(), *macs.items()]:
@@ -36,7 +37,7 @@ def ends(picture: Picture) -> Iterator[str]:
             yield f"{what} of Pod {uid} belongs to {' and '.join(sorted(labels))}"
 
 
-def _end(end: End) -> Iterator[str]:
+def _end(end: End, ips: set[Span]) -> Iterator[str]:
     if _MAC.fullmatch(end.mac) is None or int(end.mac[:2], 16) & 3 != 2:
         yield f"{end.mac!r} is no MAC for one interface of ours"
     problem = values.interface_problem(end.interface)
@@ -45,8 +46,17 @@ def _end(end: End) -> Iterator[str]:
     for text in end.addresses:
         if "/" not in text or network(text).num_addresses != 1:
             yield f"{text} is no single address with its length"
-        if address(text) in {address(ip) for ip in end.pod.ips}:
+        if address(text) in ips:
             yield f"{text} is the Pod's own address"
+
+
+def _own_addresses(picture: Picture) -> dict[str, set[Span]]:
+    """What the cluster gave a Pod, by its uid."""
+    found: dict[str, set[Span]] = defaultdict(set)
+    pods = [r.pod for r in picture.requests.values()] + [e.pod for e in picture.endpoints.values()]
+    for pod in pods:
+        found[pod.uid] |= {address(ip) for ip in pod.ips}
+    return found
 
 
 def routes(picture: Picture, late: frozenset[str]) -> Iterator[str]:
@@ -58,6 +68,7 @@ def routes(picture: Picture, late: frozenset[str]) -> Iterator[str]:
         | {span(r.destination, "-") for p in spec.policies for r in p.routes}
         for owner, spec in picture.objects().items()
     }
+    ips = _own_addresses(picture)
     for connection in picture.grants():
         for end, route in _routes(connection):
             label = f"{name(connection)}: route {route.destination}"
@@ -68,9 +79,9 @@ def routes(picture: Picture, late: frozenset[str]) -> Iterator[str]:
             taken = hard.find(span(route.destination))
             if taken is not None:
                 yield f"{label} overlaps what is in use: {taken.what}"
-            for ip in end.pod.ips:
-                if address(ip).overlaps(span(route.destination)):
-                    yield f"{label} overlaps {ip} of its own Pod"
+            for ip in ips[end.pod.uid]:
+                if ip.overlaps(span(route.destination)):
+                    yield f"{label} overlaps {ip.what} of its own Pod"
 
 
 def next_hops(picture: Picture) -> Iterator[str]:

@@ -10,7 +10,9 @@ from functools import partial
 from prometheus_client import Gauge
 
 from schemas.codec import Tombstone
-from schemas.subjects import Key, LeaderKey
+from schemas.intent import PodRef
+from schemas.state import Status
+from schemas.subjects import Key, LeaderKey, StatusKey
 from services._runtime.bus import Bus
 from services._runtime.health import Health
 from services._runtime.leading import Term, lead
@@ -21,6 +23,7 @@ from services.watcher import model
 from services.watcher.adapters import Events, Informer, Kube, Resource, objects
 from services.watcher.core import prefixes
 from services.watcher.core.intent import Intent, Touched
+from services.watcher.core.repairs import Repairs
 from services.watcher.core.report import WARNING, Announcement
 from services.watcher.model import ObjectRef
 from services.watcher.service.announcing import Announcer
@@ -70,7 +73,8 @@ class Watcher:
         self._own = Mirror(bus, INTENT, ["nsm.>"], on_change=self._own_changed)
         # One filter each: what a writer said before it said `complete` then comes before that word.
         self._grants = Mirror(bus, GRANT, ["nsm.>"], on_change=self._result_changed)
-        self._states = Mirror(bus, STATE, ["nsm.>"], on_change=self._result_changed)
+        self._states = Mirror(bus, STATE, ["nsm.>"], on_change=self._state_changed)
+        self._repairs = Repairs()
         self._publisher = Publisher(self.intent, self._own, on_refused=self._say_refused)
         self._announcer = Announcer(Events(kube, instance=holder, clock=time.monotonic))
         self._reporter = Reporter(
@@ -180,9 +184,22 @@ class Watcher:
         if not isinstance(key, LeaderKey) and standing != self.intent.message(key):
             self._publisher.note([key])
 
+    def _state_changed(self, key: Key, message: object) -> None:
+        self._result_changed(key, message)
+        if isinstance(key, StatusKey) and isinstance(message, Status | Tombstone):
+            is_news = self._states.synced.is_set()
+            for pod, what in self._repairs.note(key, message, is_news=is_news):
+                self._announcer.say(_about(pod), what)
+
     def _result_changed(self, key: Key, _: object) -> None:
         self._reporter.note_key(key)
         self._describer.note_key(key)
+
+
+def _about(pod: PodRef) -> ObjectRef:
+    return ObjectRef(
+        api_version="v1", kind="Pod", namespace=pod.namespace, name=pod.name, uid=pod.uid
+    )
 
 
 async def start(settings: Settings, runtime: Runtime) -> None:
