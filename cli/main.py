@@ -10,8 +10,10 @@ COMMANDS = {
     "lab": "cli.main:LAB",
     "annotation": "cli.annotation:annotation",
     "tap": "cli.tap:tap",
+    "ipam": "cli.ipam:IPAM",
     "ping": "cli.ping:ping",
     "dig": "cli.dig:dig",
+    "plumb": "cli.plumb:PLUMB",
     "dns-server": "cli.dnsserver:dns_server",
 }
 

@@ -143,6 +143,7 @@ class Leader(msgspec.Struct, frozen=True, kw_only=True):
     connection: str = ""  # of the process: two that were given one holder name are still told apart
     incarnations: dict[str, str]
     complete: bool = False
+    silent: tuple[str, ...] | None = None  # nodes whose connections absence does not count for yet
 
     @property
     def key(self) -> LeaderKey:

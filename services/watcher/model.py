@@ -21,6 +21,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
+    generation: int = 0  # counts versions of the spec; 0: the server does not say
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     deletion_timestamp: str | None = None
@@ -38,6 +39,12 @@ class Object(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def uid(self) -> str:
         return self.metadata.uid
+
+    @property
+    def version(self) -> int:
+        """Kubernetes' versions of one kind may be compared as numbers; one that is none counts as newest."""
+        text = self.metadata.resource_version
+        return int(text) if text.isdigit() else 1 << 63
 
     @property
     def labels(self) -> dict[str, str]:
@@ -221,12 +228,27 @@ class ConfigMap(Object, frozen=True, kw_only=True):
     data: dict[str, str] | None = None
 
 
-class NetworkService(Object, frozen=True, kw_only=True):
+class OurObject(Object, frozen=True, kw_only=True):
+    """Of our own kinds. Whatever stands in the status, the object can be read."""
+
     spec: Any = None
+    status: Any = None
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """Its status as it is now."""
+        return self.status if isinstance(self.status, dict) else {}
 
 
-class NetworkServiceEndpoint(Object, frozen=True, kw_only=True):
-    spec: Any = None
+Subject = tuple[type[OurObject], Ref]  # such an object
+
+
+class NetworkService(OurObject, frozen=True, kw_only=True):
+    """Rules of a network service."""
+
+
+class NetworkServiceEndpoint(OurObject, frozen=True, kw_only=True):
+    """Pods that offer network services, and their pool."""
 
 
 class ShownDns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from schemas.intent import Endpoint, NetworkService, Request
 from schemas.subjects import EndpointKey, NetworkServiceKey, PrefixKey, RequestKey
 from services.watcher import model
-from services.watcher.core.intent import Intent
+from services.watcher.core.intent import Intent, Touched
 from tests.watcher.builders import a_node, a_pod, an_endpoint, an_object, read
 
 SYSTEM = "nsm-system"
@@ -534,3 +534,28 @@ def test_incremental_equals_from_scratch_and_tells_every_difference(changes):
     assert intent.wanted == scratch.wanted
     assert intent.notices == scratch.notices
     assert all(key == message.key for key, message in intent.desired.items())
+
+
+def test_what_an_endpoints_status_says_touches_no_message():
+    intent = an_intent(pod("vpn-0", labels=VPN), endpoint())
+    found = read(model.NetworkServiceEndpoint, {**an_endpoint(), "status": {"free": 5}})
+    assert intent.put(model.NetworkServiceEndpoint, found.ref, found) == Touched()
+    assert intent.objects[model.NetworkServiceEndpoint, found.ref].shown == {"free": 5}
+
+
+def test_an_endpoint_whose_first_version_was_bad_is_offered_once_it_is_good():
+    bad, good = endpoint(ipam={"prefixes": ["x"]}), endpoint()
+    intent = an_intent(pod("vpn-0", labels=VPN), bad)
+    subject = (model.NetworkServiceEndpoint, bad.ref)
+    assert intent.spec_problem(subject) is not None
+    touched = intent.put(model.NetworkServiceEndpoint, good.ref, good)
+    assert touched.keys == {EndpointKey("default", "vpn", "vpn-0")}
+    assert intent.spec_problem(subject) is None
+    intent.put(model.NetworkServiceEndpoint, good.ref, None)
+    assert subject not in intent.objects
+
+
+def test_the_pods_of_a_node_are_known_by_it():
+    intent = an_intent(pod("one", node="node1"), pod("two", node="node2"))
+    assert intent.pods_on("node1") == {("default", "one")}
+    assert intent.pods_on("nowhere") == set()

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from schemas.intent import Leader
 from schemas.state import Resolver, ResolverState
 from schemas.subjects import ConnectionKey, LeaderKey, ResolverKey
+from services._node.processes import Roots
+from services._node.sandboxes import Sandboxes
 from services._runtime.bus import Bus
 from services._runtime.mirror import Mirror
 from services._runtime.run import Runtime
@@ -22,7 +24,6 @@ from services.dns.adapters import Conflict, Gone, Kernel, Place, Refused, cluste
 from services.dns.model import Profile
 from services.dns.service.captures import Captures
 from services.dns.service.reporting import Reporter
-from services.dns.service.sandboxes import Sandboxes
 from services.dns.service.wanted import Granted, Wanted
 from services.dns.settings import Settings
 
@@ -54,9 +55,6 @@ class Dns:
         self._kernel = Kernel(settings.node_netns)
         self._reporter = Reporter(bus)
         self._captures = Captures(self._kernel, registry, on_trouble=self._look_again)
-        self._sandboxes = Sandboxes(
-            self._kernel, settings.cni_results, on_change=self._networks_changed
-        )
         self._grants = Mirror(
             bus,
             GRANT,
@@ -67,6 +65,13 @@ class Dns:
             bus, STATE, [ResolverKey.all(self._node)], on_change=lambda _key, _message: None
         )
         self._granted = Granted(self._grants.items, cluster_servers(settings.cluster_servers))
+        self._sandboxes = Sandboxes(
+            self._kernel,
+            settings.cni_results,
+            roots=Roots(processes=settings.processes, cgroups=settings.cgroups),
+            wanted=self._granted.clients,
+            on_change=self._networks_changed,
+        )
         self._reasons: dict[ResolverKey, str] = {}  # of failures, told once each
         self._waiting: dict[ResolverKey, None] = {}
         self._work = asyncio.Event()
@@ -95,6 +100,7 @@ class Dns:
                     self._look(),
                     self._start(),
                     self._refresh(),
+                    self._sandboxes.search(),
                     self._sweep(),
                 ):
                     group.create_task(task)

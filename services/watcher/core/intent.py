@@ -14,7 +14,7 @@ from schemas.subjects import EndpointKey, Key, NetworkServiceKey, PrefixKey, Req
 from services.watcher import model
 from services.watcher.core import misfits, owners, prefixes, requests, specs
 from services.watcher.core.addresses import Addresses
-from services.watcher.model import ObjectRef, Pod, Problem, Ref
+from services.watcher.model import ObjectRef, Pod, Problem, Ref, Subject
 
 _NOTHING: dict[Any, Any] = {}
 
@@ -34,6 +34,7 @@ class Intent:
         self.pods: dict[Ref, Pod] = {}
         self.wanted: dict[Ref, requests.Wanted] = {}
         self.notices: dict[ObjectRef, Problem] = {}
+        self.objects: dict[Subject, model.OurObject] = {}
         self._desired: dict[Key, Any] = {}
         self._excluded: Ref = (system_namespace, prefixes.EXCLUDED_NAME)
         self._owners = owners.Owners(excluded=self._excluded)
@@ -41,9 +42,8 @@ class Intent:
         self._nodes: dict[str, model.Node] = {}
         # None: it cannot be read and never could; what stands of it goes on.
         self._endpoints: dict[str, dict[str, specs.EndpointSpec | None]] = {}
-        self._rules: dict[Ref, model.NetworkService] = {}
         self._problem_refs: dict[tuple[type[Any], Ref], ObjectRef] = {}
-        self._bad_endpoints: dict[Ref, Problem] = {}
+        self._bad_specs: dict[Subject, Problem] = {}
         self._misfits = misfits.Misfits()
         self._pods_of_namespace: dict[str, set[str]] = {}
         self._pods_of_node: dict[str, set[Ref]] = {}
@@ -86,6 +86,14 @@ class Intent:
         """The object that a message comes from, if it is a single one."""
         return self._owners.of(key)
 
+    def spec_problem(self, subject: Subject) -> Problem | None:
+        """Why the spec of an object of ours means nothing."""
+        return self._bad_specs.get(subject)
+
+    def pods_on(self, node: str) -> set[Ref]:
+        """The Pods of a node."""
+        return set(self._pods_of_node.get(node, ()))
+
     def put(self, kind: type[Any], ref: Ref, found: Any) -> Touched:
         """An object of Kubernetes as it is now."""
         touched = Touched()
@@ -104,8 +112,9 @@ class Intent:
             else:
                 self._standing_rules.pop(key, None)
             ref = (key.namespace, key.name)
-            if ref in self._rules:
-                self._network_service(ref, self._rules[ref], touched)
+            found = self.objects.get((model.NetworkService, ref))
+            if isinstance(found, model.NetworkService):
+                self._network_service(ref, found, touched)
         elif isinstance(key, EndpointKey):
             _keep(self._standing_endpoints, key, message if isinstance(message, Endpoint) else None)
             if self._endpoints.get(key.namespace, _NOTHING).get(key.endpoint, "") is None:
@@ -207,10 +216,12 @@ class Intent:
     def _network_service(
         self, ref: Ref, found: model.NetworkService | None, touched: Touched
     ) -> None:
-        _keep(self._rules, ref, found)
+        subject = (model.NetworkService, ref)
+        _keep(self.objects, subject, found)
         key = NetworkServiceKey(*ref)
         told = specs.read_network_service(found) if found else None
         problem = told if isinstance(told, Problem) else None
+        _keep(self._bad_specs, subject, problem)
         # Dropping the rules would open the service to every endpoint of that name: keep what stands.
         message = self._standing_rules.get(key) if isinstance(told, Problem) else told
         self._set(key, message, touched)
@@ -223,15 +234,18 @@ class Intent:
         told = specs.read_endpoint(found) if found else None
         problem = told if isinstance(told, Problem) else None
         specs_here = self._endpoints.setdefault(namespace, {})
-        before = specs_here.pop(name, None)
+        known, before = name in specs_here, specs_here.pop(name, None)
         if found is not None:
             # Withdrawing what is offered would cut live connections for a typo: what was goes on.
             specs_here[name] = told if isinstance(told, specs.EndpointSpec) else before
+        is_same = (known, before) == (name in specs_here, specs_here.get(name))
         if not specs_here:
             del self._endpoints[namespace]
-        for pod in self._pods_of_namespace.get(namespace, ()):
+        # Its own status changes an object every second: that is no reason to look at every Pod.
+        for pod in () if is_same else self._pods_of_namespace.get(namespace, ()):
             self._endpoint_pod(EndpointKey(namespace, name, pod), touched)
-        _keep(self._bad_endpoints, ref, problem)
+        _keep(self.objects, (model.NetworkServiceEndpoint, ref), found)
+        _keep(self._bad_specs, (model.NetworkServiceEndpoint, ref), problem)
         self._notice_endpoint(ref, touched)
 
     def _requests(self, ref: Ref, touched: Touched) -> None:
@@ -306,7 +320,8 @@ class Intent:
         self._notice(model.Pod, ref, problem, touched)
 
     def _notice_endpoint(self, ref: Ref, touched: Touched) -> None:
-        problem = self._bad_endpoints.get(ref) or self._misfits.of_endpoint(ref)
+        problem = self._bad_specs.get((model.NetworkServiceEndpoint, ref))
+        problem = problem or self._misfits.of_endpoint(ref)
         self._notice(model.NetworkServiceEndpoint, ref, problem, touched)
 
     def _notice(self, kind: type[Any], ref: Ref, problem: Problem | None, touched: Touched) -> None:
