@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock compose-test clean
+.PHONY: help setup demo test check format lock bench soak compose-test clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,15 @@ lock: ## the locks anew from pyproject.toml (needs uv)
 	  --no-header --no-annotate --no-emit-index-url -c requirements.lock -o requirements-runtime.lock pyproject.toml
 	printf 'hatchling\neditables\n' | uv pip compile --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url -c requirements.lock -o requirements-build.lock -
+
+bench: setup ## how fast, beside a peer or a floor in the same run (see bench/README.md)
+	$(BIN)/python -m bench.ipam --quick
+
+soak: setup ## what CI does a few times, many times: kills in bursts, random histories, cycles of connections
+	NSM_SOAK=50 $(BIN)/python -m pytest -q -s tests/ipam/test_bursts.py -k killed
+	NSM_MACHINE_EXAMPLES=3000 $(BIN)/python -m pytest -q --timeout 7200 tests/ipam/test_machine.py
+	$(BIN)/python -m tests.dns.fuzz 10000000
+	NSM_CYCLES=10000 $(BIN)/python -m pytest -q --timeout 3600 tests/plumber/test_service_cycles.py
 
 compose-test: ## compose brought up, the demo's checks run in it (needs a Docker engine)
 	tools/compose-test.sh

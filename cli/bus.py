@@ -283,16 +283,23 @@ def shown(server: str) -> str:
     return re.sub(r"(?<=//)[^/@\s]+@", "", server)
 
 
-def snapshot(kinds: Sequence[str]) -> list[tuple[Any, Any]]:
-    """(key, message) of every subject of these kinds that holds something, by subject. Raises Problem."""
-    return asyncio.run(_snapshot(url(), kinds))
+def snapshot(
+    kinds: Sequence[str], *, server: str = "", tombstones: bool = False
+) -> list[tuple[Any, Any]]:
+    """(key, message) of every subject of these kinds that holds something, by subject. Raises Problem.
+
+    `server`: default is the lab's. With `tombstones` what is gone is told, too.
+    """
+    found = asyncio.run(_snapshot(server or url(), kinds))
+    return [each for each in found if tombstones or not isinstance(each[1], Tombstone)]
 
 
 def leaders() -> list[tuple[Any, Any]]:
     """The guards of both streams that have one active writer."""
-    return asyncio.run(
+    found = asyncio.run(
         _read(url(), [(stream, subjects.LeaderKey.all()) for stream in streams.LEADERS])
     )
+    return [each for each in found if not isinstance(each[1], Tombstone)]
 
 
 async def _snapshot(server: str, kinds: Sequence[str]) -> list[tuple[Any, Any]]:
@@ -316,11 +323,9 @@ async def _read(server: str, filters: Sequence[tuple[str, str]]) -> list[tuple[A
     decoded = []
     for subject in sorted(found):
         try:
-            key, message = codec.decode(subject, found[subject])
+            decoded.append(codec.decode(subject, found[subject]))
         except codec.Malformed as exc:
             raise Problem(f"the bus holds what is no message: {exc}") from exc
-        if not isinstance(message, Tombstone):
-            decoded.append((key, message))
     return decoded
 
 

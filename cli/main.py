@@ -10,8 +10,11 @@ COMMANDS = {
     "lab": "cli.main:LAB",
     "annotation": "cli.annotation:annotation",
     "tap": "cli.tap:tap",
+    "ipam": "cli.ipam:IPAM",
     "ping": "cli.ping:ping",
     "dig": "cli.dig:dig",
+    "dns": "cli.dns:DNS",
+    "plumb": "cli.plumb:PLUMB",
     "dns-server": "cli.dnsserver:dns_server",
 }
 

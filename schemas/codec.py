@@ -60,6 +60,7 @@ class Tombstone(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()  # the client's
     peer_addresses: tuple[str, ...] = ()  # the endpoint Pod's, families in the same order
     vni: int = 0
+    node: str = ""  # the client's, where it is not that of the subject
     at: str = ""  # RFC 3339
 
 

@@ -123,7 +123,7 @@ class UsedPrefix(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PrefixesInUse(msgspec.Struct, frozen=True, kw_only=True):
-    """Prefixes of one source (`node`, `service`, `cluster`, `user`) that no connection may touch."""
+    """Prefixes of one source (`node`, `pod`, `service`, `cluster`, `user`) that no connection may touch."""
 
     source: str
     name: str = ""
@@ -145,6 +145,7 @@ class Leader(msgspec.Struct, frozen=True, kw_only=True):
     connection: str = ""  # of the process: two that were given one holder name are still told apart
     incarnations: dict[str, str]
     complete: bool = False
+    silent: tuple[str, ...] | None = None  # nodes whose connections absence does not count for yet
 
     @property
     def key(self) -> LeaderKey:

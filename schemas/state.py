@@ -23,6 +23,9 @@ class EndStatus(msgspec.Struct, frozen=True, kw_only=True):
     mac: str = ""
     addresses: tuple[str, ...] = ()
     applied: Connection | None = None  # None: nothing of ours stands
+    repaired: str = (
+        ""  # the last repair of it under this grant: when (RFC 3339), a blank, what was wrong
+    )
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

@@ -105,6 +105,7 @@ NO_REASONS = {
         "ConfigMap",
         "DoesNotExist",
         "IgnoreUnknown",
+        "LinkError",
         "NameTaken",
         "NoServers",
     ),

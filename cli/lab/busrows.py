@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cli.ipam import count
 from schemas import grant, intent, state
 
 # what people type -> the kind in a subject
@@ -14,6 +15,8 @@ KINDS = {
     "statuses": "status",
     "resolvers": "resolver",
     "pools": "pool",
+    "prefixes": "prefix",
+    "cluster": "cluster",
     "leaders": "leader",
 }
 
@@ -121,10 +124,21 @@ def _pool(pool: grant.Pool) -> list[str]:
         f"{pool.namespace}/{pool.endpoint}",
         ",".join(prefix for each in pool.families for prefix in each.prefixes),
         *(
-            "/".join(str(getattr(each, count)) for each in pool.families)
-            for count in ("size", "used", "free")
+            "/".join(count(getattr(each, figure)) for each in pool.families)
+            for figure in ("size", "used", "held", "excluded", "free")
         ),
+        "yes" if pool.automatic else "no",
+        "; ".join(f"{each.prefix} overlaps {each.overlaps}" for each in pool.collisions),
     ]
+
+
+def _prefixes(found: intent.PrefixesInUse) -> list[str]:
+    told = (f"{each.prefix} ({each.used_by})" for each in found.prefixes)
+    return [found.source, found.name, "; ".join(told)]
+
+
+def _cluster(found: grant.ClusterPrefixes) -> list[str]:
+    return [",".join(found.prefixes)]
 
 
 def _leader(leader: intent.Leader) -> list[str]:
@@ -167,6 +181,21 @@ _TABLES: dict[str, tuple[tuple[str, ...], _Cells]] = {
     "refusals": (("POD", "INTERFACE", "NETWORK SERVICE", "REASON", "MESSAGE"), _refusal),
     "statuses": (("POD", "INTERFACE", "NODE", "CLIENT END", "ENDPOINT END", "REVISION"), _status),
     "resolvers": (("POD", "NODE", "STATE", "MODE", "UPSTREAMS"), _resolver),
-    "pools": (("ENDPOINT", "PREFIXES", "ADDRESSES", "USED", "FREE"), _pool),
+    "pools": (
+        (
+            "ENDPOINT",
+            "PREFIXES",
+            "ADDRESSES",
+            "USED",
+            "HELD",
+            "EXCLUDED",
+            "FREE",
+            "AUTOMATIC",
+            "COLLISIONS",
+        ),
+        _pool,
+    ),
+    "prefixes": (("SOURCE", "NAME", "IN USE"), _prefixes),
+    "cluster": (("PREFIXES",), _cluster),
     "leaders": (("SERVICE", "HOLDER", "COMPLETE"), _leader),
 }

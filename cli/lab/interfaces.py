@@ -47,9 +47,7 @@ def read() -> list[dict[str, Any]]:
             field = "link_local" if text.startswith("fe80:") else "addresses"
             found[address["index"]][field].append(text)
         for family in (socket.AF_INET, socket.AF_INET6):
-            message = links.route(links.GETROUTE, index=0, family=family)
-            message["attrs"] = []
-            for route in netlink.dump(message):
+            for route in netlink.dump(links.route(links.GETROUTE, family=family)):
                 index = route.get_attr("RTA_OIF")
                 if index in found:
                     found[index]["routes"].append(_route(route, family))

@@ -5,8 +5,9 @@ the `Store` directly, on the same event loop and under the same rules. It holds 
 
 Layers, each only knows those before it:
 1. values: `errors`, `kinds`, `fields`, `selectors`, `patching`, `protobuf`, `conversion`;
-2. rules: `shapes`, `strategies`;
+2. rules: `structural` < `shapes`, `definitions` < `strategies`, `validating`;
 3. state: `history` < `shelves` < `removal` < `store`; `shelves` < `identity`;
-4. the wire: `tables`, `presenting`, `discovery`, `listing`, `watching`, `requests`, `responses` < `server`.
+4. the wire: `tables`, `presenting`, `discovery`, `listing`, `misbehaving` < `watching`, `requests`, `responses`
+   < `mischief` < `server`.
 Beside them, for the CLI: `kubeconfig`, `manifests` < `client`.
 """

@@ -148,6 +148,17 @@ class Client:
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise self._unreachable(exc) from exc
 
+    # ---- faults, of a lab's API server only
+
+    async def misbehave(self, fault: Obj) -> list[Obj]:
+        """Let something go wrong (`lab.api.misbehaving.Fault` says what there is); all that is to come."""
+        told: list[Obj] = (await self._ask("POST", "/misbehave", body=fault))[1]["faults"]
+        return told
+
+    async def behave(self) -> None:
+        """All faults end."""
+        await self._ask("DELETE", "/misbehave")
+
     # ---- HTTP
 
     @property

@@ -1,14 +1,15 @@
-"""What clients ask before they ask: versions, groups, resources, OpenAPI. Pure.
+"""What clients ask before they ask: versions, groups, resources, OpenAPI. Pure; `kinds` are those served now.
 
 OpenAPI v3 says that PATCH knows `fieldValidation`; that alone makes kubectl leave validation to us.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from lab.api import shapes
-from lab.api.kinds import KINDS, Kind, groups
+from lab.api.kinds import Kind, groups
 
 Obj = dict[str, Any]
+SchemaOf = Callable[[Kind], Obj]
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 PATCHES = ("application/json-patch+json", "application/merge-patch+json")
@@ -42,13 +43,14 @@ def core_versions(host: str) -> Obj:
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": address}
 
 
-def group_list() -> Obj:
-    listed = [_group(name, versions) for name, versions in (groups() | _REVIEW_GROUP).items()]
+def group_list(kinds: Sequence[Kind]) -> Obj:
+    known = groups(kinds) | _REVIEW_GROUP
+    listed = [_group(name, versions) for name, versions in known.items()]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
 
 
-def group(name: str) -> Obj | None:
-    versions = (groups() | _REVIEW_GROUP).get(name)
+def group(kinds: Sequence[Kind], name: str) -> Obj | None:
+    versions = (groups(kinds) | _REVIEW_GROUP).get(name)
     if versions is None:
         return None
     return {"kind": "APIGroup", "apiVersion": "v1"} | _group(name, versions)
@@ -72,11 +74,11 @@ def _group(name: str, versions: list[str]) -> Obj:
     return {"name": name, "versions": served, "preferredVersion": served[0]}
 
 
-def resources(group_name: str, version_name: str) -> Obj | None:
+def resources(kinds: Sequence[Kind], group_name: str, version_name: str) -> Obj | None:
     """The resources of a group version, subresources included; None if there is no such thing."""
     if f"{group_name}/{version_name}" == REVIEWS:
         return _reviews()
-    found = [k for k in KINDS if k.group == group_name and k.version == version_name]
+    found = [k for k in kinds if k.group == group_name and k.version == version_name]
     if not found:
         return None
     listed = [entry for kind in found for entry in _resource(kind)]
@@ -124,31 +126,34 @@ def _resource(kind: Kind) -> list[Obj]:
 # ---- OpenAPI
 
 
-def openapi_index() -> Obj:
-    places = ["api/v1", *(f"apis/{name}/{v}" for name, vs in groups().items() for v in vs)]
+def openapi_index(kinds: Sequence[Kind]) -> Obj:
+    named = groups(kinds).items()
+    places = ["api/v1", *(f"apis/{name}/{v}" for name, vs in named for v in vs)]
     return {"paths": {place: {"serverRelativeURL": f"/openapi/v3/{place}"} for place in places}}
 
 
-def openapi(group_name: str, version_name: str) -> Obj | None:
+def openapi(
+    kinds: Sequence[Kind], schema_of: SchemaOf, group_name: str, version_name: str
+) -> Obj | None:
     """The OpenAPI v3 document of a group version."""
-    found = [k for k in KINDS if k.group == group_name and k.version == version_name]
+    found = [k for k in kinds if k.group == group_name and k.version == version_name]
     if not found:
         return None
     return {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "v1.32.0"},
         "paths": {path: item for kind in found for path, item in _paths(kind).items()},
-        "components": {"schemas": {_schema_name(kind): _schema(kind) for kind in found}},
+        "components": {"schemas": {_schema_name(kind): _schema(kind, schema_of) for kind in found}},
     }
 
 
-def openapi_v2() -> Obj:
+def openapi_v2(kinds: Sequence[Kind], schema_of: SchemaOf) -> Obj:
     """The same schemas as Swagger 2 definitions, for clients that read JSON."""
     return {
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": "v1.32.0"},
         "paths": {},
-        "definitions": {_schema_name(kind): _schema(kind) for kind in KINDS},
+        "definitions": {_schema_name(kind): _schema(kind, schema_of) for kind in kinds},
     }
 
 
@@ -163,8 +168,8 @@ def _gvk(kind: Kind) -> Obj:
     return {"group": kind.group, "version": kind.version, "kind": kind.kind}
 
 
-def _schema(kind: Kind) -> Obj:
-    return shapes.shape_of(kind) | {"x-kubernetes-group-version-kind": [_gvk(kind)]}
+def _schema(kind: Kind, schema_of: SchemaOf) -> Obj:
+    return schema_of(kind) | {"x-kubernetes-group-version-kind": [_gvk(kind)]}
 
 
 def _paths(kind: Kind) -> Obj:

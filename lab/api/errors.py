@@ -165,6 +165,22 @@ def not_supported(field: str, value: Any, known: Sequence[str]) -> Cause:
     return Cause(field, "FieldValueNotSupported", text)
 
 
+def too_long(field: str, most: int) -> Cause:
+    return Cause(field, "FieldValueTooLong", f"Too long: may not be more than {most} bytes")
+
+
+def too_many(field: str, found: int, most: int) -> Cause:
+    items = "item" if most == 1 else "items"
+    return Cause(field, "FieldValueTooMany", f"Too many: {found}: must have at most {most} {items}")
+
+
+def unknown_fields(kind: Kind, names: Sequence[str]) -> ApiError:
+    """What strict validation says of fields that nobody knows."""
+    said = ", ".join(f'unknown field "{name}"' for name in names)
+    text = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}'
+    return bad_request(f"{text}: strict decoding error: {said}")
+
+
 def forbidden_change(field: str, why: str) -> Cause:
     return Cause(field, "FieldValueForbidden", f"Forbidden: {why}")
 

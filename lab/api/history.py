@@ -5,6 +5,7 @@ changes is bounded: who asks for more is told `Expired` and has to list anew. Go
 the window is exact, which is what makes paged lists consistent.
 """
 
+import bisect
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -80,7 +81,11 @@ class Shelf:
 
     def __init__(self, kind: Kind, *, keep: int) -> None:
         self.kind = kind
+        self.version = 0  # of the last change
         self.records: dict[Key, Record] = {}
+        self.keys: list[
+            Key
+        ] = []  # of the records, in order: a page of a long list costs what is on it
         self._changes: deque[Change] = deque()
         self._keep = keep
         self._forgotten = 0
@@ -89,9 +94,13 @@ class Shelf:
 
     def commit(self, change: Change) -> None:
         if change.after is None:
-            self.records.pop(change.key, None)
+            if self.records.pop(change.key, None) is not None:
+                del self.keys[bisect.bisect_left(self.keys, change.key)]
         else:
+            if change.key not in self.records:
+                bisect.insort(self.keys, change.key)
             self.records[change.key] = change.after
+        self.version = change.version
         self._changes.append(change)
         if len(self._changes) > self._keep:
             self._forgotten = self._changes.popleft().version
@@ -138,6 +147,21 @@ class Shelf:
         if self._changes:
             self._forgotten = self._changes[-1].version
             self._changes.clear()
+
+    def replace(self, records: dict[Key, Record], version: int) -> None:
+        """What was at `version` is all there is, and nothing is known of the time before."""
+        before = self.records
+        self.records = dict(records)
+        self.keys = sorted(records)
+        self.version = version
+        self._changes.clear()
+        self._forgotten = version
+        for key in before.keys() | records.keys():
+            old, new = before.get(key), records.get(key)
+            last = new or old
+            if old is not new and last is not None:
+                self._untold.append(Change(version, key, old, new, last))
+        self._tell()
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         self._listeners.add(listener)

@@ -3,6 +3,8 @@
 A kind is looked up by group, version and plural (from a path) or by apiVersion and kind (from a manifest).
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 Object = dict[str, object]
@@ -73,6 +75,23 @@ EVENTS = Kind(kind="Event", plural="events", short_names=("ev",))
 NEW_EVENTS = Kind(
     kind="Event", plural="events", group="events.k8s.io", short_names=("ev",), stored_as="events"
 )
+SERVICE_CIDRS = Kind(
+    kind="ServiceCIDR",
+    plural="servicecidrs",
+    group="networking.k8s.io",
+    namespaced=False,
+    status=True,
+)
+DEFINITIONS = Kind(
+    kind="CustomResourceDefinition",
+    plural="customresourcedefinitions",
+    group="apiextensions.k8s.io",
+    short_names=("crd", "crds"),
+    namespaced=False,
+    status=True,
+    generation=True,
+    categories=("api-extensions",),
+)
 SERVICE_ACCOUNTS = Kind(
     kind="ServiceAccount", plural="serviceaccounts", short_names=("sa",), subresources=("token",)
 )
@@ -95,7 +114,9 @@ NETWORK_SERVICE_ENDPOINTS = Kind(
     generation=True,
 )
 
+# Definitions first: a store has to know them before the kinds they define.
 KINDS: tuple[Kind, ...] = (
+    DEFINITIONS,
     PODS,
     NAMESPACES,
     SERVICES,
@@ -104,6 +125,7 @@ KINDS: tuple[Kind, ...] = (
     EVENTS,
     NEW_EVENTS,
     SERVICE_ACCOUNTS,
+    SERVICE_CIDRS,
     NETWORK_SERVICES,
     NETWORK_SERVICE_ENDPOINTS,
 )
@@ -129,10 +151,10 @@ def by_any_name(name: str) -> Kind | None:
     return None
 
 
-def groups() -> dict[str, list[str]]:
+def groups(kinds: Iterable[Kind]) -> dict[str, list[str]]:
     """Named groups and their versions, in order; the core group is not one of them."""
     found: dict[str, list[str]] = {}
-    for kind in KINDS:
+    for kind in kinds:
         if kind.group and kind.version not in found.setdefault(kind.group, []):
             found[kind.group].append(kind.version)
     return found

@@ -6,6 +6,7 @@ real server does.
 
 import base64
 import binascii
+import bisect
 from typing import Any
 
 import msgspec
@@ -55,28 +56,42 @@ def list_page(store: Store, kind: Kind, wanted: Selection, query: ListQuery) -> 
     """One page. Raises ApiError (Expired, BadRequest, Timeout)."""
     version, start = _place(store, query)
     try:
-        records = _records(store, kind, version)
+        keys, records = _records(store, kind, version)
     except ApiError:
         if start is None:
             raise
         raise expired(_TOO_OLD, next_token=_encode(Token(_INCONSISTENT, start))) from None
-    matching = [
-        (key, record)
-        for key, record in sorted(records.items())
-        if (start is None or key > start) and wanted.holds(record.body)
-    ]
-    shown = matching[: query.limit] if query.limit else matching
+    begin = bisect.bisect_right(keys, start) if start is not None else 0
+    end = len(keys)
+    if wanted.namespace:
+        begin = max(begin, bisect.bisect_left(keys, (wanted.namespace, "")))
+        end = bisect.bisect_left(keys, (wanted.namespace + "\0", ""))
+    shown: list[Key] = []
+    remaining = 0
+    for at in range(begin, end):
+        if not wanted.holds(records[keys[at]].body):
+            continue
+        if not query.limit or len(shown) < query.limit:
+            shown.append(keys[at])
+            continue
+        remaining = (
+            len(keys) - at
+        )  # of those that do not match, too: an estimate, as the real one's
+        break
     metadata: dict[str, Any] = {"resourceVersion": str(version)}
-    if len(shown) < len(matching):
-        metadata["continue"] = _encode(Token(version, shown[-1][0]))
+    if remaining:
+        metadata["continue"] = _encode(Token(version, shown[-1]))
         if not wanted.narrowed:
-            metadata["remainingItemCount"] = len(matching) - len(shown)
-    return Page([record for _, record in shown], metadata)
+            metadata["remainingItemCount"] = remaining
+    return Page([records[key] for key in shown], metadata)
 
 
-def _records(store: Store, kind: Kind, version: int) -> dict[Key, Record]:
+def _records(store: Store, kind: Kind, version: int) -> tuple[list[Key], dict[Key, Record]]:
     shelf = store.shelf(kind)
-    return shelf.records if version == store.version else shelf.at(version)
+    if version == store.version:
+        return shelf.keys, shelf.records
+    records = shelf.at(version)
+    return (shelf.keys if records.keys() == shelf.records.keys() else sorted(records)), records
 
 
 def _place(store: Store, query: ListQuery) -> tuple[int, Key | None]:

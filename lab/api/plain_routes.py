@@ -7,24 +7,26 @@ from aiohttp import hdrs, web
 from lab.api import discovery, requests, responses
 from lab.api.errors import ApiError, no_such_path
 from lab.api.identity import Issuer
+from lab.api.store import Store
 
 Obj = dict[str, Any]
 
 
-def add(router: web.UrlDispatcher) -> None:
+def add(router: web.UrlDispatcher, store: Store) -> None:
     """Register all of them. Some clients end the short ones with a slash."""
     for path in ("/healthz", "/livez", "/readyz"):
         router.add_get(path, _ok)
     router.add_get("/version{_:/?}", _version)
     router.add_get("/api{_:/?}", _core_versions)
-    router.add_get("/apis{_:/?}", _groups)
-    router.add_get("/apis/{group}{_:/?}", _group)
-    router.add_get("/api/{version}{_:/?}", _resources)
-    router.add_get("/apis/{group}/{version}{_:/?}", _resources)
-    router.add_get("/openapi/v2", _openapi_v2)
-    router.add_get("/openapi/v3", _openapi_index)
-    router.add_get("/openapi/v3/api/{version}", _openapi)
-    router.add_get("/openapi/v3/apis/{group}/{version}", _openapi)
+    told = _Told(store)
+    router.add_get("/apis{_:/?}", told.groups)
+    router.add_get("/apis/{group}{_:/?}", told.group)
+    router.add_get("/api/{version}{_:/?}", told.resources)
+    router.add_get("/apis/{group}/{version}{_:/?}", told.resources)
+    router.add_get("/openapi/v2", told.openapi_v2)
+    router.add_get("/openapi/v3", told.openapi_index)
+    router.add_get("/openapi/v3/api/{version}", told.openapi)
+    router.add_get("/openapi/v3/apis/{group}/{version}", told.openapi)
 
 
 def add_identity(router: web.UrlDispatcher, issuer: Issuer) -> None:
@@ -53,14 +55,6 @@ async def _core_versions(request: web.Request) -> web.Response:
     return responses.plain(discovery.core_versions(request.host))
 
 
-async def _groups(_: web.Request) -> web.Response:
-    return responses.plain(discovery.group_list())
-
-
-async def _openapi_index(_: web.Request) -> web.Response:
-    return responses.plain(discovery.openapi_index())
-
-
 async def _ok(_: web.Request) -> web.Response:
     return web.Response(text="ok")
 
@@ -69,25 +63,36 @@ async def nowhere(_: web.Request) -> web.Response:
     raise no_such_path()
 
 
-async def _group(request: web.Request) -> web.Response:
-    return _found(discovery.group(request.match_info["group"]))
+class _Told:
+    """Discovery, of the kinds that are served at that moment."""
 
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
-async def _resources(request: web.Request) -> web.Response:
-    where = request.match_info
-    return _found(discovery.resources(where.get("group", ""), where["version"]))
+    async def groups(self, _: web.Request) -> web.Response:
+        return responses.plain(discovery.group_list(self._store.served))
 
+    async def group(self, request: web.Request) -> web.Response:
+        return _found(discovery.group(self._store.served, request.match_info["group"]))
 
-async def _openapi(request: web.Request) -> web.Response:
-    where = request.match_info
-    return _found(discovery.openapi(where.get("group", ""), where["version"]))
+    async def resources(self, request: web.Request) -> web.Response:
+        where = request.match_info
+        served = self._store.served
+        return _found(discovery.resources(served, where.get("group", ""), where["version"]))
 
+    async def openapi_index(self, _: web.Request) -> web.Response:
+        return responses.plain(discovery.openapi_index(self._store.served))
 
-async def _openapi_v2(request: web.Request) -> web.Response:
-    accept = request.headers.get(hdrs.ACCEPT, "*/*")
-    if "application/json" not in accept and "*/*" not in accept:
-        raise ApiError(406, "NotAcceptable", "only application/json is served here")
-    return responses.plain(discovery.openapi_v2())
+    async def openapi(self, request: web.Request) -> web.Response:
+        where = request.match_info
+        place = (where.get("group", ""), where["version"])
+        return _found(discovery.openapi(self._store.served, self._store.schema_of, *place))
+
+    async def openapi_v2(self, request: web.Request) -> web.Response:
+        accept = request.headers.get(hdrs.ACCEPT, "*/*")
+        if "application/json" not in accept and "*/*" not in accept:
+            raise ApiError(406, "NotAcceptable", "only application/json is served here")
+        return responses.plain(discovery.openapi_v2(self._store.served, self._store.schema_of))
 
 
 def _found(body: Obj | None) -> web.Response:

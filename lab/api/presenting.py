@@ -39,10 +39,22 @@ def style_of(accept: str) -> Style:
 
 
 class Presenter:
-    """Writes objects of one kind in one form. `include` is what a Table's rows carry along."""
+    """Writes objects of one kind in one form.
 
-    def __init__(self, kind: Kind, *, style: Style, include: str, now: dt.datetime) -> None:
+    `include` is what a Table's rows carry along; `definition`, of a custom kind, says its columns.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        style: Style,
+        include: str,
+        now: dt.datetime,
+        definition: Obj | None = None,
+    ) -> None:
         self._kind = kind
+        self._definition = definition
         self._style = style
         self._include = include
         self._now = now
@@ -103,14 +115,15 @@ class Presenter:
 
     def _table(self, bodies: list[Obj], metadata: Obj) -> Obj:
         # In a watch only the first table says what its columns are.
-        columns = [] if self._headed else tables.columns(self._kind)
+        columns = [] if self._headed else tables.columns(self._kind, self._definition)
         self._headed = True
         rows = [self._row(body) for body in bodies]
         head = {"kind": "Table", "apiVersion": _META, "metadata": metadata}
         return head | {"columnDefinitions": columns, "rows": rows}
 
     def _row(self, body: Obj) -> Obj:
-        row: Obj = {"cells": tables.cells(self._kind, body, self._now)}
+        cells = tables.cells(self._kind, body, self._now, self._definition)
+        row: Obj = {"cells": cells}
         if self._include == "Object":
             row["object"] = conversion.outward(self._kind, body)
         elif self._include != "None":

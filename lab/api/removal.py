@@ -1,7 +1,8 @@
 """How objects go: grace for Pods, finalizers, and namespaces that take everything in them along.
 
 A Pod that runs somewhere is only marked; its kubelet confirms by deleting it again with grace 0. Finalizers
-keep any object until the last one is removed. A namespace goes when it is empty.
+keep any object until the last one is removed. A namespace goes when it is empty, and with a definition go all
+objects of its kind.
 """
 
 import datetime as dt
@@ -9,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from lab.api import fields
+from lab.api import definitions, fields
 from lab.api.errors import ApiError, forbidden, precondition
 from lab.api.history import Record
-from lab.api.kinds import KINDS, NAMESPACES, PODS, Kind
+from lab.api.kinds import DEFINITIONS, KINDS, NAMESPACES, PODS, Kind
 from lab.api.selectors import Selection
 from lab.api.shelves import Shelves
 
@@ -57,6 +58,8 @@ class Removal(Shelves):
             return Removed(record.copy(), gone=False)
         if kind == NAMESPACES:
             return self._delete_namespace(record)
+        if kind == DEFINITIONS and (defined := definitions.kind_of(record.body)):
+            self.delete_all(defined, Selection(), grace_seconds=0)
         return self._delete_one(kind, record, _grace(kind, record.body, grace_seconds))
 
     def delete_all(
@@ -83,7 +86,7 @@ class Removal(Shelves):
         if grace == 0 and not metadata.get("finalizers"):
             return self._take_off(kind, record)
         if "deletionTimestamp" not in metadata:
-            due = self._clock() + dt.timedelta(seconds=grace)
+            due = self.now() + dt.timedelta(seconds=grace)
             return Removed(self._mark(kind, record, due, grace).copy(), gone=False)
         left = metadata.get("deletionGracePeriodSeconds", 0)
         began = fields.moment(metadata["deletionTimestamp"])
@@ -124,7 +127,7 @@ class Removal(Shelves):
         name = fields.name_of(record.body)
         if "deletionTimestamp" not in record.body["metadata"]:
             body = record.body | {"status": {"phase": "Terminating"}}
-            stamp = {"deletionTimestamp": fields.timestamp(self._clock())}
+            stamp = {"deletionTimestamp": fields.timestamp(self.now())}
             record = self._replace(
                 NAMESPACES, record, body | {"metadata": body["metadata"] | stamp}
             )

@@ -67,6 +67,11 @@ def dry_run(query: Mapping[str, str]) -> bool:
     return wanted == "All"
 
 
+def strict(query: Mapping[str, str]) -> bool:
+    """Whether fields that nobody knows are refused, as `kubectl apply` asks; else they are dropped."""
+    return query.get("fieldValidation") == "Strict"
+
+
 def read_body(data: bytes, media: str) -> Obj:
     """A JSON or YAML object. Raises ApiError (BadRequest, UnsupportedMediaType)."""
     if media in ("application/json", "application/octet-stream", ""):

@@ -17,17 +17,21 @@ from lab.api import conversion, discovery, plain_routes, requests, responses
 from lab.api.errors import (
     bad_request,
     method_not_allowed,
+    no_such_path,
     unauthorized,
     unsupported_media_type,
 )
+from lab.api.history import Change
 from lab.api.identity import Issuer
-from lab.api.kinds import PODS, SERVICE_ACCOUNTS, SERVICES, Kind
+from lab.api.kinds import DEFINITIONS, PODS, SERVICE_ACCOUNTS, SERVICES, Kind
 from lab.api.listing import ListQuery, list_page, parse_version
+from lab.api.misbehaving import Faults
+from lab.api.mischief import Mischief
 from lab.api.presenting import Presenter, style_of
 from lab.api.requests import Target
 from lab.api.selectors import Selection, select
 from lab.api.store import PatchKind, Store
-from lab.api.watching import Watch, WatchQuery
+from lab.api.watching import BOOKMARK_SECONDS, Watch, WatchQuery
 
 Obj = dict[str, Any]
 
@@ -48,7 +52,7 @@ class ApiOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the server differs from the default: a token to ask for, how often bookmarks come."""
 
     token: str = ""
-    bookmark_seconds: float = 10.0
+    bookmark_seconds: float = BOOKMARK_SECONDS
     bookmark_at_start: bool = False
 
 
@@ -64,13 +68,18 @@ class LabApi:
     ) -> None:
         self.store = store
         self.issuer = Issuer(store)
+        self.faults = Faults()
         self.url = ""
         self._options = options or ApiOptions()
         self._watches: set[Watch] = set()
         self._runner: web.AppRunner | None = None
+        self._end_defined = store.shelf(DEFINITIONS).listen(self._definition_changed)
         self._expiry: asyncio.TimerHandle | None = None
-        own = (self._authenticate, responses.say_errors)
+        mischief = Mischief(self)
+        self.befall = mischief.befall
+        own = (mischief.middleware, self._authenticate, responses.say_errors)
         self.app = web.Application(middlewares=[*middlewares, *own], client_max_size=_MAX_BODY)
+        self.app.router.add_route("*", mischief.PATH, mischief.control)
         self._add_routes(self.app.router)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
@@ -92,6 +101,7 @@ class LabApi:
 
     async def stop(self) -> None:
         """End all watches and stop listening."""
+        self.faults.clear()
         if self._expiry is not None:
             self._expiry.cancel()
         for watch in self._watches:
@@ -105,10 +115,27 @@ class LabApi:
         loop = asyncio.get_running_loop()
         self._expiry = loop.call_later(_EXPIRY_SECONDS, self._expire)
 
+    def cut(self) -> None:
+        """Close all connections now, in the middle of whatever they say."""
+        server = self._runner.server if self._runner is not None else None
+        for connection in server.connections if server is not None else ():
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    def rotate(self, token: str) -> None:
+        """From now on only this token is let in."""
+        self._options = msgspec.structs.replace(self._options, token=token)
+
+    def _definition_changed(self, _: Change) -> None:
+        """With a definition end the watches of its kind."""
+        for watch in self._watches:
+            if watch.kind.custom and self.store.definition(watch.kind) is None:
+                watch.feed.end()
+
     # ---- routes
 
     def _add_routes(self, router: web.UrlDispatcher) -> None:
-        plain_routes.add(router)
+        plain_routes.add(router, self.store)
         plain_routes.add_identity(router, self.issuer)
         router.add_route("*", "/api/{version}/{tail:.+}", self._object)
         router.add_route("*", "/apis/{group}/{version}/{tail:.+}", self._object)
@@ -126,6 +153,8 @@ class LabApi:
     async def _object(self, request: web.Request) -> web.StreamResponse:
         where = request.match_info
         target = requests.parse_target(where.get("group", ""), where["version"], where["tail"])
+        if target.kind.custom and self.store.definition(target.kind) is None:
+            raise no_such_path()
         match (request.method, bool(target.name)):
             case ("GET", named):
                 watching = requests.flag(request.query, "watch") and not target.subresource
@@ -152,6 +181,7 @@ class LabApi:
             style=style_of(request.headers.get(hdrs.ACCEPT, "")),
             include=request.query.get("includeObject", "Metadata"),
             now=self.store.now(),
+            definition=self.store.definition(kind),
         )
 
     def _get(self, request: web.Request, target: Target) -> web.Response:
@@ -167,6 +197,9 @@ class LabApi:
             version=request.query.get("resourceVersion", ""),
             match=request.query.get("resourceVersionMatch", ""),
         )
+        if not query.token and (fault := self.faults.of_list(target.kind.plural)):
+            past = max(self.store.version - fault.back, 1)
+            query = msgspec.structs.replace(query, version=str(past), match="Exact")
         page = list_page(self.store, target.kind, _selection(request, target), query)
         return responses.raw(
             self._presenter(request, target.kind).many(page.records, page.metadata)
@@ -188,6 +221,7 @@ class LabApi:
             wanted=_selection(request, target),
             presenter=self._presenter(request, target.kind),
             query=query,
+            faults=self.faults,
         )
         self._watches.add(watch)
         try:
@@ -208,8 +242,19 @@ class LabApi:
         if target.kind.namespaced and not target.namespace:
             raise method_not_allowed(target.kind)
         obj = conversion.inward(target.kind, requests.fitting(target, body))
-        created = self.store.create(target.kind, obj, dry_run=dry_run)
-        return responses.raw(self._presenter(request, target.kind).one(created), status=201)
+        strict = requests.strict(request.query)
+        created = self.store.create(target.kind, obj, dry_run=dry_run, strict=strict)
+        return self._written(request, target.kind, created, status=201)
+
+    def _written(
+        self, request: web.Request, kind: Kind, body: Obj, *, status: int = 200
+    ) -> web.Response:
+        """What was written, with a warning for each field that was dropped."""
+        response = responses.raw(self._presenter(request, kind).one(body), status=status)
+        if request.query.get("fieldValidation") != "Ignore":
+            for name in self.store.unknown:
+                response.headers.add("Warning", f'299 - "unknown field \\"{name}\\""')
+        return response
 
     def _bind(self, target: Target, body: Obj, *, dry_run: bool) -> web.Response:
         node = body.get("target", {})
@@ -234,8 +279,9 @@ class LabApi:
             obj,
             status=target.subresource == "status",
             dry_run=requests.dry_run(request.query),
+            strict=requests.strict(request.query),
         )
-        return responses.raw(self._presenter(request, target.kind).one(written))
+        return self._written(request, target.kind, written)
 
     async def _patch(self, request: web.Request, target: Target) -> web.Response:
         kind, media = target.kind, request.content_type
@@ -255,8 +301,9 @@ class LabApi:
             form=_PATCH_FORMS[media],
             status=target.subresource == "status",
             dry_run=dry_run,
+            strict=requests.strict(request.query),
         )
-        return responses.raw(self._presenter(request, kind).one(written))
+        return self._written(request, kind, written)
 
     def _apply(
         self, request: web.Request, target: Target, body: Any, *, dry_run: bool
@@ -269,11 +316,14 @@ class LabApi:
         obj = conversion.inward(target.kind, requests.fitting(target, body, name=target.name))
         status = target.subresource == "status"
         applied, new = self.store.apply(
-            target.kind, obj, manager=manager, status=status, dry_run=dry_run
+            target.kind,
+            obj,
+            manager=manager,
+            status=status,
+            dry_run=dry_run,
+            strict=requests.strict(request.query),
         )
-        return responses.raw(
-            self._presenter(request, target.kind).one(applied), status=201 if new else 200
-        )
+        return self._written(request, target.kind, applied, status=201 if new else 200)
 
     # ---- deleting
 

@@ -1,37 +1,38 @@
-"""What the fields of our objects look like: OpenAPI schemas, and a check that names every field that is wrong.
+"""What the fields of built-in kinds look like, as structural schemas.
 
-The same dictionaries are served under /openapi/v3 (`kubectl explain`) and used to validate. Fields that are
-not listed are kept: other writers may know more than we do.
+The same dictionaries are served under /openapi/v3 (`kubectl explain`) and used to validate and prune. Fields that
+people write are listed by name down to containers and ports; deeper ones are taken as they come.
 """
 
-import re
 from typing import Any
 
-from lab.api.errors import Cause, bad_type, bad_value, not_supported, required
+from lab.api import structural
+from lab.api.errors import Cause
 from lab.api.kinds import (
+    CONFIG_MAPS,
+    DEFINITIONS,
     EVENTS,
-    NETWORK_SERVICE_ENDPOINTS,
-    NETWORK_SERVICES,
+    NAMESPACES,
+    NEW_EVENTS,
     NODES,
     PODS,
+    SERVICE_ACCOUNTS,
+    SERVICE_CIDRS,
     SERVICES,
     Kind,
 )
 
-Schema = dict[str, Any]
-
-_PYTHON: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int,),
-    "boolean": (bool,),
-    "object": (dict,),
-    "array": (list,),
-}
+Schema = structural.Schema
 
 
-def _object(text: str = "", *, need: tuple[str, ...] = (), **properties: Schema) -> Schema:
-    schema: Schema = {"type": "object", "properties": properties}
-    schema["x-kubernetes-preserve-unknown-fields"] = True
+def _object(
+    text: str = "", *, need: tuple[str, ...] = (), also: str | None = None, **properties: Schema
+) -> Schema:
+    """`also`: names of further fields of any shape, and there are no others; without it, any are taken."""
+    more: Schema = {name: {} for name in (also or "").split()}
+    schema: Schema = {"type": "object", "properties": properties | more}
+    if also is None:
+        schema[structural.PRESERVE] = True
     if need:
         schema["required"] = list(need)
     return schema | ({"description": text} if text else {})
@@ -56,70 +57,42 @@ _FLAG: Schema = {"type": "boolean"}
 _WORDS: Schema = {"type": "object", "additionalProperties": _WORD}
 _STATUS = _object("What is, written by the system.")
 
-_DESTINATION = _object(
-    destinationSelector=_WORDS | {"description": "Labels an endpoint must carry."},
-    destination_selector=_WORDS,
-    weight={"type": "integer", "description": "Share of the connections.", "minimum": 0},
-)
-_MATCH = _object(
-    sourceSelector=_WORDS | {"description": "Labels a client must carry for this rule."},
-    source_selector=_WORDS,
-    routes=_list(_DESTINATION),
-    fallthrough=_FLAG | {"description": "Try the next rule when this one finds no endpoint."},
-)
-_ROUTE = _object(destination=_text("Prefix reached through the interface."), nextHop=_WORD)
-_ROUTE["required"] = ["destination"]
-
-_POLICY = _object(protocol=_WORD, destinationPort=_WORD, sourcePort=_WORD, routes=_list(_ROUTE))
-_POLICY["properties"]["from"] = _WORD
-
-_NETWORK_SERVICE = _object(
-    "Rules that choose the endpoint of a network service.",
-    spec=_object(
-        payload=_text("What the interface carries.", one_of=("IP", "ETHERNET")),
-        matches=_list(_MATCH, "The first rule whose selector fits the client's labels decides."),
-        allowedNamespaces=_list(_WORD, "Patterns of namespaces that may connect."),
-    ),
-    status=_STATUS,
-)
-_ENDPOINT = _object(
-    "Pods that offer network services, and the pool their clients get addresses from.",
-    need=("spec",),
-    spec=_object(
-        networkServices=_list(_WORD, "Names of the network services offered."),
-        labels=_WORDS | {"description": "What rules and annotations are matched against."},
-        podSelector=_object("The Pods of the namespace that are endpoints.", matchLabels=_WORDS),
-        ipam=_object(
-            prefixes=_list(_WORD, "Prefixes the addresses come from."),
-            excludePrefixes=_list(_WORD),
-            addressing=_text(one_of=("shared", "pointToPoint")),
-        ),
-        routes=_list(_ROUTE, "Routes given to the client."),
-        policies=_list(_POLICY),
-        dns=_object(servers=_list(_WORD), domains=_list(_WORD), searchDomains=_list(_WORD)),
-    ),
-    status=_STATUS,
-)
 _CONDITIONS = _list(_object(need=("type",), type=_WORD, status=_WORD))
 _CONTAINER_STATUSES = _list(_object(ready=_FLAG, restartCount=_COUNT))
-_ADDRESSES = _list(_object(type=_WORD, address=_WORD))
 _NODE = _object(
     "A machine that runs Pods.",
-    spec=_object(podCIDR=_WORD, podCIDRs=_list(_WORD), unschedulable=_FLAG),
-    status=_object(conditions=_CONDITIONS, addresses=_ADDRESSES),
+    also="",
+    spec=_object(
+        podCIDR=_WORD,
+        podCIDRs=_list(_WORD),
+        unschedulable=_FLAG,
+        also="configSource externalID providerID taints",
+    ),
+    status=_object(conditions=_CONDITIONS, addresses=_list(_object(type=_WORD, address=_WORD))),
 )
 _CONTAINER = _object(
     need=("name", "image"),
-    name=_text(pattern=r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"),
+    name=_text(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"),
     image=_WORD,
     command=_list(_WORD),
     args=_list(_WORD),
-    env=_list(_object(need=("name",), name=_WORD, value=_WORD)),
-    ports=_list(_object(need=("containerPort",), containerPort=_COUNT, protocol=_WORD)),
+    env=_list(_object(need=("name",), name=_WORD, value=_WORD, also="valueFrom")),
+    ports=_list(
+        _object(
+            need=("containerPort",),
+            containerPort=_COUNT,
+            protocol=_WORD,
+            also="hostIP hostPort name",
+        )
+    ),
+    also="envFrom imagePullPolicy lifecycle livenessProbe readinessProbe resizePolicy resources restartPolicy "
+    "restartPolicyRules securityContext startupProbe stdin stdinOnce terminationMessagePath "
+    "terminationMessagePolicy tty volumeDevices volumeMounts workingDir",
 )
 _POD = _object(
     "Containers that share a network.",
     need=("spec",),
+    also="",
     spec=_object(
         need=("containers",),
         containers=_list(_CONTAINER) | {"minItems": 1},
@@ -129,99 +102,132 @@ _POD = _object(
         restartPolicy=_text(one_of=("Always", "OnFailure", "Never")),
         terminationGracePeriodSeconds={"type": "integer", "minimum": 0},
         nodeSelector=_WORDS,
-        readinessGates=_list(_object(need=("conditionType",), conditionType=_WORD)),
+        readinessGates=_list(_object(need=("conditionType",), conditionType=_WORD, also="")),
+        also="activeDeadlineSeconds affinity automountServiceAccountToken dnsConfig dnsPolicy enableServiceLinks "
+        "ephemeralContainers hostAliases hostIPC hostPID hostUsers hostname hostnameOverride imagePullSecrets os "
+        "overhead preemptionPolicy priority priorityClassName resourceClaims resources runtimeClassName "
+        "schedulerName schedulingGates schedulingGroup securityContext serviceAccount serviceAccountName "
+        "setHostnameAsFQDN shareProcessNamespace subdomain tolerations topologySpreadConstraints volumes",
     ),
     status=_object(
         "What is, written by the kubelet and others.",
         phase=_WORD,
         podIP=_WORD,
-        podIPs=_list(_object(ip=_WORD)),
+        podIPs=_list(_object(ip=_WORD, also="")),
         conditions=_CONDITIONS,
         containerStatuses=_CONTAINER_STATUSES,
         initContainerStatuses=_CONTAINER_STATUSES,
     ),
 )
+_SERVICE_PORT = _object(
+    need=("port",),
+    port=_COUNT,
+    name=_WORD,
+    protocol=_WORD,
+    targetPort={"x-kubernetes-int-or-string": True},
+    also="appProtocol nodePort",
+)
 _SERVICE = _object(
     "A stable address for Pods.",
+    also="",
     spec=_object(
         type=_text(one_of=("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")),
         clusterIP=_WORD,
+        clusterIPs=_list(_WORD),
+        externalIPs=_list(_WORD),
         selector=_WORDS,
-        ports=_list(_object(need=("port",), port=_COUNT, name=_WORD, protocol=_WORD)),
+        ports=_list(_SERVICE_PORT),
+        also="allocateLoadBalancerNodePorts externalName externalTrafficPolicy healthCheckNodePort "
+        "internalTrafficPolicy ipFamilies ipFamilyPolicy loadBalancerClass loadBalancerIP "
+        "loadBalancerSourceRanges publishNotReadyAddresses sessionAffinity sessionAffinityConfig "
+        "trafficDistribution",
     ),
-    status=_STATUS,
+    status=_object(
+        loadBalancer=_object(
+            ingress=_list(_object(ip=_WORD, hostname=_WORD, also="ipMode ports")), also=""
+        ),
+        also="conditions",
+    ),
 )
 _EVENT = _object(
     need=("involvedObject",),
-    involvedObject=_object(),
+    involvedObject=_object(also="apiVersion fieldPath kind name namespace resourceVersion uid"),
     reason=_WORD,
     message=_WORD,
     type=_WORD,
     count=_COUNT,
+    also="action eventTime firstTimestamp lastTimestamp related reportingComponent reportingInstance series source",
+)
+_SERVICE_CIDR = _object(
+    "Prefixes that Services get their cluster IPs from.",
+    also="",
+    spec=_object(cidrs=_list(_WORD, "One IPv4 prefix, one IPv6 prefix, or both."), also=""),
+    status=_STATUS,
+)
+_DEFINITION = _object(
+    "A kind that objects may be of.",
+    need=("spec",),
+    also="",
+    spec=_object(
+        need=("group", "names", "scope", "versions"),
+        group=_WORD,
+        names=_object(
+            need=("plural", "kind"),
+            plural=_WORD,
+            singular=_WORD,
+            kind=_WORD,
+            listKind=_WORD,
+            shortNames=_list(_WORD),
+            categories=_list(_WORD),
+            also="",
+        ),
+        scope=_text(one_of=("Cluster", "Namespaced")),
+        versions=_list(
+            _object(
+                need=("name", "served", "storage"),
+                name=_WORD,
+                served=_FLAG,
+                storage=_FLAG,
+                schema=_object(openAPIV3Schema=_object(), also=""),
+                subresources=_object(),
+                additionalPrinterColumns=_list(_object()),
+                also="deprecated deprecationWarning selectableFields",
+            )
+        ),
+        also="conversion preserveUnknownFields",
+    ),
+    status=_STATUS,
 )
 
 _SHAPES: dict[str, Schema] = {
-    NETWORK_SERVICES.resource: _NETWORK_SERVICE,
-    NETWORK_SERVICE_ENDPOINTS.resource: _ENDPOINT,
     PODS.resource: _POD,
     NODES.resource: _NODE,
     SERVICES.resource: _SERVICE,
     EVENTS.resource: _EVENT,
+    NEW_EVENTS.resource: _EVENT,  # as it is stored
+    CONFIG_MAPS.resource: _object(data=_WORDS, binaryData=_WORDS, immutable=_FLAG, also=""),
+    NAMESPACES.resource: _object(spec=_object(also="finalizers"), status=_STATUS, also=""),
+    SERVICE_ACCOUNTS.resource: _object(
+        also="automountServiceAccountToken imagePullSecrets secrets"
+    ),
+    SERVICE_CIDRS.resource: _SERVICE_CIDR,
+    DEFINITIONS.resource: _DEFINITION,
 }
-_PLAIN: Schema = _object(data=_WORDS, spec=_object(), status=_object())
+_PLAIN: Schema = _object(spec=_object(), status=_object())
 _METADATA = _object(labels=_WORDS, annotations=_WORDS, finalizers=_list(_WORD))
+_COMMON = {"apiVersion": _WORD, "kind": _WORD, "metadata": _METADATA}
 
 
 def shape_of(kind: Kind) -> Schema:
-    """The schema of a kind, with the fields every object has."""
-    own = _SHAPES.get(kind.resource, _PLAIN)
-    common = {"apiVersion": _WORD, "kind": _WORD, "metadata": _METADATA}
-    return own | {"properties": common | own["properties"]}
+    """The schema of a built-in kind, with the fields every object has."""
+    return whole(_SHAPES.get(kind.resource, _PLAIN))
+
+
+def whole(own: Schema) -> Schema:
+    """A schema with the fields every object has."""
+    return own | {"type": "object", "properties": own.get("properties", {}) | _COMMON}
 
 
 def check(kind: Kind, obj: dict[str, Any]) -> list[Cause]:
-    """Every field of `obj` that has not its shape."""
-    causes: list[Cause] = []
-    _check(shape_of(kind), obj, "", causes)
-    return causes
-
-
-def _check(schema: Schema, value: Any, where: str, causes: list[Cause]) -> None:
-    wanted = schema["type"]
-    if not _fits(value, wanted):
-        causes.append(bad_type(where, value, wanted))
-    elif wanted == "object":
-        _check_object(schema, value, where, causes)
-    elif wanted == "array":
-        if len(value) < schema.get("minItems", 0):
-            causes.append(required(where))
-        for number, item in enumerate(value):
-            _check(schema["items"], item, f"{where}[{number}]", causes)
-    else:
-        _check_scalar(schema, value, where, causes)
-
-
-def _fits(value: Any, wanted: str) -> bool:
-    if isinstance(value, bool):  # which Python takes for an integer
-        return wanted == "boolean"
-    return isinstance(value, _PYTHON[wanted])
-
-
-def _check_object(schema: Schema, value: Any, where: str, causes: list[Cause]) -> None:
-    prefix = f"{where}." if where else ""
-    causes.extend(required(prefix + n) for n in schema.get("required", ()) if value.get(n) is None)
-    for name, below in schema.get("properties", {}).items():
-        if value.get(name) is not None:
-            _check(below, value[name], prefix + name, causes)
-    if each := schema.get("additionalProperties"):
-        for name, item in value.items():
-            _check(each, item, f"{prefix}{name}", causes)
-
-
-def _check_scalar(schema: Schema, value: Any, where: str, causes: list[Cause]) -> None:
-    if "enum" in schema and value not in schema["enum"]:
-        causes.append(not_supported(where, value, schema["enum"]))
-    if "minimum" in schema and value < schema["minimum"]:
-        causes.append(bad_value(where, value, f"must be at least {schema['minimum']}"))
-    if (pattern := schema.get("pattern")) and re.fullmatch(pattern, value) is None:
-        causes.append(bad_value(where, value, f"must match the pattern {pattern}"))
+    """Every field of a built-in kind's object that has not its shape."""
+    return structural.check(shape_of(kind), obj)

@@ -10,10 +10,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from lab.api import fields
+from lab.api import definitions, fields, shapes
 from lab.api.errors import ApiError, not_found
 from lab.api.history import Change, Record, Shelf
-from lab.api.kinds import EVENTS, KINDS, Kind
+from lab.api.kinds import DEFINITIONS, EVENTS, KINDS, Kind
 from lab.api.selectors import select
 
 Obj = dict[str, Any]
@@ -34,14 +34,36 @@ class Shelves:
 
     def __init__(self, *, clock: Callable[[], dt.datetime] = utc_now, history: int = 2000) -> None:
         self.version = 1
-        self._clock = clock
+        self._true_clock = clock
+        self._jumped = dt.timedelta()
+        self._life = 0  # how often a backup was restored
         self._shelves = {kind: Shelf(kind, keep=history) for kind in KINDS if not kind.stored_as}
 
     def shelf(self, kind: Kind) -> Shelf:
         return self._shelves[EVENTS if kind.stored_as == EVENTS.plural else kind]
 
     def now(self) -> dt.datetime:
-        return self._clock()
+        return self._true_clock() + self._jumped
+
+    @property
+    def served(self) -> list[Kind]:
+        """The kinds that clients may ask for now: a custom one only while its definition is there."""
+        return [kind for kind in KINDS if not kind.custom or self.definition(kind) is not None]
+
+    def definition(self, kind: Kind) -> Obj | None:
+        """What defines a custom kind, not to be changed; None for a built-in one, or if it is not there."""
+        if not kind.custom:
+            return None
+        record = self.shelf(DEFINITIONS).records.get(("", kind.resource))
+        served = record is not None and definitions.kind_of(record.body) is kind
+        return record.body if record is not None and served else None
+
+    def schema_of(self, kind: Kind) -> Obj:
+        """The structural schema of a kind as it is now."""
+        definition = self.definition(kind)
+        if definition is None:
+            return shapes.shape_of(kind)
+        return shapes.whole(definitions.schema(definition, kind))
 
     # ---- reading
 
@@ -87,11 +109,11 @@ class Shelves:
         """
         wanted = select(kind, namespace=namespace, labels=labels, fields=fields)
 
-        start = self.version
+        start, life = self.version, self._life
 
         def on_change(change: Change) -> None:
             # Inside another callback a change that is part of the replay may still be on its way to us.
-            if change.version > start and (event := change.seen_by(wanted)):
+            if (change.version > start or self._life != life) and (event := change.seen_by(wanted)):
                 callback(event[0], event[1].copy())
 
         if replay:
@@ -105,7 +127,7 @@ class Shelves:
     def _add(self, kind: Kind, body: Obj, applied: dict[str, Any] | None = None) -> Record:
         metadata = body["metadata"]
         metadata["uid"] = str(uuid.uuid4())
-        metadata["creationTimestamp"] = fields.timestamp(self._clock())
+        metadata["creationTimestamp"] = fields.timestamp(self.now())
         metadata["resourceVersion"] = str(self._next())
         record = Record(body, applied)
         self._commit(kind, None, record, record)
@@ -135,9 +157,31 @@ class Shelves:
     def _new_name(self, prefix: str) -> str:
         return prefix[:58] + "".join(random.choices(_NAME_ALPHABET, k=5))
 
+    # ---- what befalls a cluster
+
+    def jump(self, seconds: float) -> None:
+        """The server's clock goes forward, or back."""
+        self._jumped += dt.timedelta(seconds=seconds)
+
+    def compact(self) -> None:
+        """Forget the past of every kind: whoever is behind has to list anew."""
+        for shelf in self._shelves.values():
+            shelf.forget()
+
+    def restore(self, version: int) -> None:
+        """Go back to what was at `version`, as from a backup: numbers given since are given again.
+
+        In-process watchers are told the difference. Raises ApiError (Expired): that is too long ago.
+        """
+        past = {kind: shelf.at(version) for kind, shelf in self._shelves.items()}
+        self.version = version
+        self._life += 1
+        for kind, records in past.items():
+            self._shelves[kind].replace(records, version)
+
     def expire_events(self) -> None:
         """Remove Events nobody wrote to for an hour."""
-        oldest = self._clock() - EVENT_TTL
+        oldest = self.now() - EVENT_TTL
         for record in list(self.shelf(EVENTS).records.values()):
             written = _last_written(record.body)
             if written is not None and written < oldest:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from lab.api import fields, patching, strategies
+from lab.api import definitions, fields, patching, strategies, structural, validating
 from lab.api.errors import (
     Cause,
     already_exists,
@@ -22,9 +22,19 @@ from lab.api.errors import (
     invalid,
     precondition,
     stale,
+    unknown_fields,
 )
 from lab.api.history import Record
-from lab.api.kinds import EVENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES, Kind
+from lab.api.kinds import (
+    DEFINITIONS,
+    EVENTS,
+    NAMESPACES,
+    PODS,
+    SERVICE_ACCOUNTS,
+    SERVICE_CIDRS,
+    SERVICES,
+    Kind,
+)
 from lab.api.removal import Removal
 from lab.api.shelves import utc_now
 
@@ -46,15 +56,30 @@ class Store(Removal):
     ) -> None:
         super().__init__(clock=clock, history=history)
         self._service_prefix = ipaddress.IPv4Network(service_prefix)
+        self.unknown: list[str] = []  # fields that the last write named and nobody knows
+        for definition in definitions.shipped():
+            self.create(DEFINITIONS, definition)
         for name in FIRST_NAMESPACES:
             self.create(NAMESPACES, {"metadata": {"name": name}})
+        cidr = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [service_prefix]}}
+        self.create(SERVICE_CIDRS, cidr)
 
     # ---- create
 
     def create(
-        self, kind: Kind, obj: Obj, *, dry_run: bool = False, manager: str = "", stated: Any = None
+        self,
+        kind: Kind,
+        obj: Obj,
+        *,
+        dry_run: bool = False,
+        strict: bool = False,
+        manager: str = "",
+        stated: Any = None,
     ) -> Obj:
-        """A new object. Raises ApiError (Invalid, AlreadyExists, NotFound, Forbidden)."""
+        """A new object; `strict` refuses fields that nobody knows, else they are dropped.
+
+        Raises ApiError (Invalid, AlreadyExists, NotFound, Forbidden).
+        """
         new = _cleaned(kind, obj)
         metadata = new["metadata"]
         if metadata.get("resourceVersion"):
@@ -67,24 +92,37 @@ class Store(Removal):
         if not metadata.get("name"):
             prefix = metadata.get("generateName", "")
             if not prefix:
-                raise invalid(kind, "", [strategies.no_name()])
+                raise invalid(kind, "", [validating.no_name()])
             metadata["name"] = self._new_name(prefix)
-        strategies.fill_in(kind, new)
-        if causes := strategies.problems(kind, new):
+        self._shape(kind, new, strict=strict)
+        if causes := validating.problems(kind, new, self.schema_of(kind)):
             raise invalid(kind, metadata["name"], causes)
         if (namespace, metadata["name"]) in self.shelf(kind).records:
             raise already_exists(kind, metadata["name"])
         strategies.begin(kind, new)
+        if kind == DEFINITIONS:
+            new["status"] = definitions.status(new, self.now())
         if kind == SERVICES:
             self._give_address(new)
         if dry_run:
-            stamp = fields.timestamp(self._clock())
+            stamp = fields.timestamp(self.now())
             return new | {"metadata": metadata | {"creationTimestamp": stamp}}
         record = self._add(kind, new, {manager: stated} if stated is not None else None)
         if kind == NAMESPACES:
             account = {"metadata": {"name": "default", "namespace": metadata["name"]}}
             self.create(SERVICE_ACCOUNTS, account)
         return record.copy()
+
+    def _shape(self, kind: Kind, new: Obj, *, strict: bool, status: bool = False) -> None:
+        """Drop what nobody knows, add what is left out; of a write to the status only that counts."""
+        schema = self.schema_of(kind)
+        self.unknown = structural.prune(schema, new)
+        if strict and self.unknown:
+            raise unknown_fields(kind, self.unknown)
+        if kind.custom:
+            structural.fill_in(schema, new)
+        if not status:
+            strategies.fill_in(kind, new)
 
     def _require_namespace(self, kind: Kind, namespace: str, name: str) -> None:
         if not namespace:
@@ -121,7 +159,15 @@ class Store(Removal):
 
     # ---- update
 
-    def update(self, kind: Kind, obj: Obj, *, status: bool = False, dry_run: bool = False) -> Obj:
+    def update(
+        self,
+        kind: Kind,
+        obj: Obj,
+        *,
+        status: bool = False,
+        dry_run: bool = False,
+        strict: bool = False,
+    ) -> Obj:
         """Replace an object, or (`status`) its status. A stale resourceVersion is a Conflict.
 
         Raises ApiError (NotFound, Conflict, Invalid).
@@ -132,21 +178,25 @@ class Store(Removal):
         if kind.custom and not metadata.get("resourceVersion"):
             cause = bad_value("metadata.resourceVersion", 0, "must be specified for an update")
             raise invalid(kind, metadata["name"], [cause])
-        return self._write(kind, record, new, status=status, dry_run=dry_run)
+        return self._write(kind, record, new, status=status, dry_run=dry_run, strict=strict)
 
     def update_status(self, kind: Kind, obj: Obj) -> Obj:
         """Replace the status of an object."""
         return self.update(kind, obj, status=True)
 
-    def _write(self, kind: Kind, record: Record, new: Obj, *, status: bool, dry_run: bool) -> Obj:
+    def _write(
+        self, kind: Kind, record: Record, new: Obj, *, status: bool, dry_run: bool, strict: bool
+    ) -> Obj:
+        self._shape(kind, new, strict=strict, status=status)
         old, name = record.body, fields.name_of(record.body)
         self._check_identity(kind, record, new["metadata"])
         if status:
             new = strategies.keep_for_status(kind, old, new)
         else:
-            strategies.fill_in(kind, new)
             strategies.keep_fixed(kind, old, new)
-        causes = strategies.problems(kind, new) or strategies.forbidden_changes(kind, old, new)
+        causes = validating.problems(
+            kind, new, self.schema_of(kind)
+        ) or strategies.forbidden_changes(kind, old, new)
         if causes:
             raise invalid(kind, name, causes)
         fixed = {k: old["metadata"][k] for k in ("uid", "resourceVersion")}
@@ -154,6 +204,8 @@ class Store(Removal):
         if kind.generation:
             same = _intent(old) == _intent(new)
             new["metadata"]["generation"] = old["metadata"].get("generation", 1) + (not same)
+        if kind == DEFINITIONS and new["spec"] != old["spec"]:
+            new["status"] = definitions.status(new, self.now())
         if new == old:
             return record.copy()
         if dry_run:
@@ -182,6 +234,7 @@ class Store(Removal):
         form: PatchKind = "merge",
         status: bool = False,
         dry_run: bool = False,
+        strict: bool = False,
     ) -> Obj:
         """Change parts of an object. A uid or resourceVersion in the patch is a precondition.
 
@@ -198,10 +251,19 @@ class Store(Removal):
         except patching.BadPatch as exc:
             cause = Cause("", "FieldValueInvalid", f"the patch cannot be applied: {exc}")
             raise invalid(kind, name, [cause]) from exc
-        return self._write_patched(kind, record, patched, status=status, dry_run=dry_run)
+        return self._write_patched(
+            kind, record, patched, status=status, dry_run=dry_run, strict=strict
+        )
 
     def _write_patched(
-        self, kind: Kind, record: Record, patched: Any, *, status: bool, dry_run: bool
+        self,
+        kind: Kind,
+        record: Record,
+        patched: Any,
+        *,
+        status: bool,
+        dry_run: bool,
+        strict: bool,
     ) -> Obj:
         if not isinstance(patched, dict):
             raise bad_request("the patch leaves no object")
@@ -214,10 +276,17 @@ class Store(Removal):
         if metadata.get("uid") not in (None, "", old["uid"]):
             cause = bad_value("metadata.uid", metadata["uid"], "field is immutable")
             raise invalid(kind, old["name"], [cause])
-        return self._write(kind, record, new, status=status, dry_run=dry_run)
+        return self._write(kind, record, new, status=status, dry_run=dry_run, strict=strict)
 
     def apply(
-        self, kind: Kind, obj: Obj, *, manager: str, status: bool = False, dry_run: bool = False
+        self,
+        kind: Kind,
+        obj: Obj,
+        *,
+        manager: str,
+        status: bool = False,
+        dry_run: bool = False,
+        strict: bool = False,
     ) -> tuple[Obj, bool]:
         """Server-side apply: create the object, or merge in what `manager` states now.
 
@@ -229,7 +298,9 @@ class Store(Removal):
         key = (metadata.get("namespace", ""), metadata.get("name", ""))
         record = self.shelf(kind).records.get(key)
         if record is None:
-            created = self.create(kind, now, dry_run=dry_run, manager=manager, stated=now)
+            created = self.create(
+                kind, now, dry_run=dry_run, strict=strict, manager=manager, stated=now
+            )
             return created, True
         owner = f"{manager}/status" if status else manager
         before = record.applied.get(owner, {})
@@ -237,7 +308,9 @@ class Store(Removal):
             merged = patching.reapply(record.copy(), before, now, keyed=not kind.custom)
         except patching.BadPatch as exc:
             raise invalid(kind, key[1], [Cause("", "FieldValueInvalid", str(exc))]) from exc
-        written = self._write_patched(kind, record, merged, status=status, dry_run=dry_run)
+        written = self._write_patched(
+            kind, record, merged, status=status, dry_run=dry_run, strict=strict
+        )
         if not dry_run:
             record.applied[owner] = now
         return written, False
@@ -260,7 +333,7 @@ class Store(Removal):
             "type": "PodScheduled",
             "status": "True",
             "lastProbeTime": None,
-            "lastTransitionTime": fields.timestamp(self._clock()),
+            "lastTransitionTime": fields.timestamp(self.now()),
         }
         body["status"] = patching.strategic(body.get("status", {}), {"conditions": [scheduled]})
         return self._replace(PODS, record, body).copy()

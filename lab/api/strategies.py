@@ -1,39 +1,30 @@
-"""How each kind fills in defaults, what it refuses, and what an update may not change. Pure.
+"""How each kind fills in defaults, and what an update may not change. Pure.
 
 The rules are the real server's as far as a client can notice them; what only its controllers notice is left
 out. Functions get the new object and may change it; the old one is never changed.
 """
 
 import copy
-import re
 from collections.abc import Callable
 from typing import Any
 
-from lab.api import fields, shapes
-from lab.api.errors import Cause, bad_value, forbidden_change, required
-from lab.api.kinds import CONFIG_MAPS, NAMESPACES, NODES, PODS, SERVICES, Kind
+from lab.api import definitions, fields, shapes
+from lab.api.errors import Cause, bad_value, forbidden_change
+from lab.api.kinds import (
+    CONFIG_MAPS,
+    DEFINITIONS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    SERVICE_CIDRS,
+    SERVICES,
+    Kind,
+)
 
 Obj = dict[str, Any]
 
 # Kept from the old object whatever an update says; uid, name and version are checked by the store.
 _KEPT = ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName")
-
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_KEY = re.compile(
-    r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-)
-_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-
-_SUBDOMAIN_RULE = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
-    "and must start and end with an alphanumeric character"
-)
-_LABEL_RULE = (
-    "a lowercase RFC 1123 label must consist of at most 63 lower case alphanumeric characters or '-', "
-    "and must start and end with an alphanumeric character"
-)
-
 
 # ---- defaults
 
@@ -41,7 +32,7 @@ _LABEL_RULE = (
 def fill_in(kind: Kind, obj: Obj) -> None:
     """The fields an object of this kind always has, unless it says otherwise.
 
-    An object of the wrong shape is left as it is: `problems` will say what is wrong with it.
+    An object of the wrong shape is left as it is: `validating` will say what is wrong with it.
     """
     default = _DEFAULTS.get(kind)
     if default is not None and not shapes.check(kind, obj):
@@ -116,56 +107,13 @@ _DEFAULTS: dict[Kind, Callable[[Obj], None]] = {
     NAMESPACES: _fill_namespace,
     SERVICES: _fill_service,
     NODES: _fill_node,
+    DEFINITIONS: definitions.fill_in,
 }
 _FIRST_STATUS: dict[Kind, Obj] = {
     PODS: {"phase": "Pending", "qosClass": "BestEffort"},
     NAMESPACES: {"phase": "Active"},
     SERVICES: {"loadBalancer": {}},
 }
-
-
-# ---- validation
-
-
-def problems(kind: Kind, obj: Obj) -> list[Cause]:
-    """Everything that is wrong with an object by itself."""
-    causes = shapes.check(kind, obj)
-    if causes:  # what has the wrong shape cannot be looked into
-        return causes
-    metadata = obj["metadata"]
-    causes += _name_problems(kind, metadata.get("name", ""))
-    for name, value in (metadata.get("labels") or {}).items():
-        if _KEY.fullmatch(name) is None:
-            causes.append(bad_value("metadata.labels", name, "is no label key"))
-        if _VALUE.fullmatch(value) is None:
-            causes.append(bad_value("metadata.labels", value, "is no label value"))
-    for name in metadata.get("annotations") or {}:
-        if _KEY.fullmatch(name.lower()) is None and _KEY.fullmatch(name) is None:
-            causes.append(bad_value("metadata.annotations", name, "is no annotation key"))
-    if kind == PODS:
-        causes += _pod_problems(obj["spec"])
-    return causes
-
-
-def _name_problems(kind: Kind, name: str) -> list[Cause]:
-    if kind in (NAMESPACES, SERVICES):
-        good, rule = _LABEL.fullmatch(name), _LABEL_RULE
-    else:
-        good, rule = (len(name) <= 253 and _SUBDOMAIN.fullmatch(name)) or None, _SUBDOMAIN_RULE
-    return [] if good else [bad_value("metadata.name", name, rule)]
-
-
-def _pod_problems(spec: Obj) -> list[Cause]:
-    seen: set[str] = set()
-    causes = []
-    for where in ("initContainers", "containers"):
-        for number, container in enumerate(fields.items(spec, where)):
-            name = container["name"]
-            if name in seen:
-                field = f"spec.{where}[{number}].name"
-                causes.append(Cause(field, "FieldValueDuplicate", f'Duplicate value: "{name}"'))
-            seen.add(name)
-    return causes
 
 
 # ---- updates
@@ -221,6 +169,10 @@ def forbidden_changes(kind: Kind, old: Obj, new: Obj) -> list[Cause]:
             for name in ("data", "binaryData", "immutable")
             if old.get(name) != new.get(name)
         ]
+    elif kind == SERVICE_CIDRS:
+        had, has = (fields.items(each, "spec", "cidrs") for each in (old, new))
+        if has[: len(had)] != had:  # a second family may be added
+            causes.append(bad_value("spec.cidrs[0]", has[:1], "field is immutable"))
     elif kind == SERVICES:
         before, after = fields.text(old, "spec", "clusterIP"), fields.text(new, "spec", "clusterIP")
         if before not in ("", after):
@@ -259,7 +211,3 @@ def _frozen_part(spec: Obj) -> Obj:
         if where in frozen:
             frozen[where] = [{k: v for k, v in c.items() if k != "image"} for c in frozen[where]]
     return frozen
-
-
-def no_name() -> Cause:
-    return required("metadata.name", "name or generateName is required")

@@ -6,17 +6,17 @@ from typing import Any
 
 import msgspec
 
-from lab.api import fields
+from lab.api import definitions, fields
 from lab.api.kinds import (
     CONFIG_MAPS,
+    DEFINITIONS,
     EVENTS,
     NAMESPACES,
-    NETWORK_SERVICE_ENDPOINTS,
-    NETWORK_SERVICES,
     NEW_EVENTS,
     NODES,
     PODS,
     SERVICE_ACCOUNTS,
+    SERVICE_CIDRS,
     SERVICES,
     Kind,
 )
@@ -43,12 +43,34 @@ class Column(msgspec.Struct, frozen=True):
         }
 
 
-def columns(kind: Kind) -> list[Obj]:
-    return [column.definition for column in _TABLES[kind][0]]
+def columns(kind: Kind, definition: Obj | None = None) -> list[Obj]:
+    """`definition` is a custom kind's."""
+    if definition is None:
+        return [column.definition for column in _TABLES[kind][0]]
+    return [
+        {"format": "", "description": "", "priority": 0} | {k: c[k] for k in _TOLD & c.keys()}
+        for c in definitions.columns(definition, kind)
+    ]
 
 
-def cells(kind: Kind, obj: Obj, now: dt.datetime) -> Cells:
-    return _TABLES[kind][1](obj, now)
+def cells(kind: Kind, obj: Obj, now: dt.datetime, definition: Obj | None = None) -> Cells:
+    if definition is None:
+        return _TABLES[kind][1](obj, now)
+    return [
+        _cell(column, definitions.cell(column, obj), now)
+        for column in definitions.columns(definition, kind)
+    ]
+
+
+_TOLD = frozenset({"name", "type", "format", "description", "priority"})
+
+
+def _cell(column: Obj, found: Any, now: dt.datetime) -> Any:
+    if column["type"] == "date":
+        return age(str(found or ""), now)
+    if isinstance(found, list | dict):
+        return msgspec.json.encode(found).decode()
+    return found
 
 
 def age(stamp: str, now: dt.datetime) -> str:
@@ -219,29 +241,13 @@ def _event(event: Obj, now: dt.datetime) -> Cells:
     ]
 
 
-def _network_service(service: Obj, now: dt.datetime) -> Cells:
-    spec = fields.part(service, "spec")
-    payload = fields.text(spec, "payload") or "IP"
-    return [
-        fields.name_of(service),
-        payload,
-        len(fields.items(spec, "matches")),
-        _created(service, now),
-    ]
+def _service_cidr(found: Obj, now: dt.datetime) -> Cells:
+    cidrs = ",".join(map(str, fields.items(found, "spec", "cidrs")))
+    return [fields.name_of(found), cidrs, _created(found, now)]
 
 
-def _endpoint(endpoint: Obj, now: dt.datetime) -> Cells:
-    spec = fields.part(endpoint, "spec")
-    names = fields.items(spec, "networkServices") or fields.items(spec, "network_service_names")
-    prefixes = fields.items(spec, "ipam", "prefixes")
-    labels = sorted(fields.part(spec, "podSelector", "matchLabels").items())
-    return [
-        fields.name_of(endpoint),
-        _or_none(",".join(map(str, names))),
-        _created(endpoint, now),
-        _or_none(",".join(map(str, prefixes))),
-        _or_none(",".join(f"{key}={value}" for key, value in labels)),
-    ]
+def _definition(definition: Obj, _: dt.datetime) -> Cells:
+    return [fields.name_of(definition), fields.text(definition, "metadata", "creationTimestamp")]
 
 
 def _columns(*names: str) -> tuple[Column, ...]:
@@ -276,9 +282,6 @@ _TABLES: dict[Kind, tuple[tuple[Column, ...], Callable[[Obj, dt.datetime], Cells
     SERVICE_ACCOUNTS: (_columns("Name", "#Secrets", "Age"), _service_account),
     EVENTS: (_EVENT_COLUMNS, _event),
     NEW_EVENTS: (_EVENT_COLUMNS, _event),
-    NETWORK_SERVICES: (_columns("Name", "Payload", "+#Rules", "Age"), _network_service),
-    NETWORK_SERVICE_ENDPOINTS: (
-        _columns("Name", "Services", "Age", "+Prefixes", "+Pods"),
-        _endpoint,
-    ),
+    SERVICE_CIDRS: (_columns("Name", "CIDRs", "Age"), _service_cidr),
+    DEFINITIONS: ((Column("Name"), Column("Created At", "date")), _definition),
 }

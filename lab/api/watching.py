@@ -14,10 +14,12 @@ from aiohttp import web
 from lab.api.errors import ApiError
 from lab.api.history import Change
 from lab.api.kinds import Kind
+from lab.api.misbehaving import Cut, Fault, Faults, Spoiler
 from lab.api.presenting import Presenter, error_event
 from lab.api.selectors import Selection
 from lab.api.store import Store
 
+BOOKMARK_SECONDS = 60.0
 MAX_BEHIND = 10_000  # changes; the real server's buffers are far smaller, its clients as hardy
 
 
@@ -28,7 +30,7 @@ class WatchQuery(msgspec.Struct, frozen=True, kw_only=True):
     timeout_seconds: float = 0
     bookmarks: bool = False
     initial_events: bool = False
-    bookmark_seconds: float = 10.0
+    bookmark_seconds: float = BOOKMARK_SECONDS
     bookmark_at_start: bool = False
 
 
@@ -79,9 +81,12 @@ class Watch:
         wanted: Selection,
         presenter: Presenter,
         query: WatchQuery,
+        faults: Faults,
     ) -> None:
         self._store = store
-        self._kind = kind
+        self.kind = kind
+        self._faults = faults
+        self._spoiler = Spoiler(faults, kind.plural)
         self._wanted = wanted
         self._presenter = presenter
         self._query = query
@@ -91,40 +96,55 @@ class Watch:
         """Write lines until the time is up, the reader goes, or the server stops."""
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         try:
+            fault = self._faults.of_watch(self.kind.plural)
             first = self._first_lines()
             await response.prepare(request)
-            if first:
-                await response.write(b"".join(first))
-            if not self.feed.ended:
-                await self._follow(response)
+            await (self._misbehave(response, fault) if fault else self._tell(response, first))
             await response.write_eof()
+        except Cut as cut:
+            await response.write(cut.last)
+            if request.transport is not None:
+                request.transport.abort()
         except ConnectionError:
             pass  # the reader went
         finally:
             self.feed.close()
         return response
 
-    def _first_lines(self) -> list[bytes]:
+    async def _tell(self, response: web.StreamResponse, first: bytes) -> None:
+        if first:
+            await response.write(first)
+        if not self.feed.ended:
+            await self._follow(response)
+
+    async def _misbehave(self, response: web.StreamResponse, fault: Fault) -> None:
+        if fault.what == "error":
+            await response.write(error_event(fault.error.status))
+        elif fault.what == "mute":
+            while not self.feed.ended:
+                await self.feed.take(BOOKMARK_SECONDS)
+
+    def _first_lines(self) -> bytes:
         try:
             return self._lines_until_now()
         except ApiError as error:
             # As the real server: the watch itself succeeded, its first and last event says why not.
             self.feed.ended = True
-            return [error_event(error.status)]
+            return error_event(error.status)
 
-    def _lines_until_now(self) -> list[bytes]:
-        query, lines = self._query, []
+    def _lines_until_now(self) -> bytes:
+        query, bookmark = self._query, b""
         if query.version is None or query.initial_events:
-            records = sorted(self._store.shelf(self._kind).records.items())
+            records = sorted(self._store.shelf(self.kind).records.items())
             held = (record for _, record in records if self._wanted.holds(record.body))
             lines = [self._presenter.event("ADDED", record) for record in held]
         else:
-            lines = self._lines(self._store.shelf(self._kind).since(query.version))
+            lines = self._lines(self._store.shelf(self.kind).since(query.version))
         if query.initial_events and query.bookmarks:
-            lines.append(self._presenter.bookmark(self._store.version, initial_end=True))
+            bookmark = self._presenter.bookmark(self._store.version, initial_end=True)
         elif query.bookmark_at_start and query.bookmarks:
-            lines.append(self._presenter.bookmark(self._store.version))
-        return lines
+            bookmark = self._presenter.bookmark(self._store.version)
+        return self._spoiler.events(lines) + bookmark
 
     def _lines(self, changes: list[Change]) -> list[bytes]:
         after = self._query.version or 0
@@ -139,9 +159,16 @@ class Watch:
         while not self.feed.ended and not self.feed.overrun and clock() < end:
             changes = await self.feed.take(min(end, bookmark) - clock())
             self._presenter.at(self._store.now())
-            lines = self._lines(changes)
+            told = self._spoiler.events(self._lines(changes))
             if query.bookmarks and clock() >= min(end, bookmark):
-                lines.append(self._presenter.bookmark(self._store.version))
+                told += self._bookmark()
                 bookmark = clock() + query.bookmark_seconds
-            if lines:
-                await response.write(b"".join(lines))
+            if told:
+                await response.write(told)
+
+    def _bookmark(self) -> bytes:
+        """As the real server: of a kind that did not move since the watch began there is none."""
+        moved_to = self._store.shelf(self.kind).version
+        if moved_to <= (self._query.version or 0):
+            return b""
+        return self._spoiler.bookmark(self._presenter.bookmark(moved_to))

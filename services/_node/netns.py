@@ -79,6 +79,19 @@ def in_netns(target: Target, action: Callable[[], T]) -> T:
         os.close(fd)
 
 
+def in_new_netns(action: Callable[[], T]) -> T:
+    """What `action` returns, in a throw-away thread inside a new namespace without a name.
+
+    The namespace lives as long as what was opened in it.
+    """
+
+    def enter() -> T:
+        _check(_libc.unshare(_CLONE_NEWNET), "unshare", "a new network namespace")
+        return action()
+
+    return _in_thread(enter)
+
+
 def open_fd(target: Target) -> int:
     """A descriptor of the namespace, close-on-exec, the caller's to close."""
     if isinstance(target, int):

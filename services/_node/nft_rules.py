@@ -26,16 +26,20 @@ from services._node.nft import (
     text,
 )
 
-PREROUTING, LOCAL_OUT = 0, 3
+PREROUTING, LOCAL_IN, LOCAL_OUT = 0, 1, 3
 MARK, SKUID, SKGID, NFPROTO, L4PROTO = 3, 10, 11, 15, 16  # keys of `meta`
 
 _REGISTER = 1
 _VERDICT_REGISTER = 0
 _RETURN = -5
 _CT_TIMEOUT = 7  # type of an object
+_DROP, _ACCEPT = 0, 1
 _INET_SERVICE = 13  # type of a set's key
+_ADDRESS_TYPES = {4: (7, 4), 6: (8, 16)}  # the same, and how long a key is
+_ADDRESSES_AT = {4: (12, 16), 6: (8, 24)}  # source and destination in the network header
+_FAMILIES = {4: 2, 6: 10}
 _SET_TIMEOUT = 0x10
-_TRANSPORT_HEADER = 2
+_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
 _SOURCE, _DESTINATION = 0, 2  # ports in it
 _TCP_FLAGS = 13
 _SYN, _ACK = 0x02, 0x10
@@ -76,6 +80,27 @@ def port_set(table: str, name: str, *, timeout_seconds: float) -> Message:
         + raw(11, struct.pack(">Q", int(timeout_seconds * 1000)))
     )
     return Message(NEW_SET, INET, body, CREATE | EXCLUSIVE)
+
+
+def address_set(table: str, name: str, *, version: int) -> Message:
+    """A set of addresses of one family."""
+    kind, size = _ADDRESS_TYPES[version]
+    body = (
+        text(1, table)
+        + text(2, name)
+        + number(3, 0)
+        + number(4, kind)
+        + number(5, size)
+        + number(10, version)
+    )
+    return Message(NEW_SET, INET, body, CREATE | EXCLUSIVE)
+
+
+def add_addresses(table: str, name: str, addresses: Sequence[bytes]) -> Message:
+    """Packed addresses enter a set; some thousand at most: one attribute holds them all."""
+    elements = (nested(_LIST_ITEM, nested(1, raw(1, each))) for each in addresses)
+    body = text(1, table) + text(2, name) + nested(3, *elements)
+    return Message(NEW_ELEMENTS, INET, body, CREATE)
 
 
 def add_port(table: str, name: str, port: int) -> Message:
@@ -135,6 +160,26 @@ def port_is(port: int) -> list[bytes]:
     return [_payload(_DESTINATION, 2), _equal(_packed(port))]
 
 
+def address_is_in(name: str, *, version: int, source: bool) -> list[bytes]:
+    """`ip saddr @NAME`, or the same of the destination, or of IPv6."""
+    at = _ADDRESSES_AT[version][0 if source else 1]
+    return [
+        *meta_is(NFPROTO, bytes([_FAMILIES[version]])),
+        _payload(at, _ADDRESS_TYPES[version][1], header=_NETWORK_HEADER),
+        _expression("lookup", text(1, name), number(2, _REGISTER)),
+    ]
+
+
+def accept() -> list[bytes]:
+    """`accept`, by this chain: others of the hook may still object"""
+    return [_verdict(number(1, _ACCEPT))]
+
+
+def drop() -> list[bytes]:
+    """`drop`"""
+    return [_verdict(number(1, _DROP))]
+
+
 def notrack() -> list[bytes]:
     """`notrack`"""
     return [nested(_LIST_ITEM, text(1, "notrack"))]
@@ -169,11 +214,11 @@ def _verdict(*inside: bytes) -> bytes:
     return _expression("immediate", number(1, _VERDICT_REGISTER), value)
 
 
-def _payload(offset: int, size: int) -> bytes:
+def _payload(offset: int, size: int, *, header: int = _TRANSPORT_HEADER) -> bytes:
     return _expression(
         "payload",
         number(1, _REGISTER),
-        number(2, _TRANSPORT_HEADER),
+        number(2, header),
         number(3, offset),
         number(4, size),
     )

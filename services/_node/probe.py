@@ -10,54 +10,48 @@ import threading
 import time
 from typing import NamedTuple
 
-from services._node import netns
-
 ETHERTYPE = 0x88B5
 _MAGIC = b"nsm-probe"
 _MINIMUM = 60  # shortest Ethernet frame without its checksum
 
 
 class Side(NamedTuple):
-    """An interface in a namespace."""
+    """An interface, and a socket of `open_socket` in its namespace."""
 
-    netns: netns.Target
+    opened: socket.socket
     interface: str
     mac: str
 
 
+def open_socket() -> socket.socket:
+    """A socket for a probe, in the namespace of the calling thread; it hears nothing yet."""
+    # protocol 0: listening on every interface first would cost an RCU wait at the bind
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+
+
+def close_soon(opened: socket.socket) -> None:
+    """Closing a bound packet socket waits for RCU (some 15 ms): nobody needs to wait with it."""
+    threading.Thread(target=opened.close, name="probe-close", daemon=True).start()
+
+
 def passes(one: Side, other: Side, *, timeout_seconds: float = 1.0) -> bool:
     """Whether a frame sent at each side arrives at the other within the time."""
-    sockets: list[socket.socket] = []
-    try:
-        sockets.append(_opened(one))
-        sockets.append(_opened(other))
-        deadline = time.monotonic() + timeout_seconds
-        return _crosses(sockets[0], sockets[1], (one, other), deadline) and _crosses(
-            sockets[1], sockets[0], (other, one), deadline
-        )
-    finally:
-        # closing a packet socket waits for RCU (some 15 ms each): nobody needs to wait with it
-        threading.Thread(target=_close, args=(sockets,), name="probe-close", daemon=True).start()
+    for side in (one, other):
+        side.opened.bind((side.interface, ETHERTYPE))
+    deadline = time.monotonic() + timeout_seconds
+    return _crosses(one, other, deadline) and _crosses(other, one, deadline)
 
 
-def _close(sockets: list[socket.socket]) -> None:
-    for each in sockets:
-        each.close()
-
-
-def _crosses(
-    sender: socket.socket, receiver: socket.socket, sides: tuple[Side, Side], deadline: float
-) -> bool:
-    source, target = sides
+def _crosses(source: Side, target: Side, deadline: float) -> bool:
     nonce = os.urandom(8)
     frame = _mac(target.mac) + _mac(source.mac) + ETHERTYPE.to_bytes(2, "big") + _MAGIC + nonce
     wait = 0.02  # a lost first frame is repeated soon, a slow one is not drowned
     while (left := deadline - time.monotonic()) > 0:
         try:
-            sender.send(frame.ljust(_MINIMUM, b"\0"))
+            source.opened.send(frame.ljust(_MINIMUM, b"\0"))
         except OSError:
             return False  # the interface went down or away meanwhile
-        if _arrives(receiver, nonce, min(left, wait)):
+        if _arrives(target.opened, nonce, min(left, wait)):
             return True
         wait *= 2
     return False
@@ -76,20 +70,6 @@ def _arrives(receiver: socket.socket, nonce: bytes, seconds: float) -> bool:
         if frame[14 : 14 + len(_MAGIC) + len(nonce)] == _MAGIC + nonce:
             return True
     return False
-
-
-def _opened(side: Side) -> socket.socket:
-    def make() -> socket.socket:
-        # protocol 0: listening on every interface first would cost an RCU wait at the bind
-        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-        try:
-            made.bind((side.interface, ETHERTYPE))
-        except BaseException:
-            made.close()
-            raise
-        return made
-
-    return netns.in_netns(side.netns, make)
 
 
 def _mac(text: str) -> bytes:

@@ -1,7 +1,7 @@
 """Whose word counts when a key is absent: the writer that says `complete` about this incarnation of the stream.
 
 ipam answers for grants, the watcher for intent, a node for its own statuses. Leader and node messages answer
-for themselves never: who is silent is not gone.
+for themselves never: who is silent is not gone. For nodes that ipam names as silent nobody answers.
 """
 
 from schemas.intent import Leader
@@ -22,6 +22,11 @@ def authority_of(key: Key) -> LeaderKey | NodeKey | None:
         return NodeKey(key.node)
     service = streams.LEADERS.get(streams.stream_of(key))
     return None if service is None else LeaderKey(service)
+
+
+def leaves_open(message: Authority, key: Key) -> bool:
+    """Whether a complete authority says that the absence of this very key does not count yet."""
+    return isinstance(message, Leader) and getattr(key, "node", "") in (message.silent or ())
 
 
 def is_authority(key: Key) -> bool:

@@ -7,9 +7,10 @@ guard is never expected to be absent: that would hold again after a wipe.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+import msgspec
 import structlog
 
 from schemas.codec import TOMBSTONE_TTL_SECONDS, Malformed, Tombstone, decode, encode
@@ -37,11 +38,8 @@ class Deposed(Exception):
 class Term:
     """The time of one leadership: the only way to write what the guard guards."""
 
-    def __init__(
-        self, bus: Bus, guard: Leader, sequence: int, own: Mirror, *, is_first: bool = False
-    ) -> None:
+    def __init__(self, bus: Bus, guard: Leader, sequence: int, own: Mirror) -> None:
         self.incarnations = guard.incarnations
-        self.is_first = is_first  # nobody was complete in this incarnation of the stream before
         self._bus = bus
         self._own = own
         self._guard = guard
@@ -80,25 +78,33 @@ class Term:
         self._enter(key, tombstone, sequence)
         return sequence
 
+    @property
+    def silent(self) -> tuple[str, ...] | None:
+        """Nodes that have not told what they have to this incarnation of the stream; None: nobody asked them yet."""
+        return self._guard.silent
+
     async def declare_complete(self) -> None:
         """Say that everything is written: from now on absence counts. Raises Deposed."""
-        guard = Leader(
-            service=self._guard.service,
-            holder=self._guard.holder,
-            connection=self._guard.connection,
-            incarnations=self.incarnations,
-            complete=True,
-        )
+        await self._change_guard(complete=True, silent=self._guard.silent)
+        log.info("complete", service=self._guard.service, sequence=self._sequence)
+
+    async def declare_silent(self, nodes: Iterable[str]) -> None:
+        """Say of whose connections absence does not count. Also the next leader will know. Raises Deposed."""
+        silent = tuple(sorted(nodes))
+        if silent != self._guard.silent:
+            await self._change_guard(complete=self._guard.complete, silent=silent)
+
+    def end(self) -> None:
+        """Whoever still holds this term can write no more."""
+        self._over = True
+
+    async def _change_guard(self, *, complete: bool, silent: tuple[str, ...] | None) -> None:
+        guard = msgspec.structs.replace(self._guard, complete=complete, silent=silent)
         async with self._changing:
             self._check()
             self._sequence = await write_guard(self._bus, guard, after=self._sequence)
             self._guard = guard
         self._enter(guard.key, guard, self._sequence)
-        log.info("complete", service=guard.service, sequence=self._sequence)
-
-    def end(self) -> None:
-        """Whoever still holds this term can write no more."""
-        self._over = True
 
     async def _write(self, key: Key, body: bytes, ttl: int | None) -> int:
         if streams.stream_of(key) != self._stream:
@@ -196,6 +202,9 @@ async def _one_term(
 async def _begin(
     bus: Bus, service: str, own: Mirror, *, holder: str, incarnations: dict[str, str]
 ) -> Term:
+    key = LeaderKey(service)
+    stored = await bus.peek(key)
+    before = None if stored is None else _leader_of(key, stored.data)
     # The connection's name makes these bytes this process's own: of two that were given one holder name, the
     # loser of a race would take the winner's guard for its own.
     guard = Leader(
@@ -203,12 +212,11 @@ async def _begin(
         holder=holder,
         connection=bus.name,
         incarnations={name: incarnations[name] for name in streams.FILE_STREAMS},
+        silent=None if before is None else before.silent,
     )
-    stored = await bus.peek(guard.key)
-    is_first = stored is None or not _was_complete(guard.key, stored.data)
     sequence = await write_guard(bus, guard, after=0 if stored is None else stored.sequence)
     await own.reached(sequence, incarnation=incarnations[own.stream])
-    return Term(bus, guard, sequence, own, is_first=is_first)
+    return Term(bus, guard, sequence, own)
 
 
 async def _keep(bus: Bus, lease: Lease, own: Mirror, incarnations: dict[str, str]) -> None:
@@ -279,13 +287,13 @@ async def tell_history(bus: Bus, key: Key, body: bytes, sequence: int, ttl: int 
     await bus.tell(f"{streams.HISTORY_ROOT}.{subject}", body, headers)
 
 
-def _was_complete(key: LeaderKey, data: bytes) -> bool:
-    """Whether a leader message says so; one that cannot be read does not."""
+def _leader_of(key: LeaderKey, data: bytes) -> Leader | None:
+    """A leader message; None if it cannot be read."""
     try:
         _, message = decode(key.subject, data)
     except Malformed:
-        return False
-    return isinstance(message, Leader) and message.complete
+        return None
+    return message if isinstance(message, Leader) else None
 
 
 def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:

@@ -28,6 +28,7 @@ from services._runtime.authority import (
     authority_of,
     incarnation_said,
     is_authority,
+    leaves_open,
 )
 from services._runtime.backoff import backoff
 from services._runtime.bus import Bus
@@ -69,7 +70,8 @@ class Mirror:
         self._bus = bus
         self._on_change = on_change
         self._resync_seconds = resync_seconds
-        events = Events(self._deliver, self._consumer_synced, self._again, self._failed)
+        self._wake = asyncio.Event()
+        events = Events(self._deliver, self._wake.set, self._again, self._failed)
         first = sorted(filters, key=lambda f: not authority_filter(f))
         self._consumers = [Consumer(bus, stream, f, events) for f in first]
         leader = streams.LEADERS.get(stream)
@@ -85,7 +87,6 @@ class Mirror:
         self._floor = 0
         self._doubt = ""
         self._failure: Exception | None = None
-        self._wake = asyncio.Event()
         self._waiters: list[asyncio.Event] = []
 
     async def run(self) -> None:
@@ -121,6 +122,8 @@ class Mirror:
             return True  # every message there ends by itself
         authority = authority_of(key)
         if authority is None or not self._says_complete(authority):
+            return False
+        if leaves_open(self.items[authority], key):
             return False
         word = self._sequences.get(authority, 0)
         return any(c.position >= word for c in self._consumers if c.covers(key.subject))
@@ -381,9 +384,6 @@ class Mirror:
 
     def _failed(self, exc: Exception) -> None:
         self._failure = self._failure or exc
-        self._wake.set()
-
-    def _consumer_synced(self) -> None:
         self._wake.set()
 
     def _now(self) -> float:

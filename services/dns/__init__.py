@@ -2,7 +2,8 @@
 
 owns      one nftables table and the listeners behind it in the network namespace of each such Pod, and what
           it says of them
-reads     `nsm.connection.<node>.>`, `nsm.leader.ipam.guard`, the CNI's result files, the rules in those namespaces
+reads     `nsm.connection.<node>.>`, `nsm.leader.ipam.guard`, the CNI's result files (where none comes, the processes of
+          Pods), the rules in those namespaces
 writes    `nsm.resolver.<node>.…`
 promises  - only Pods with a connection that provides DNS are touched; `/etc/resolv.conf` never is
           - it fails open: when the process ends, the next query goes where the Pod sends it; when it hangs,

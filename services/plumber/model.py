@@ -1,28 +1,51 @@
-"""What the plumber thinks in: how two ends shall be, and how the kernel has them. Never crosses the bus."""
+"""What the plumber thinks in: how ends shall be, and how the kernel has them. Never crosses the bus."""
 
 from typing import NamedTuple
 
 import msgspec
 
 from schemas.grant import Connection
+from services._node import places
+
+MAIN = 254  # the table that the CNI's routes are in
+# Priorities of rules, see core.lookups; a policy's is the first one plus its place in the list.
+POLICIES, REPLIES, SPECIFIC, DEFAULT = 10_000, 20_000, 20_001, 20_002
 
 _SERVER_MARK = "endpoint"
 
-
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """The network of a Pod's sandbox. Another cookie is another namespace, also under the same path."""
-
-    uid: str
-    netns: str  # path
-    cookie: int
+Place = places.Place
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, order=True):
-    """A route through one of our links; without gateway the destination is on the link."""
+    """A route through one of our links; without gateway the destination is on the link.
+
+    One that `yields` leads nowhere: its table says nothing of the destination, the next rule decides.
+    """
 
     destination: str
     gateway: str = ""
     source: str = ""
+    yields: bool = False
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """What is looked up in which table, in order of priority. Table 0: the first free one."""
+
+    family: int  # 4 or 6
+    priority: int
+    table: int = 0
+    source: str = ""  # prefix
+    protocol: str = ""
+    destination_port: str = ""  # "6666" or "6667-6670"
+    source_port: str = ""
+    no_default: bool = False  # a default route that the table answers with does not count
+
+
+class Lookup(msgspec.Struct, frozen=True, kw_only=True):
+    """A table of our own, and the rule that leads to it."""
+
+    rule: Rule
+    routes: frozenset[Route] = frozenset()
 
 
 class Neighbour(msgspec.Struct, frozen=True, kw_only=True, order=True):
@@ -41,16 +64,45 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     addresses: frozenset[str] = frozenset()
     routes: frozenset[Route] = frozenset()
     neighbours: frozenset[Neighbour] = frozenset()
+    lookups: frozenset[Lookup] = frozenset()
+    answers_for_all: bool = False  # ARP, for what the peer takes to be on the link
+    asks: tuple[str, str] = (
+        "",
+        "",
+    )  # an own address and one of the peer, to ask whether it is there
+
+
+class Tunnel(msgspec.Struct, frozen=True, kw_only=True):
+    """What carries a connection between two nodes: addresses of the underlay, and whose frames they are."""
+
+    vni: int
+    local: str
+    remote: str
 
 
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
-    """A connection as it shall be: both ends on this node."""
+    """A connection as it shall be on this node: both ends, or by a tunnel the one that is here."""
 
     tag: str  # see core.tag
     revision: int
     mtu: int
-    client: End
-    server: End
+    client: End | None = None
+    server: End | None = None
+    tunnel: Tunnel | None = None
+
+    @property
+    def ends(self) -> tuple[End, ...]:
+        """Those of this node, the client's first."""
+        return tuple(end for end in (self.client, self.server) if end is not None)
+
+
+class Traffic(NamedTuple):
+    """What an interface has carried since it was made."""
+
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    received_packets: int = 0
+    sent_packets: int = 0
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,25 +119,43 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     addresses: frozenset[str] = frozenset()
     routes: frozenset[Route] = frozenset()
     neighbours: frozenset[Neighbour] = frozenset()
+    lookups: frozenset[Lookup] = frozenset()  # of tables with routes through this link
+    kept: frozenset[Rule] = frozenset()  # our rules of the namespace that lead to the CNI's table
+    held: frozenset[str] = frozenset()  # addresses of the Pod on links that are none of ours
+    tunnel: Tunnel | None = None
+    answers_for_all: bool = False
+    traffic: Traffic = Traffic()
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands of a connection."""
+    """What stands of a connection on this node."""
 
     client: Found | None = None
     server: Found | None = None
 
+    @property
+    def ends(self) -> tuple[Found, ...]:
+        return tuple(end for end in (self.client, self.server) if end is not None)
+
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """A grant that was applied, and where: what a restarted plumber needs to know its own work."""
+    """A grant that was applied, and where: what a restarted plumber needs to know its own work.
+
+    An end without a place is on another node. `cluster` are the prefixes that stay on the CNI.
+    """
 
     grant: Connection
-    client: Place
-    server: Place
+    client: Place | None = None
+    server: Place | None = None
+    cluster: tuple[str, ...] = ()
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return tuple(place for place in (self.client, self.server) if place is not None)
 
 
 class Create(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Make both ends, complete."""
+    """Make the ends of this node, complete."""
 
     wiring: Wiring
 
@@ -103,10 +173,15 @@ class Adjust(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     drop_routes: tuple[Route, ...] = ()
     drop_neighbours: tuple[Neighbour, ...] = ()
     drop_addresses: tuple[str, ...] = ()
+    add_lookups: tuple[Lookup, ...] = ()  # in tables that are free when it is done
+    change_lookups: tuple[tuple[Lookup, Lookup], ...] = ()  # other routes, same rule: before, after
+    drop_lookups: tuple[Lookup, ...] = ()
+    add_rules: tuple[Rule, ...] = ()
+    drop_rules: tuple[Rule, ...] = ()
 
 
 class Remove(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Delete what stands of a connection; either end takes the other with it."""
+    """Delete what stands of a connection; of a pair either end takes the other with it."""
 
     connection: str  # tag
     ends: tuple[Found, ...]

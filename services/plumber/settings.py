@@ -7,4 +7,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     node: str  # name of the Node object
     node_netns: str = ""  # file of the node's network namespace; empty: our own
     cni_results: str = "/var/lib/cni/results"
+    processes: str = "/proc"  # the node's
+    cgroups: str = "/sys/fs/cgroup"  # the node's
     runtime_dir: str = "/run/nsm"

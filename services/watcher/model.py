@@ -21,6 +21,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
+    generation: int = 0  # counts versions of the spec; 0: the server does not say
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     deletion_timestamp: str | None = None
@@ -38,6 +39,12 @@ class Object(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def uid(self) -> str:
         return self.metadata.uid
+
+    @property
+    def version(self) -> int:
+        """Kubernetes' versions of one kind may be compared as numbers; one that is none counts as newest."""
+        text = self.metadata.resource_version
+        return int(text) if text.isdigit() else 1 << 63
 
     @property
     def labels(self) -> dict[str, str]:
@@ -59,9 +66,15 @@ class ReadinessGate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     condition_type: str = ""
 
 
+class DnsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    nameservers: tuple[str, ...] | None = None
+
+
 class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     node_name: str | None = None
     host_network: bool | None = None
+    dns_policy: str | None = None
+    dns_config: DnsConfig | None = None
     readiness_gates: tuple[ReadinessGate, ...] | None = None
 
 
@@ -102,6 +115,11 @@ class Pod(Object, frozen=True, kw_only=True):
     def ips(self) -> tuple[str, ...]:
         listed = tuple(each.ip for each in self.status.pod_ips or () if each.ip)
         return listed or ((self.status.pod_ip,) if self.status.pod_ip else ())
+
+    @property
+    def own_ips(self) -> tuple[str, ...]:
+        """Addresses that nobody else has while it lives; a Pod in its node's network has none."""
+        return () if self.host_network or self.terminal else self.ips
 
     @property
     def gated(self) -> bool:
@@ -165,31 +183,78 @@ class ServiceSpec(
     msgspec.Struct,
     frozen=True,
     kw_only=True,
-    rename={"cluster_ip": "clusterIP", "cluster_ips": "clusterIPs"},
+    rename={
+        "cluster_ip": "clusterIP",
+        "cluster_ips": "clusterIPs",
+        "external_ips": "externalIPs",
+    },
 ):
     cluster_ip: str | None = None
     cluster_ips: tuple[str, ...] | None = None
+    external_ips: tuple[str, ...] | None = None
+
+
+class Ingress(msgspec.Struct, frozen=True, kw_only=True):
+    ip: str | None = None
+
+
+class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True):
+    ingress: tuple[Ingress, ...] | None = None
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    load_balancer: LoadBalancer | None = None
 
 
 class KubeService(Object, frozen=True, kw_only=True):
     spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
 
     @property
-    def cluster_ips(self) -> tuple[str, ...]:
-        listed = self.spec.cluster_ips or ((self.spec.cluster_ip,) if self.spec.cluster_ip else ())
+    def addresses(self) -> tuple[str, ...]:
+        """What it is reached at: cluster IPs (a headless one has none), external ones, its balancer's."""
+        spec, balancer = self.spec, self.status.load_balancer
+        inside = spec.cluster_ips or ((spec.cluster_ip,) if spec.cluster_ip else ())
+        ingress = (balancer and balancer.ingress) or ()
+        listed = (*inside, *(spec.external_ips or ()), *(each.ip or "" for each in ingress))
         return tuple(each for each in listed if each not in ("", "None"))
+
+
+class ServiceCidrSpec(msgspec.Struct, frozen=True, kw_only=True):
+    cidrs: tuple[str, ...] | None = None
+
+
+class ServiceCidr(Object, frozen=True, kw_only=True):
+    """Prefixes that cluster IPs come from; clusters before 1.33 have no such objects."""
+
+    spec: ServiceCidrSpec = ServiceCidrSpec()
 
 
 class ConfigMap(Object, frozen=True, kw_only=True):
     data: dict[str, str] | None = None
 
 
-class NetworkService(Object, frozen=True, kw_only=True):
+class OurObject(Object, frozen=True, kw_only=True):
+    """Of our own kinds. Whatever stands in the status, the object can be read."""
+
     spec: Any = None
+    status: Any = None
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """Its status as it is now."""
+        return self.status if isinstance(self.status, dict) else {}
 
 
-class NetworkServiceEndpoint(Object, frozen=True, kw_only=True):
-    spec: Any = None
+Subject = tuple[type[OurObject], Ref]  # such an object
+
+
+class NetworkService(OurObject, frozen=True, kw_only=True):
+    """Rules of a network service."""
+
+
+class NetworkServiceEndpoint(OurObject, frozen=True, kw_only=True):
+    """Pods that offer network services, and their pool."""
 
 
 class ShownDns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

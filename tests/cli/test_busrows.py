@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from cli.lab import busrows
-from schemas.grant import Connection, End, Pool, PoolFigures, Refusal
-from schemas.intent import Endpoint, Leader, PodRef, Request
+from schemas.grant import ClusterPrefixes, Collision, Connection, End, Pool, PoolFigures, Refusal
+from schemas.intent import Endpoint, Leader, PodRef, PrefixesInUse, Request, UsedPrefix
 from schemas.state import EndStatus, Resolver, Status, Upstream
 
 CLIENT = PodRef(namespace="apps", name="app", uid="u", node="node1")
@@ -59,6 +59,12 @@ MESSAGES: dict[str, Any] = {
         endpoint="vpn",
         families=(PoolFigures(family=4, prefixes=("172.16.1.0/24",), size=254, used=2, free=252),),
     ),
+    "prefixes": PrefixesInUse(
+        source="node",
+        name="node1",
+        prefixes=(UsedPrefix(prefix="10.244.1.0/24", used_by="Pod CIDR of node node1"),),
+    ),
+    "cluster": ClusterPrefixes(prefixes=("10.96.0.0/16", "10.244.0.0/16")),
     "leaders": Leader(service="ipam", holder="ipam-0", incarnations={}, complete=True),
 }
 
@@ -83,6 +89,32 @@ def test_a_resolver_tells_whom_it_asks_for_what():
     assert row[4] == "cluster 10.96.0.10; default/vpn 172.16.1.1 for corp.example"
 
 
+def test_a_pool_tells_its_figures_by_family_and_what_collides():
+    families = (
+        PoolFigures(family=4, prefixes=("172.16.1.0/24",), size=254, used=2, held=1, free=251),
+        PoolFigures(family=6, prefixes=("2001:db8::/48",), size=2**80, excluded=5, free=2**80 - 5),
+    )
+    collision = Collision(prefix="172.16.1.0/24", overlaps="172.16.0.0/16", used_by="user")
+    pool = Pool(namespace="default", endpoint="vpn", families=families, collisions=(collision,))
+    _, (row,) = busrows.table("pools", [(pool.key, pool)])
+    assert row == [
+        "default/vpn",
+        "172.16.1.0/24,2001:db8::/48",
+        "254/~2^80",
+        "2/0",
+        "1/0",
+        "0/5",
+        "251/~2^79",
+        "no",
+        "172.16.1.0/24 overlaps 172.16.0.0/16",
+    ]
+
+
+def test_prefixes_in_use_tell_by_what():
+    _, (row,) = busrows.table("prefixes", [(None, MESSAGES["prefixes"])])
+    assert row == ["node", "node1", "10.244.1.0/24 (Pod CIDR of node node1)"]
+
+
 def test_selection_by_namespace_and_name():
     found = [(message.key, message) for message in MESSAGES.values()]
 
@@ -96,6 +128,8 @@ def test_selection_by_namespace_and_name():
         "Refusal",
         "Status",
         "Resolver",
+        "PrefixesInUse",
+        "ClusterPrefixes",
         "Leader",
     ]
     assert kinds("", "vpn-1") == ["Endpoint"]

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from cli import lazy, main
+from cli.ipam import IPAM
 
 
 def nsm(*words: str, lab: str) -> "subprocess.CompletedProcess[str]":
@@ -19,7 +20,7 @@ def nsm(*words: str, lab: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize("group", [main.NSM, main.LAB])
+@pytest.mark.parametrize("group", [main.NSM, main.LAB, IPAM])
 def test_every_command_can_be_imported_and_says_what_it_does(group):
     for name in group.list_commands(None):
         command = group.get_command(None, name)
@@ -55,6 +56,9 @@ def test_a_mistyped_command_is_refused_with_the_one_meant(tmp_path):
         ["lab", "interfaces", "p"],
         ["ping", "p", "10.0.0.1"],
         ["tap"],
+        ["ipam"],
+        ["ipam", "-n", "default"],
+        ["ipam", "explain", "172.16.1.5"],
     ],
     ids=" ".join,
 )

@@ -23,6 +23,7 @@ class Cluster:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.environment = {**os.environ, "NSM_LAB_DIR": str(directory)}
+        self.late: set[str] = set()  # exclusions that came after grants which nothing can replace
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(

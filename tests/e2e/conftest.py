@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster import Cluster, namespace_of
+from tests.e2e.witness import testify
+
+LABS = ("cluster", "brief")  # fixtures that are a lab
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +26,16 @@ def cluster() -> Iterator[Cluster]:
     finally:
         lab.nsm("lab", "down")
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def without_conflict(request: pytest.FixtureRequest) -> Iterator[None]:
+    """At the end of a test the bus of its lab holds nothing that conflicts."""
+    names = [name for name in LABS if name in request.fixturenames]
+    labs = [request.getfixturevalue(name) for name in names]
+    yield
+    for lab in labs:
+        testify(lab)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The lab's wires alone, in mounts and networks of their own: quick to lay, and gone without a trace."""
 
 import os
+import socket
 import statistics
 import time
 from pathlib import Path
@@ -12,7 +13,9 @@ from lab import linux
 from lab.layout import Layout
 from lab.network import Network, Node
 from lab.sandboxes import Sandboxes
-from services._node import links
+from schemas.grant import TUNNEL_PORT
+from services._node import links, netns
+from services.plumber.adapters import reading
 
 NODES = (Node(number=1), Node(number=2))
 
@@ -48,6 +51,30 @@ def _lay_and_remove(directory: Path) -> int:
 @pytest.mark.e2e
 def test_a_pods_network_takes_less_than_50_ms_and_leaves_nothing(tmp_path):
     assert in_child(lambda: _lay_and_remove(tmp_path)) == 0
+
+
+def _look_at_underlay(directory: Path) -> int:
+    _alone()
+    network = Network(Layout(directory), NODES)
+    network.build()
+    for node in NODES:
+        found = reading.read_node(network.path(node))
+        assert (found.address, found.mtu) == (str(node.address), 1500), found
+    one, two = NODES
+    with (
+        netns.open_socket(network.path(one), socket.AF_INET, socket.SOCK_DGRAM) as here,
+        netns.open_socket(network.path(two), socket.AF_INET, socket.SOCK_DGRAM) as there,
+    ):
+        there.bind((str(two.address), TUNNEL_PORT))
+        there.settimeout(5)
+        here.sendto(b"hello", (str(two.address), TUNNEL_PORT))
+        assert there.recvfrom(10)[1][0] == str(one.address)
+    return 0
+
+
+@pytest.mark.e2e
+def test_nodes_reach_each_other_by_the_address_that_their_plumber_tells(tmp_path):
+    assert in_child(lambda: _look_at_underlay(tmp_path)) == 0
 
 
 def test_addresses_follow_the_nodes_number():

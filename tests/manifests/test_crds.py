@@ -1,6 +1,7 @@
 """The CRDs accept whatever the watcher accepts, refuse the plainest mistakes at once, and name every field."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.api.kinds import NETWORK_SERVICE_ENDPOINTS, NETWORK_SERVICES
-from services.watcher.core import specs
+from schemas.grant import Collision, Pool, PoolFigures
+from services.watcher.core import describing, specs
 from services.watcher.model import NetworkService, NetworkServiceEndpoint, Problem
 from tests.manifests.manifests import ROOT, load, objects
 
@@ -101,6 +103,40 @@ def test_the_schema_is_structural(kind):
     for path, node in nodes(schema_of(kind)):
         assert "type" in node or node.get("x-kubernetes-int-or-string"), path
         assert not {"$ref", "oneOf", "anyOf", "allOf", "not"} & set(node), path
+
+
+def walk(node, path):
+    """The schema at a simple JSONPath, conditions of a filter left out."""
+    for name in filter(None, re.sub(r"\[\?[^]]*\]", ".items", path).split(".")):
+        node = node["items"] if name == "items" else node["properties"][name]
+    return node
+
+
+@pytest.mark.parametrize("kind", sorted(CRDS))
+def test_every_printed_column_is_a_field_of_the_schema(kind):
+    (version,) = CRDS[kind]["spec"]["versions"]
+    for column in version["additionalPrinterColumns"]:
+        if not column["jsonPath"].startswith(".metadata."):
+            found = walk(schema_of(kind), column["jsonPath"])["type"]
+            assert column["type"] in (found, "string"), column
+
+
+@pytest.mark.parametrize("kind", sorted(CRDS))
+@pytest.mark.parametrize("collides", [False, True])
+def test_what_the_watcher_writes_as_status_is_what_the_schema_says(kind, collides):
+    body = json.dumps({"metadata": {"name": "n", "namespace": "ns", "generation": 3}, "spec": {}})
+    found = msgspec.json.decode(body.encode(), type=READERS[kind][0])
+    family = PoolFigures(family=6, prefixes=("2001:db8::/48",), size=2**80, free=2**80)
+    overlap = Collision(prefix="2001:db8::/48", overlaps="2001:db8::/32", used_by="user")
+    pool = Pool(namespace="ns", endpoint="n", families=(family,), collisions=(overlap,) * collides)
+    facts = describing.Facts(pool=pool)
+    status = describing.describe(found, facts, shown={}, now="2030-01-01T00:00:00Z")
+    schema = schema_of(kind)["properties"]["status"]
+    assert not [*jsonschema.Draft202012Validator(as_json_schema(schema)).iter_errors(status)]
+    assert status.keys() == schema["properties"].keys()
+    for name in ("pools", "conditions"):
+        for each in status.get(name, []):
+            assert each.keys() == schema["properties"][name]["items"]["properties"].keys()
 
 
 @pytest.mark.parametrize("kind", sorted(CRDS))

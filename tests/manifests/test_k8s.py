@@ -211,6 +211,9 @@ def test_node_services_run_on_every_node_with_the_nodes_places(service):
     for path in (defaults["cni_results"], defaults["runtime_dir"], "/run/netns"):
         volume, _ = mounts(workload)[path]
         assert volume["hostPath"] == {"path": path, "type": "DirectoryOrCreate"}
+    # Pods that no CNI result names are sought among the node's processes.
+    assert pod_of(workload)["hostPID"]
+    assert mounts(workload)[defaults["cgroups"]][0]["hostPath"]["type"] == "Directory"
     # Else an ended Pod's namespace would live on in here.
     assert mounts(workload)["/run/netns"][1]["mountPropagation"] == "HostToContainer"
 
@@ -221,7 +224,7 @@ def test_node_services_may_what_they_do_and_dns_nothing_more():
     security = container_of(workload_of("dns"))["securityContext"]
     assert security["capabilities"] == {
         "drop": ["ALL"],
-        "add": ["SYS_ADMIN", "NET_ADMIN", "NET_RAW"],
+        "add": ["SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "NET_RAW"],
     }
     assert not security["allowPrivilegeEscalation"]
 
@@ -286,6 +289,13 @@ def test_the_watcher_may_do_what_it_does_and_reads_nothing_else():
         ("patch", "events"),
     ):
         assert allows("nsm-watcher", verb, resource, namespace="any")
+    for kind in ("networkservices", "networkserviceendpoints"):
+        assert allows(
+            "nsm-watcher", "patch", f"{kind}/status", group="networkservicemesh.io", namespace="any"
+        )
+        assert not allows(
+            "nsm-watcher", "patch", kind, group="networkservicemesh.io", namespace="any"
+        )
     followed = {read_path(each.path)[2] for each in resources(SYSTEM)}
     given = {
         (verb, resource)

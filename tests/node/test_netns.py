@@ -48,6 +48,14 @@ def test_actions_run_inside_and_the_caller_stays_outside(place: Path) -> None:
     assert netns.identity("/proc/thread-self/ns/net") == netns.own()
 
 
+def test_what_is_opened_in_a_new_namespace_keeps_it_and_we_stay_outside(place: Path) -> None:
+    before = netns.own()
+    with netns.in_new_netns(lambda: socket.socket(socket.AF_UNIX)) as made:
+        assert netns.cookie_of(made) not in {netns.cookie("/proc/self/ns/net"), netns.cookie(place)}
+
+    assert netns.own() == before
+
+
 def test_a_thread_that_entered_is_thrown_away(place: Path) -> None:
     names: list[threading.Thread] = []
     netns.in_netns(place, lambda: names.append(threading.current_thread()))

@@ -4,7 +4,19 @@ import itertools
 
 import msgspec
 
-from services.plumber.model import Adjust, Create, End, Found, Operation, Pair, Remove, Wiring
+from services.plumber.model import (
+    Adjust,
+    Create,
+    End,
+    Found,
+    Lookup,
+    Operation,
+    Pair,
+    Remove,
+    Wiring,
+)
+
+HELD = frozenset({"10.244.1.5", "fd00:244::5"})  # by every Pod
 
 
 class FakeKernel:
@@ -33,13 +45,29 @@ class FakeKernel:
 
     def _create(self, wiring: Wiring) -> None:
         assert wiring.tag not in self.pairs, "created twice"
-        for end in (wiring.client, wiring.server):
+        for end in wiring.ends:
             assert (end.place.uid, end.interface) not in self.names(), "name taken"
         one, other = next(self._indexes), next(self._indexes)
+        client, server = wiring.client, wiring.server
         self.pairs[wiring.tag] = Pair(
-            client=as_found(wiring.client, wiring, one, other),
-            server=as_found(wiring.server, wiring, other, one),
+            client=as_found(client, wiring, one, other) if client else None,
+            server=as_found(server, wiring, other, one) if server else None,
         )
+
+    def _looked_up(self, change: Adjust) -> frozenset[Lookup]:
+        found = set(change.found.lookups)
+        for lookup in change.drop_lookups:
+            assert lookup in found, "dropped a table that is not there"
+            found.remove(lookup)
+        for lookup, other in change.change_lookups:
+            assert lookup in found, "changed a table that is not there"
+            found.remove(lookup)
+            found.add(msgspec.structs.replace(lookup, routes=other.routes))
+        for lookup in change.add_lookups:
+            assert lookup.rule.table == 0, "chose a table"
+            rule = msgspec.structs.replace(lookup.rule, table=next(self._indexes))
+            found.add(msgspec.structs.replace(lookup, rule=rule))
+        return frozenset(found)
 
     def _adjust(self, change: Adjust) -> None:
         pair = self.pairs[change.wiring.tag]
@@ -64,7 +92,11 @@ class FakeKernel:
             - {*change.drop_neighbours},
         )
         after = msgspec.structs.replace(
-            after, addresses=after.addresses - set(change.drop_addresses)
+            after,
+            addresses=after.addresses - set(change.drop_addresses),
+            lookups=self._looked_up(change),
+            kept=(before.kept | set(change.add_rules)) - set(change.drop_rules),
+            answers_for_all=before.answers_for_all or change.end.answers_for_all,
         )
         self.pairs[change.wiring.tag] = msgspec.structs.replace(pair, **{side: after})
 
@@ -82,4 +114,7 @@ def as_found(end: End, wiring: Wiring, index: int, peer_index: int) -> Found:
         addresses=end.addresses,
         routes=end.routes,
         neighbours=end.neighbours,
+        tunnel=wiring.tunnel,
+        held=HELD,
+        answers_for_all=end.answers_for_all,
     )

@@ -1,6 +1,6 @@
 """Grants as ipam would write them, for the two families."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -9,8 +9,16 @@ from schemas.intent import PodRef, Route
 
 NODE = "node1"
 
+T = TypeVar("T")
+
 V4 = ("172.16.1.2/32", "172.16.1.1/32", "10.20.0.0/16")
 V6 = ("2001:db8::2/128", "2001:db8::1/128", "2001:db9::/48")
+
+
+def there(found: T | None) -> T:
+    """What must be there."""
+    assert found is not None
+    return found
 
 
 def a_pod(name: str, *, uid: str = "", node: str = NODE) -> PodRef:

@@ -12,7 +12,7 @@ from schemas.grant import Connection
 from services._node import links, netns
 from services.plumber import core
 from services.plumber.adapters import Gone, Grants, Kernel, NameTaken, Refused
-from services.plumber.adapters.writing import GROUP
+from services.plumber.adapters.reading import GROUP
 from services.plumber.model import (
     Applied,
     Create,
@@ -24,7 +24,7 @@ from services.plumber.model import (
     render_alias,
 )
 from tests.node.sandboxes import Pod
-from tests.plumber.grants import V4, V6, a_grant, with_client
+from tests.plumber.grants import V4, V6, a_grant, there, with_client
 
 FAMILIES = pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
 
@@ -76,7 +76,7 @@ async def test_what_is_created_carries_the_first_packet(
     assert answers(client, server, family[:2])
     assert pair.client is not None
     assert pair.client.index == client.index("nsm0")
-    assert pair.client.mac == wiring.client.mac
+    assert pair.client.mac == there(wiring.client).mac
 
 
 @FAMILIES
@@ -94,7 +94,7 @@ async def test_what_was_made_is_read_back_and_needs_no_change(
     assert found.client is not None
     assert made.client is not None
     assert found.client.index == made.client.index
-    assert found.client.routes == wiring.client.routes
+    assert found.client.routes == there(wiring.client).routes
 
 
 async def test_many_connections_of_one_server_share_its_address(kernel: Kernel, pods: Pods) -> None:
@@ -150,7 +150,7 @@ async def test_addresses_and_routes_change_in_place(
     assert answers(client, server, (other, family[1]))
     assert found.client is not None
     assert family[0] not in found.client.addresses
-    assert found.client.routes == after.client.routes
+    assert found.client.routes == there(after.client).routes
     assert (found.client.revision, found.client.mtu) == (2, 1300)
     assert await pursue(kernel, after, before) == 0
 
@@ -260,7 +260,7 @@ async def test_another_namespace_under_the_same_path_is_another_place(
     netns.delete(client.netns)
     netns.create(client.netns)
 
-    assert not await kernel.is_there(wiring.client.place)
+    assert not await kernel.is_there(there(wiring.client).place)
     with pytest.raises(Gone, match="another network namespace"):
         await kernel.apply(Create(wiring=wiring))
     assert (await kernel.read(wiring)).client is None
@@ -405,11 +405,11 @@ async def test_a_kernel_that_does_not_answer_tells_nothing(
     client, server = pods("client"), pods("server")
     wiring = await wired(kernel, a_grant(), client, server)
 
-    def silent(*_: object) -> None:
+    def silent(*_: object, **__: object) -> None:
         raise TimeoutError("timed out")
 
     monkeypatch.setattr(links.Netlink, "dump", silent)
-    monkeypatch.setattr(links.Netlink, "find_link", silent)
+    monkeypatch.setattr(links.Netlink, "look_up", silent)
 
     with pytest.raises(Refused, match="timed out"):
         await kernel.find_place(client.result)
@@ -438,13 +438,13 @@ async def test_a_change_stays_in_the_network_that_was_checked(
         kernel, with_client(a_grant(), addresses=("172.16.1.9/32",)), client, server
     )
     targets: list[object] = []
-    real = netns.write_sysctls
+    real = netns.in_netns
 
-    def note(target: netns.Target, *args: Any, **options: Any) -> None:
+    def note(target: netns.Target, action: Callable[[], Any]) -> Any:
         targets.append(target)
-        real(target, *args, **options)
+        return real(target, action)
 
-    monkeypatch.setattr(netns, "write_sysctls", note)
+    monkeypatch.setattr(netns, "in_netns", note)
     await pursue(kernel, after, before)
 
     assert targets

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.grant import Connection
+from schemas.intent import Policy
 from schemas.intent import Route as GrantedRoute
 from services.plumber import core
 from services.plumber.model import (
@@ -23,7 +24,7 @@ from services.plumber.model import (
     render_alias,
 )
 from tests.plumber.fakes import FakeKernel
-from tests.plumber.grants import NODE, V4, V6, a_grant, a_pod, with_client, with_server
+from tests.plumber.grants import NODE, V4, V6, a_grant, a_pod, there, with_client, with_server
 
 FAMILIES = pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
 
@@ -33,9 +34,22 @@ def a_place(uid: str, cookie: int = 1) -> Place:
 
 
 def wired(grant: Connection, cookie: int = 1) -> Wiring:
-    return core.wiring(
-        grant, a_place(grant.client.pod.uid, cookie), a_place(grant.server.pod.uid, cookie)
+    client, server = (
+        a_place(end.pod.uid, cookie) if end.is_on(NODE) else None
+        for end in (grant.client, grant.server)
     )
+    return core.wiring(grant, client, server)
+
+
+def across_nodes(grant: Connection, *, vni: int = 77, local: str = "client") -> Connection:
+    """The same with its other end on another node."""
+    ends = {}
+    for side in ("client", "server"):
+        end = getattr(grant, side)
+        node, underlay = (NODE, "172.18.0.11") if side == local else ("node2", "172.18.0.12")
+        pod = msgspec.structs.replace(end.pod, node=node)
+        ends[side] = msgspec.structs.replace(end, pod=pod, underlay=underlay)
+    return msgspec.structs.replace(grant, mechanism="vxlan", vni=vni, **ends)
 
 
 def applied(*wirings: Wiring) -> FakeKernel:
@@ -58,9 +72,9 @@ def test_each_end_reaches_the_other_by_a_host_route_from_its_own_address(family)
     wiring = wired(a_grant(family))
     own, peer = (str(ip_interface(a).ip) for a in family[:2])
 
-    assert wiring.client.addresses == {family[0]}
-    assert Route(destination=family[1], source=own) in wiring.client.routes
-    assert wiring.server.routes == {Route(destination=family[0], source=peer)}
+    assert there(wiring.client).addresses == {family[0]}
+    assert Route(destination=family[1], source=own) in there(wiring.client).routes
+    assert there(wiring.server).routes == {Route(destination=family[0], source=peer)}
 
 
 @FAMILIES
@@ -68,7 +82,7 @@ def test_granted_routes_go_through_the_peer(family) -> None:
     wiring = wired(a_grant(family))
     own, peer = (str(ip_interface(a).ip) for a in family[:2])
 
-    assert Route(destination=family[2], gateway=peer, source=own) in wiring.client.routes
+    assert Route(destination=family[2], gateway=peer, source=own) in there(wiring.client).routes
 
 
 @FAMILIES
@@ -79,21 +93,21 @@ def test_a_next_hop_is_reached_through_the_peers_mac(family) -> None:
 
     wiring = wired(grant)
 
-    assert hop in {route.gateway for route in wiring.client.routes}
-    assert Neighbour(address=hop, mac=grant.server.mac) in wiring.client.neighbours
+    assert hop in {route.gateway for route in there(wiring.client).routes}
+    assert Neighbour(address=hop, mac=grant.server.mac) in there(wiring.client).neighbours
 
 
 def test_both_families_stand_side_by_side() -> None:
     wiring = wired(a_grant(V4, V6))
 
-    assert wiring.client.addresses == {V4[0], V6[0]}
-    assert len(wiring.client.routes) == 4
+    assert there(wiring.client).addresses == {V4[0], V6[0]}
+    assert len(there(wiring.client).routes) == 4
 
 
 @FAMILIES
 def test_ethernet_resolves_its_neighbours_itself(family) -> None:
-    assert wired(a_grant(family)).client.neighbours
-    assert not wired(a_grant(family, payload="ETHERNET")).client.neighbours
+    assert there(wired(a_grant(family)).client).neighbours
+    assert not there(wired(a_grant(family, payload="ETHERNET")).client).neighbours
 
 
 # --- judgement
@@ -103,16 +117,21 @@ def test_both_ends_here_and_present_is_wired() -> None:
     assert isinstance(judged(a_grant(), "uid-client", "uid-server"), Wiring)
 
 
-@pytest.mark.parametrize("mechanism", ["veth", "vxlan"])
-def test_a_connection_to_another_node_is_refused_with_its_reason(mechanism: str) -> None:
-    grant = with_server(a_grant(mechanism=mechanism), pod=a_pod("server", node="node2"))
+@pytest.mark.parametrize(
+    ("mechanism", "node"),
+    [("veth", "node2"), ("wireguard", "node2"), ("vxlan", NODE), ("wireguard", NODE)],
+)
+def test_a_mechanism_that_does_not_fit_is_refused_with_its_reason(
+    mechanism: str, node: str
+) -> None:
+    grant = with_server(a_grant(mechanism=mechanism), pod=a_pod("server", node=node))
 
-    verdict = judged(grant, "uid-client")
+    verdict = judged(grant, "uid-client", "uid-server")
 
     assert isinstance(verdict, Waiting)
     assert verdict.client is not None
     assert (verdict.client.state, verdict.client.reason) == ("failed", "RemoteNotSupported")
-    assert "node2" in verdict.client.message
+    assert node in verdict.client.message
 
 
 @pytest.mark.parametrize(
@@ -144,6 +163,123 @@ def test_an_unusable_grant_fails_with_what_is_wrong() -> None:
     assert verdict.client is not None
     assert verdict.client.reason == "BadGrant"
     assert "172.16.1/32" in verdict.client.message
+
+
+# --- across nodes
+
+
+@pytest.mark.parametrize("local", ["client", "server"])
+def test_each_node_wires_its_own_end_only_and_waits_for_no_other(local: str) -> None:
+    grant = across_nodes(a_grant(), local=local)
+
+    wiring = judged(grant, f"uid-{local}")
+
+    assert isinstance(wiring, Wiring)
+    assert [end.place.uid for end in wiring.ends] == [f"uid-{local}"]
+    assert wiring.tunnel is not None
+    assert (wiring.tunnel.vni, wiring.tunnel.local, wiring.tunnel.remote) == (
+        77,
+        "172.18.0.11",
+        "172.18.0.12",
+    )
+    assert getattr(wiring, local) == getattr(wired(a_grant()), local)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda g: msgspec.structs.replace(g, vni=0),
+        lambda g: msgspec.structs.replace(g, vni=1 << 24),
+        lambda g: with_client(g, underlay=""),
+        lambda g: with_server(g, underlay="node2"),
+        lambda g: with_server(g, underlay="fd00::1"),
+    ],
+    ids=["no vni", "vni too large", "no underlay", "no address", "families differ"],
+)
+def test_a_tunnel_that_leads_nowhere_is_a_bad_grant(change) -> None:
+    verdict = judged(change(across_nodes(a_grant())), "uid-client")
+
+    assert isinstance(verdict, Waiting)
+    assert verdict.client is not None
+    assert verdict.client.reason == "BadGrant"
+
+
+def test_the_missing_pod_of_this_node_is_what_a_tunnel_waits_for() -> None:
+    verdict = judged(across_nodes(a_grant(), local="server"))
+
+    assert isinstance(verdict, Waiting)
+    assert verdict.server is not None
+    assert verdict.server.reason == "PodNetworkNotFound"
+
+
+def test_another_vni_is_another_link() -> None:
+    before, after = (wired(across_nodes(a_grant(), vni=vni)) for vni in (1, 2))
+
+    operations = core.plan({after.tag: after}, applied(before).pairs, {before.tag: before})
+
+    assert [type(each) for each in operations] == [Remove, Create]
+    assert not core.same_links(before, after)
+
+
+# --- tables
+
+EVERYTHING = (GrantedRoute(destination="0.0.0.0/0"),)
+
+
+def test_a_default_route_waits_until_the_clusters_prefixes_are_known() -> None:
+    grant = with_client(a_grant(), routes=EVERYTHING)
+    places = {uid: a_place(uid) for uid in ("uid-client", "uid-server")}
+
+    def verdict(cluster: tuple[str, ...] | None) -> Wiring | Waiting:
+        return core.judge(grant, node=NODE, places=places, ended=(), cluster=cluster)
+
+    waiting = verdict(None)
+    assert isinstance(waiting, Waiting)
+    assert waiting.client is not None
+    assert (waiting.client.state, waiting.client.reason) == ("pending", core.CLUSTER_UNKNOWN)
+    assert isinstance(verdict(()), Wiring)
+
+
+def test_the_endpoints_end_of_a_tunnel_needs_no_prefixes_of_the_cluster() -> None:
+    grant = across_nodes(with_client(a_grant(), routes=EVERYTHING), local="server")
+
+    assert isinstance(judged(grant, "uid-server"), Wiring)
+
+
+def test_a_default_route_is_no_route_of_the_main_table() -> None:
+    grant = with_client(a_grant(), routes=EVERYTHING)
+
+    end = there(core.wiring(grant, a_place("c"), a_place("s"), cluster=["10.96.0.0/16"]).client)
+
+    assert {route.destination for route in end.routes} == {V4[1]}
+    (lookup,) = end.lookups
+    assert lookup.routes == {
+        Route(destination="0.0.0.0/0", gateway="172.16.1.1", source="172.16.1.2"),
+        Route(destination="10.96.0.0/16", yields=True),
+    }
+
+
+def test_a_policy_about_one_address_gives_it_to_the_client() -> None:
+    grant = a_grant(policies=(Policy(source="172.16.5.5/32"), Policy(source="172.16.6.0/24")))
+
+    wiring = wired(grant)
+
+    assert there(wiring.client).addresses == {V4[0], "172.16.5.5/32"}
+    assert "172.16.5.5/32" not in {route.destination for route in there(wiring.server).routes}
+
+
+def test_rules_of_a_policy_that_moved_up_are_made_anew_and_its_table_too() -> None:
+    policies = (Policy(protocol="tcp"), Policy(protocol="udp"))
+    kernel = applied(before := wired(a_grant(policies=policies)))
+    for operation in core.plan({before.tag: before}, kernel.pairs, {}):
+        kernel.apply(operation)
+    after = wired(a_grant(policies=policies[1:], revision=2))
+
+    (change, _) = core.plan({after.tag: after}, kernel.pairs, {before.tag: before})
+
+    assert isinstance(change, Adjust)
+    assert [each.rule.protocol for each in change.add_lookups] == ["udp"]
+    assert len(change.drop_lookups) == 2
 
 
 # --- ownership
@@ -242,7 +378,13 @@ def test_nothing_that_stands_is_removed_as_long_as_it_is_desired() -> None:
 
 
 POOL = st.sampled_from([f"172.16.1.{n}/32" for n in range(1, 6)])
-ROUTES = st.sets(st.sampled_from([f"10.{n}.0.0/16" for n in range(4)]), max_size=3)
+ROUTES = st.sets(st.sampled_from(["0.0.0.0/0", *(f"10.{n}.0.0/16" for n in range(4))]), max_size=3)
+POLICIES = [
+    Policy(protocol="udp"),
+    Policy(protocol="tcp", destination_port="80"),
+    Policy(protocol="udp", routes=(GrantedRoute(destination="10.9.0.0/16"),)),
+    Policy(source="172.16.5.5/32"),
+]
 
 
 @st.composite
@@ -260,8 +402,13 @@ def wirings(draw) -> dict[str, Wiring]:
             grant, pod=a_pod(draw(st.sampled_from(["s1", "s2"]))), addresses=("172.16.1.200/32",)
         )
         grant = msgspec.structs.replace(
-            grant, mtu=draw(st.sampled_from([1400, 1500])), revision=draw(st.integers(1, 3))
+            grant,
+            mtu=draw(st.sampled_from([1400, 1500])),
+            revision=draw(st.integers(1, 3)),
+            policies=tuple(draw(st.lists(st.sampled_from(POLICIES), max_size=3))),
         )
+        if draw(st.booleans()):
+            grant = across_nodes(grant, vni=draw(st.integers(1, 2)))
         wiring = wired(grant, draw(st.sampled_from([1, 2])))
         found[wiring.tag] = wiring
     return found
@@ -274,8 +421,9 @@ def test_any_plan_leads_there_also_when_it_was_cut_short(before, after, cut: int
 
     for operation in core.plan(after, kernel.pairs, before)[:cut]:
         kernel.apply(operation)
-    for operation in core.plan(after, kernel.pairs, before):
-        kernel.apply(operation)
+    for _ in range(2):  # tables come after their link
+        for operation in core.plan(after, kernel.pairs, before):
+            kernel.apply(operation)
 
     assert core.plan(after, kernel.pairs, before) == []
     assert kernel.pairs.keys() == after.keys()
@@ -283,9 +431,9 @@ def test_any_plan_leads_there_also_when_it_was_cut_short(before, after, cut: int
         client = kernel.pairs[tag].client
         assert client is not None
         assert (client.place, client.addresses, client.routes, client.mtu) == (
-            wiring.client.place,
-            wiring.client.addresses,
-            wiring.client.routes,
+            there(wiring.client).place,
+            there(wiring.client).addresses,
+            there(wiring.client).routes,
             wiring.mtu,
         )
 

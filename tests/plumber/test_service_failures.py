@@ -4,19 +4,16 @@ import asyncio
 import shutil
 import socket
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from schemas.codec import Tombstone
 from schemas.subjects import StatusKey
-from services._node import cni, links, netns
-from services._node.cni import CniResult
+from services._node import cni, encoding, links, netns
 from services.plumber.adapters import writing
-from services.plumber.adapters.writing import GROUP
-from services.plumber.model import Place, render_alias
-from services.plumber.service.sandboxes import Sandboxes
+from services.plumber.adapters.reading import GROUP
+from services.plumber.model import render_alias
 from tests.node.sandboxes import Pod
 from tests.plumber.grants import NODE, V4, a_grant, a_pod, with_client, with_server
 from tests.plumber.test_adapters import answers
@@ -49,7 +46,7 @@ async def interrupt_a_creation(world: World, client: Pod, monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patch:
         patch.setattr(writing, "_named", end)
-        patch.setattr(writing, "_roll_back", lambda *_: None)
+        patch.setattr(encoding, "delete_link", end)
         async with world.plumber():
             await world.grant(a_grant())
             await world.client_is("failed", "InternalError")
@@ -102,48 +99,17 @@ async def test_what_nobody_can_look_at_counts_as_standing(
         await world.grant(a_grant())
         await world.client_is("ready")
 
-        def silent(*_: object) -> None:
+        def silent(*_: object, **__: object) -> None:
             raise links.LinkError(110, "no answer")
 
         with monkeypatch.context() as patch:
-            patch.setattr(links.Netlink, "find_link", silent)
+            patch.setattr(links.Netlink, "look_up", silent)
             await world.grant(msgspec.structs.replace(a_grant(), revision=2))
             status = await world.client_is("failed", "KernelError", revision=2)
 
         assert status.client is not None
         assert status.client.applied == a_grant()
         await world.client_is("ready", revision=2)
-
-
-# --- networks that cannot be looked at
-
-
-class SilentKernel:
-    """Finds nothing out about anything, each time in another way."""
-
-    def __init__(self) -> None:
-        self.errors: list[Exception] = [TimeoutError("timed out"), RuntimeError("a mistake")]
-
-    async def find_place(self, result: CniResult) -> Place:
-        if self.errors:
-            raise self.errors.pop(0)
-        return Place(uid=result.uid, netns=result.netns, cookie=1)
-
-
-async def test_a_network_that_cannot_be_looked_at_is_neither_there_nor_gone(tmp_path: Path) -> None:
-    kernel = SilentKernel()
-    sandboxes = Sandboxes(kernel, tmp_path, on_change=lambda _uids: None)  # type: ignore[arg-type]
-    sandboxes.remember(["u1"])
-    result = CniResult(uid="u1", namespace="n", name="p", container_id="c", netns="/run/x")
-    await sandboxes._update({"u1": result})
-    assert sandboxes.unreadable == {"u1"}
-    await sandboxes.verify()
-    assert (sandboxes.unreadable, sandboxes.places) == ({"u1"}, {})
-
-    await sandboxes.verify()
-
-    assert sandboxes.unreadable == set()
-    assert set(sandboxes.places) == {"u1"}
 
 
 # --- interrupted creations

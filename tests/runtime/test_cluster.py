@@ -1,71 +1,26 @@
 """Three servers, three replicas: the same promises while one of them dies."""
 
 import asyncio
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from lab import nats
-from lab.nats import NatsServer
 from schemas.subjects import LeaderKey
 from services._runtime import streams
 from services._runtime.bus import Bus
 from services._runtime.leading import Deposed, Term, write_guard
 from tests.builders import a_connection, a_leader
+from tests.runtime.clusters import Cluster
 from tests.runtime.helpers import mirroring, running, until
-
-CLUSTER = """
-cluster {{ name: test, listen: "127.0.0.1:{port}", routes: [{routes}] }}
-"""
-
-
-class Cluster:
-    """Three nats-servers that replicate each other's streams."""
-
-    def __init__(self, directory: Path, ports: list[int]) -> None:
-        self._ports = ports
-        self._folders = [directory / f"n{number}" for number in range(3)]
-        self.processes: dict[int, subprocess.Popen[bytes]] = {}
-
-    @property
-    def urls(self) -> list[str]:
-        return [f"nats://127.0.0.1:{port}" for port in self._ports[:3]]
-
-    def start(self, number: int) -> None:
-        config = nats.write_config(
-            self._folders[number], port=self._ports[number], name=f"n{number}"
-        )
-        routes = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in self._ports[3:])
-        with config.open("a") as file:
-            file.write(CLUSTER.format(port=self._ports[3 + number], routes=routes))
-        with (self._folders[number] / "log").open("ab") as log:
-            self.processes[number] = subprocess.Popen(
-                nats.command(config), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-
-    def kill(self, number: int) -> None:
-        process = self.processes.pop(number)
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    servers = [NatsServer(tmp_path / f"port{number}") for number in range(6)]
-    for server in servers:  # six free ports
-        server.start()
-    ports = [server.port for server in servers]
-    for server in servers:
-        server.stop()
-    cluster = Cluster(tmp_path, ports)
-    for number in range(3):
-        cluster.start(number)
+    cluster = Cluster(tmp_path)
     yield cluster
-    for number in list(cluster.processes):
-        cluster.kill(number)
+    cluster.stop()
 
 
 async def leader_of(bus: Bus, stream: str) -> int:

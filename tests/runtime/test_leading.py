@@ -15,7 +15,7 @@ import pytest
 from lab.nats import NatsServer
 from schemas.codec import Tombstone
 from schemas.live import Lease as LeaseMessage
-from schemas.subjects import LeaderKey, LeaseKey
+from schemas.subjects import ConnectionKey, LeaderKey, LeaseKey
 from services._runtime import leading, streams
 from services._runtime.bus import Bus
 from services._runtime.leading import Deposed, Term, lead, write_guard
@@ -199,15 +199,35 @@ async def test_a_cancellation_in_the_moment_of_a_lost_lease_still_ends_the_leade
     assert done
 
 
-async def test_a_term_knows_whether_anybody_was_complete_before_it(
+async def test_a_term_knows_which_nodes_were_silent_before_it_also_of_a_leader_that_died_early(
     nats_server: NatsServer,
 ) -> None:
     async with a_candidate(nats_server, "a") as a:
         first = await leads(a)
-        await first.declare_complete()
+        assert first.silent is None
+        await first.declare_silent(["node2", "node1"])
     async with a_candidate(nats_server, "b") as b:
         second = await leads(b)
-    assert (first.is_first, second.is_first) == (True, False)
+        assert second.silent == ("node1", "node2")
+        await second.declare_complete()
+    async with a_candidate(nats_server, "c") as c:
+        assert (await leads(c)).silent == ("node1", "node2")
+
+
+async def test_of_a_silent_node_absence_does_not_count_until_it_is_heard(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    async with a_candidate(nats_server, "a") as a, mirroring(bus, streams.GRANT) as (mirror, _):
+        term = await leads(a)
+        on_silent = a_connection().key
+        elsewhere = ConnectionKey("node2", on_silent.namespace, on_silent.pod, on_silent.interface)
+        await term.declare_silent(["node1"])
+        await term.declare_complete()
+        await until(lambda: mirror.complete(elsewhere))
+        assert not mirror.complete(on_silent)
+
+        await term.declare_silent([])
+        await until(lambda: mirror.complete(on_silent))
 
 
 async def test_writes_of_a_term_stay_in_their_stream(bus: Bus) -> None:

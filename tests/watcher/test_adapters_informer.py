@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -84,7 +85,9 @@ async def test_every_change_is_told_once_and_in_order(api, tmp_path):
     async with informed(tmp_path) as seen:
         await api.watched(1)
         api.put(a_pod("a", phase="Failed"))
+        await seen.until(lambda: len(seen.changes) == 2)
         api.put(a_pod("b"))
+        await seen.until(lambda: len(seen.changes) == 3)
         api.delete("a")
         await seen.until(lambda: len(seen.changes) == 4)
         assert [each[:2] for each in seen.changes] == [
@@ -93,6 +96,47 @@ async def test_every_change_is_told_once_and_in_order(api, tmp_path):
             ("come", "b"),
             ("gone", "a"),
         ]
+
+
+async def test_what_arrives_together_is_told_once_per_object(api, tmp_path):
+    async with informed(tmp_path) as seen:
+        await api.watched(1)
+        lines = []
+        for version, phase in enumerate(("Pending", "Running", "Failed"), start=200):
+            lines.append(event("ADDED", a_pod("a", phase=phase), version))
+        lines.append(event("ADDED", a_pod("passes by"), 210))
+        lines.append(event("DELETED", a_pod("passes by"), 211))
+        api.raw(b"".join(lines))
+        await seen.until(lambda: bool(seen.changes))
+        assert [each[:2] for each in seen.changes] == [("come", "a")]
+        assert seen.informer is not None
+        assert seen.informer.items["default", "a"].status.phase == "Failed"
+
+
+async def test_only_what_we_look_at_is_kept(api, tmp_path):
+    ours = {"networkservicemesh.io": "vpn", "dns.networkservicemesh.io/capture": "false"}
+    applied = {"kubectl.kubernetes.io/last-applied-configuration": "x" * 100_000}
+    for name in "ab":
+        api.put(a_pod(name, annotations=ours | applied))
+    async with informed(tmp_path) as seen:
+        assert seen.informer is not None
+        one, other = seen.informer.items.values()
+        assert one.metadata.annotations == ours
+        assert one.status.conditions is other.status.conditions
+
+
+async def test_a_line_that_is_no_json_is_followed_by_a_list(api, tmp_path):
+    async with informed(tmp_path) as seen:
+        await api.watched(1)
+        api.put(a_pod("a"), told=False)
+        api.raw(b"{nonsense}\n")
+        await seen.until(lambda: seen.names == {"a"})
+        assert len(api.lists) == 2
+
+
+def event(verb, found, version):
+    found["metadata"]["resourceVersion"] = str(version)
+    return msgspec.json.encode({"type": verb, "object": found}) + b"\n"
 
 
 async def test_a_new_uid_under_the_same_name_is_gone_and_come(api, tmp_path):
@@ -261,6 +305,22 @@ async def test_one_404_is_no_proof_that_a_known_kind_is_gone(api, tmp_path, monk
         assert [each[0] for each in seen.changes] == ["come", "gone", "come"]
 
 
+@pytest.mark.parametrize("answer", [404, 403])
+async def test_an_optional_kind_that_cannot_be_listed_counts_as_none_and_is_asked_for_rarely(
+    api, tmp_path, monkeypatch, answer
+):
+    monkeypatch.setattr(informing, "_RETRY_MISSING_SECONDS", 0.01)
+    monkeypatch.setattr(informing, "_RETRY_OPTIONAL_SECONDS", 0.2)
+    api.list_answers.extend([answer] * 4)
+    api.put(a_pod("a"))
+    resource = Resource(kind=model.Pod, path=PATH, optional=True)
+    with capture_logs() as logs:
+        async with informed(tmp_path, resource=resource) as seen:
+            assert seen.names == set()
+            await seen.until(lambda: seen.names == {"a"})
+    assert {each["log_level"] for each in logs} <= {"debug", "info"}
+
+
 async def test_an_object_of_megabytes_on_one_line_is_read(api, tmp_path):
     async with informed(tmp_path) as seen:
         await api.watched(1)
@@ -305,10 +365,10 @@ async def test_only_the_object_of_the_name_asked_for_counts(api, tmp_path):
 @pytest.mark.parametrize(
     ("chunks", "lines"),
     [
-        ([b"a\nb\n"], [b"a", b"b"]),
-        ([b"a", b"b\nc", b"", b"d\n"], [b"ab", b"cd"]),
-        ([b"\n\na\n", b"cut"], [b"a"]),
-        ([b"a\n", b"\n"], [b"a"]),
+        ([b"a\nb\n"], [[b"a", b"b"]]),
+        ([b"a", b"b\nc", b"", b"d\n"], [[b"ab"], [b"cd"]]),
+        ([b"\n\na\n", b"cut"], [[b"a"]]),
+        ([b"a\n", b"\n"], [[b"a"]]),
         ([], []),
     ],
 )
@@ -317,4 +377,4 @@ async def test_lines_do_not_care_where_chunks_end(chunks, lines):
         for chunk in chunks:
             yield chunk
 
-    assert [line async for line in split(stream())] == lines
+    assert [together async for together in split(stream())] == lines

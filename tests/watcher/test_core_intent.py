@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from schemas.intent import Endpoint, NetworkService, Request
 from schemas.subjects import EndpointKey, NetworkServiceKey, PrefixKey, RequestKey
 from services.watcher import model
-from services.watcher.core.intent import Intent
+from services.watcher.core.intent import Intent, Touched
 from tests.watcher.builders import a_node, a_pod, an_endpoint, an_object, read
 
 SYSTEM = "nsm-system"
@@ -131,11 +131,12 @@ def test_after_a_restart_what_stands_of_a_bad_endpoint_goes_on_and_is_kept_fresh
         assert intent.message(key) == standing
         assert intent.message(EndpointKey("default", "vpn", "vpn-1")) is None
         unready = pod("vpn-0", labels=VPN, ready=False, ips=["10.244.1.9"])
-        assert intent.put(model.Pod, unready.ref, unready).keys == {key}
+        address = PrefixKey("pod", "10-244-1-0")
+        assert intent.put(model.Pod, unready.ref, unready).keys == {key, address}
         assert intent.message(key).ready is False
         assert intent.message(key).pod.ips == ("10.244.1.9",)
         born_again = pod("vpn-0", labels=VPN, uid="another")
-        assert intent.put(model.Pod, born_again.ref, born_again).keys == {key}
+        assert intent.put(model.Pod, born_again.ref, born_again).keys == {key, address}
         assert intent.message(key) is None
 
 
@@ -158,7 +159,7 @@ def test_a_message_knows_the_object_it_comes_from():
         "nsm.networkservice.default.svc": ("NetworkService", "svc"),
         "nsm.prefix.user.excluded-prefixes": ("ConfigMap", "excluded-prefixes"),
         "nsm.prefix.cluster.kubeadm": ("ConfigMap", "kubeadm-config"),
-        "nsm.prefix.service.clusterips": None,
+        "nsm.prefix.service.10-96-0-0": None,
     }
     assert intent.owner(RequestKey("default", "nobody", "nsm-1")) is None
 
@@ -177,24 +178,52 @@ def test_parts_of_exclusions_come_and_go_and_are_remembered():
     few = excluded(3)
     assert intent.put(model.ConfigMap, few.ref, few).keys == many
     assert set(intent.desired) == {PrefixKey("user", "excluded-prefixes")}
-    assert intent.parts("user") == many
+    assert intent.exclusions == many
     intent.put(model.ConfigMap, few.ref, None)
     assert intent.desired == {}
 
 
-def test_parts_of_services_come_and_go():
-    intent = an_intent()
-    for at in range(5000):
-        address = f"10.{at // 100}.{at % 100}.1"
-        service = read(model.KubeService, an_object(f"s-{at}", spec={"clusterIP": address}))
-        intent.put(model.KubeService, service.ref, service)
-    many = intent.parts("service")
-    assert len(many) == 4
-    assert set(intent.desired) == many
-    for at in range(1, 5000):
-        intent.put(model.KubeService, ("default", f"s-{at}"), None)
-    assert set(intent.desired) == {PrefixKey("service", "clusterips")}
-    assert intent.parts("service") == many
+def told(intent, source):
+    """Prefixes of a source, over all its messages."""
+    keys = (key for key in intent.desired if isinstance(key, PrefixKey) and key.source == source)
+    return sorted(each.prefix for key in keys for each in intent.desired[key].prefixes)
+
+
+def a_kube_service(name, address):
+    return read(model.KubeService, an_object(name, spec={"clusterIP": address}))
+
+
+def a_service_cidr(*cidrs):
+    return read(model.ServiceCidr, an_object("kubernetes", namespace="", spec={"cidrs": cidrs}))
+
+
+def test_a_service_is_told_where_no_service_cidr_covers_it_and_touches_one_message():
+    intent = an_intent(a_kube_service("a", "10.96.0.1"), a_kube_service("b", "10.96.9.1"))
+    assert told(intent, "service") == ["10.96.0.1/32", "10.96.9.1/32"]
+    cidr = a_service_cidr("10.96.0.0/21")
+    assert intent.put(model.ServiceCidr, cidr.ref, cidr).keys == {
+        PrefixKey("cluster", "servicecidr-kubernetes"),
+        PrefixKey("service", "10-96-0-0"),
+    }
+    assert told(intent, "cluster") == ["10.96.0.0/21"]
+    assert told(intent, "service") == ["10.96.9.1/32"]
+    intent.put(model.ServiceCidr, cidr.ref, None)
+    assert told(intent, "service") == ["10.96.0.1/32", "10.96.9.1/32"]
+
+
+def test_a_pods_address_is_told_where_no_pod_cidr_covers_it():
+    away = pod("away", ips=["10.9.0.7", "fd00:9::7"])
+    at_home = pod("home", ips=["10.244.1.7"])
+    host = pod("host", host_network=True, ips=["172.18.0.11"])
+    done = pod("done", phase="Succeeded", ips=["10.9.0.8"])
+    intent = an_intent(read(model.Node, a_node("node1", podCIDR="10.244.1.0/24")))
+    for each in (away, at_home, host, done):
+        intent.put(model.Pod, each.ref, each)
+    assert told(intent, "pod") == ["10.9.0.7/32", "fd00:9::7/128"]
+    busy = pod("away", ips=["10.9.0.7", "fd00:9::7"], labels={"a": "b"})
+    assert not any(isinstance(key, PrefixKey) for key in intent.put(model.Pod, busy.ref, busy).keys)
+    intent.put(model.Node, ("", "node1"), None)
+    assert told(intent, "pod") == ["10.244.1.7/32", "10.9.0.7/32", "fd00:9::7/128"]
 
 
 def test_a_bad_endpoint_is_not_published_and_its_owner_is_told_once():
@@ -327,16 +356,16 @@ def test_malformed_rules_leave_the_standing_rules_in_force():
     assert intent.message(key) == standing
 
 
-def test_services_are_gathered_in_one_message():
+def test_services_near_each_other_are_gathered_in_one_message():
     intent = an_intent(
-        read(model.KubeService, an_object("b", spec={"clusterIP": "10.96.0.2"})),
+        read(model.KubeService, an_object("b", spec={"clusterIP": "10.96.0.4"})),
         read(model.KubeService, an_object("a", spec={"clusterIP": "10.96.0.1"})),
         read(model.KubeService, an_object("c", spec={"clusterIP": "None"})),
     )
-    key = PrefixKey("service", "clusterips")
+    key = PrefixKey("service", "10-96-0-0")
     assert [each.prefix for each in intent.message(key).prefixes] == [
         "10.96.0.1/32",
-        "10.96.0.2/32",
+        "10.96.0.4/32",
     ]
     assert intent.put(model.KubeService, ("default", "c"), None).keys == set()
     intent.put(model.KubeService, ("default", "a"), None)
@@ -505,3 +534,28 @@ def test_incremental_equals_from_scratch_and_tells_every_difference(changes):
     assert intent.wanted == scratch.wanted
     assert intent.notices == scratch.notices
     assert all(key == message.key for key, message in intent.desired.items())
+
+
+def test_what_an_endpoints_status_says_touches_no_message():
+    intent = an_intent(pod("vpn-0", labels=VPN), endpoint())
+    found = read(model.NetworkServiceEndpoint, {**an_endpoint(), "status": {"free": 5}})
+    assert intent.put(model.NetworkServiceEndpoint, found.ref, found) == Touched()
+    assert intent.objects[model.NetworkServiceEndpoint, found.ref].shown == {"free": 5}
+
+
+def test_an_endpoint_whose_first_version_was_bad_is_offered_once_it_is_good():
+    bad, good = endpoint(ipam={"prefixes": ["x"]}), endpoint()
+    intent = an_intent(pod("vpn-0", labels=VPN), bad)
+    subject = (model.NetworkServiceEndpoint, bad.ref)
+    assert intent.spec_problem(subject) is not None
+    touched = intent.put(model.NetworkServiceEndpoint, good.ref, good)
+    assert touched.keys == {EndpointKey("default", "vpn", "vpn-0")}
+    assert intent.spec_problem(subject) is None
+    intent.put(model.NetworkServiceEndpoint, good.ref, None)
+    assert subject not in intent.objects
+
+
+def test_the_pods_of_a_node_are_known_by_it():
+    intent = an_intent(pod("one", node="node1"), pod("two", node="node2"))
+    assert intent.pods_on("node1") == {("default", "one")}
+    assert intent.pods_on("nowhere") == set()

@@ -37,7 +37,7 @@ def scattered(count, family=4):
     return [str(ipaddress.ip_address(first + 2 * at)) for at in range(count)]
 
 
-def test_a_nodes_pod_cidrs_and_internal_addresses_are_in_use():
+def test_a_nodes_pod_cidrs_and_addresses_are_in_use_and_none_inside_another_is_told():
     node = read(
         model.Node,
         a_node(
@@ -47,14 +47,20 @@ def test_a_nodes_pod_cidrs_and_internal_addresses_are_in_use():
             addresses=[
                 {"type": "InternalIP", "address": "172.18.0.11"},
                 {"type": "InternalIP", "address": "fd00::11"},
+                {"type": "ExternalIP", "address": "203.0.113.7"},
+                {"type": "InternalIP", "address": "10.244.1.1"},
                 {"type": "Hostname", "address": "node1"},
             ],
         ),
     )
     told = prefixes.of_node(node)
-    assert listed(told) == ["10.244.1.0/24", "fd00:1::/64", "172.18.0.11/32", "fd00::11/128"]
-    assert told.prefixes[0].used_by == "Pod CIDR of node node1"
-    assert told.prefixes[2].used_by == "address of node node1"
+    assert [(each.prefix, each.used_by) for each in told.prefixes] == [
+        ("10.244.1.0/24", "Pod CIDR of node node1"),
+        ("172.18.0.11/32", "address of node node1"),
+        ("203.0.113.7/32", "address of node node1"),
+        ("fd00::11/128", "address of node node1"),
+        ("fd00:1::/64", "Pod CIDR of node node1"),
+    ]
 
 
 def test_the_single_pod_cidr_of_old_nodes_counts():
@@ -75,30 +81,15 @@ def test_the_single_pod_cidr_of_old_nodes_counts():
         ({}, ()),
     ],
 )
-def test_cluster_ips_of_services_count_and_headless_ones_have_none(spec, expected):
-    found = read(model.KubeService, an_object("s", spec=spec))
-    assert prefixes.service_ips(found) == expected
+def test_addresses_of_services_count_and_headless_ones_have_none(spec, expected):
+    assert read(model.KubeService, an_object("s", spec=spec)).addresses == expected
 
 
-def test_equal_services_make_equal_messages_whatever_their_order():
-    one = {("b", "x"): ("10.96.0.2",), ("a", "y"): ("10.96.0.1",)}
-    other = dict(reversed(one.items()))
-    assert prefixes.of_services(one) == prefixes.of_services(other)
-    assert listed(only(prefixes.of_services(one))) == ["10.96.0.1/32", "10.96.0.2/32"]
-
-
-def test_ten_thousand_services_fit_into_a_message_of_the_bus():
-    first = int(ipaddress.ip_address("10.96.0.0"))
-    services = {
-        (f"namespace-{at % 90}", f"a-service-with-a-long-name-{at}"): (
-            str(ipaddress.ip_address(first + 97 * at)),
-            f"fd00:10:96::{at:x}",
-        )
-        for at in range(10_000)
-    }
-    assert all(len(encode(part)) < 1_000_000 for part in prefixes.of_services(services))
-    few = dict(list(services.items())[:2000])
-    assert "a-service-with-a-long-name-7" in str(only(prefixes.of_services(few)))
+def test_external_addresses_of_services_and_those_of_their_balancers_count():
+    spec = {"clusterIP": "10.96.0.1", "externalIPs": ["198.51.100.1"]}
+    status = {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}, {"hostname": "lb.example"}]}}
+    found = read(model.KubeService, an_object("s", spec=spec, status=status))
+    assert found.addresses == ("10.96.0.1", "198.51.100.1", "203.0.113.7")
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -112,10 +103,6 @@ def test_any_number_of_exclusions_fits_in_messages_of_the_bus_and_none_is_lost(c
     assert len({part.key for part in parts}) == len(parts)
     told = [each for part in parts for each in listed(part)]
     assert sorted(told) == sorted(f"{each}/{32 if family == 4 else 128}" for each in written)
-    services = {("default", f"s-{at}"): (each,) for at, each in enumerate(written)}
-    parts = prefixes.of_services(services)
-    assert max(len(encode(part)) for part in parts) < 1_000_000
-    assert sorted(each for part in parts for each in listed(part)) == sorted(told)
 
 
 def test_neighbours_are_merged_before_anything_is_split():
@@ -149,7 +136,24 @@ def test_what_is_merged_covers_the_same_and_nothing_more(networks):
         *ipaddress.collapse_addresses(each for each in networks if each.version == 4),
         *ipaddress.collapse_addresses(each for each in networks if each.version == 6),
     ]
-    assert prefixes._merged(used) == expected
+    assert [each.prefix for each in prefixes.minimal(used)] == list(map(str, expected))
+
+
+def test_halves_that_say_different_things_are_told_apart_unless_a_word_for_both_is_given():
+    used = [UsedPrefix(prefix=f"10.0.0.{at}/32", used_by=f"Pod {at}") for at in range(3)]
+    assert prefixes.minimal(used) == used
+    told = prefixes.minimal(used, lambda parts: f"{len(parts)} Pods")
+    assert [(each.prefix, each.used_by) for each in told] == [
+        ("10.0.0.0/31", "2 Pods"),
+        ("10.0.0.2/32", "Pod 2"),
+    ]
+
+
+def test_a_service_cidr_is_in_use_in_both_families():
+    told = prefixes.of_service_cidr("kubernetes", ["10.96.0.0/16", "fd00:96::/108"])
+    assert told.key == prefixes.service_cidr_key("kubernetes")
+    assert listed(told) == ["10.96.0.0/16", "fd00:96::/108"]
+    assert told.prefixes[0].used_by == "ServiceCIDR kubernetes"
 
 
 def test_one_more_exclusion_changes_one_message():
@@ -202,7 +206,7 @@ def test_kubeadms_networks_are_in_use_in_both_families():
         model.ConfigMap,
         an_object("kubeadm-config", namespace="kube-system", data={"ClusterConfiguration": text}),
     )
-    assert listed(prefixes.of_kubeadm(found)) == ["10.244.0.0/16", "fd00:1::/48", "10.96.0.0/12"]
+    assert listed(prefixes.of_kubeadm(found)) == ["10.96.0.0/12", "10.244.0.0/16", "fd00:1::/48"]
 
 
 @pytest.mark.parametrize("text", ["", "a: b", "networking: 3", "\t:", "networking: {podSubnet: 7}"])
@@ -218,10 +222,11 @@ def test_what_kubeadm_says_otherwise_means_nothing(text):
         ("10.0.0.0/8", ["10.0.0.0/8"]),
         (
             "10.0.0.0/8\n\n# why\nfd00::/8  # all of it\n192.168.1.7\n",
-            ["10.0.0.0/8", "fd00::/8", "192.168.1.7/32"],
+            ["10.0.0.0/8", "192.168.1.7/32", "fd00::/8"],
         ),
         ("- 10.0.0.0/8\n- fd00::/8\n", ["10.0.0.0/8", "fd00::/8"]),
         ("[10.0.0.0/8, 172.16.5.9/24]", ["10.0.0.0/8", "172.16.5.0/24"]),
+        ("10.0.1.0/24\n10.0.0.0/24\n10.0.0.0/25\n10.0.1.0/24", ["10.0.0.0/23"]),
     ],
 )
 def test_the_users_exclusions_are_lines_or_a_list(text, expected):

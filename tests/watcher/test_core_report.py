@@ -453,3 +453,41 @@ def test_dns_that_a_pod_shows_is_read_back_as_written():
         ],
     )
     assert reporting.showing(written) == reporting.as_shown(result)
+
+
+def readdressed(request, *, wired=2):
+    """Granted anew with another address; `wired`: the revision that stands."""
+    old = a_grant(request)
+    end = msgspec.structs.replace(old.client, addresses=("172.16.2.2/32",))
+    new = msgspec.structs.replace(
+        old, revision=2, client=end, readdressed="172.16.1.0/24 is excluded by the user now"
+    )
+    return Facts(grant=new, status=a_status(new if wired == 2 else old))
+
+
+def test_a_connection_with_other_addresses_says_which_and_why():
+    found = pod(asks="svc/nsm-1")
+    before = reporting.as_shown(told(found, granted))
+    after = told(found, readdressed, before)
+    (said,) = reporting.announcements(before, after)
+    assert (said.type, said.reason) == ("Warning", "Readdressed")
+    assert said.message == (
+        "nsm-1 (default/svc) has 172.16.2.2 now instead of 172.16.1.2: "
+        "172.16.1.0/24 is excluded by the user now"
+    )
+    assert news(reporting.as_shown(after), told(found, readdressed)) == []
+
+
+def test_the_old_address_is_shown_until_the_new_one_stands():
+    found = pod(asks="svc/nsm-1")
+    before = reporting.as_shown(told(found, granted))
+    between = told(found, lambda request: readdressed(request, wired=1), before)
+    (item,) = between.items
+    assert (item.state, item.reason, item.ips) == ("waiting", "Updating", ("172.16.1.2",))
+    assert news(before, between) == []
+    after = told(found, readdressed, reporting.as_shown(between))
+    assert news(reporting.as_shown(between), after) == [("Warning", "Readdressed")]
+
+
+def test_who_is_connected_for_the_first_time_was_not_readdressed():
+    assert news(NOTHING, told(pod(asks="svc/nsm-1"), readdressed)) == [("Normal", "Connected")]

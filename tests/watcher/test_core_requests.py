@@ -2,6 +2,7 @@
 
 import pytest
 
+from schemas.annotation import ANNOTATION
 from services.watcher import model
 from services.watcher.core import requests
 from tests.watcher.builders import an_object, pod, read
@@ -135,3 +136,13 @@ def test_what_a_malformed_annotation_keeps_still_opts_out_of_dns():
     standing = wanted(pod(asks="svc/nsm-1")).requests
     (kept,) = wanted(pod(asks=":", annotations={CAPTURE: "false"}), standing=standing).requests
     assert not kept.dns
+
+
+def test_a_request_carries_whose_dns_the_pod_asks():
+    written = an_object("client", annotations={ANNOTATION: "kernel://vpn"})
+    config = {"nameservers": ["10.9.0.53"], "searches": ["corp.example"]}
+    written["spec"] = {"nodeName": "node1", "dnsPolicy": "None", "dnsConfig": config}
+    told = requests.pod_ref(read(model.Pod, written), node_ready=True)
+    assert (told.dns_policy, told.nameservers) == ("None", ("10.9.0.53",))
+    plain = requests.pod_ref(pod("client"), node_ready=True)
+    assert (plain.dns_policy, plain.nameservers) == ("ClusterFirst", ())

@@ -467,3 +467,16 @@ def test_nothing_is_called_an_edit_that_may_be_the_first_version():
         assert isinstance(told, Problem)
         assert "edit" not in told.message
         assert "has no effect" in told.message
+
+
+@pytest.mark.parametrize(("generation", "may_stay"), [(0, True), (1, False), (2, True)])
+def test_a_first_version_has_no_earlier_one_that_stays(generation, may_stay):
+    for kind, specification, reader in (
+        (model.NetworkServiceEndpoint, {"route": []}, specs.read_endpoint),
+        (model.NetworkService, {"payload": "X"}, specs.read_network_service),
+    ):
+        written = an_object("x", spec=specification)
+        written["metadata"]["generation"] = generation
+        told = reader(read(kind, written))
+        assert isinstance(told, Problem)
+        assert ("what an earlier, valid version published, stays" in told.message) == may_stay

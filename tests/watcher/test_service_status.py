@@ -369,3 +369,23 @@ async def test_status_waits_out_an_api_server_that_is_away(cluster, nats, reader
         await cluster.restart()
         await cluster.until(PODS, "client", is_("True", "Connected"))
         await until_event(cluster, "Connected")
+
+
+async def test_other_addresses_are_told_with_the_old_ones_and_why(cluster, nats, reader, ipam):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        grant = await connect(cluster, reader, ipam)
+        moved = msgspec.structs.replace(
+            grant,
+            revision=2,
+            client=msgspec.structs.replace(grant.client, addresses=("172.16.2.2/32",)),
+            readdressed="172.16.1.0/24 is excluded by the user",
+        )
+        await ipam.publish(moved)
+        await ipam.bus.publish(a_status(moved))
+        await until_event(cluster, "Readdressed")
+    pod = cluster.store.get(PODS, "default", "client")
+    assert condition(pod) == ("True", "Connected")
+    assert shown(pod)[0]["ips"] == ["172.16.2.2"]
+    said = events(cluster)["Readdressed", "Warning"]["message"]
+    assert "172.16.2.2 now instead of 172.16.1.2: 172.16.1.0/24 is excluded" in said

@@ -1,13 +1,9 @@
 """What the kernel's side can answer. Each names the thing; the service turns it into a reason."""
 
+from services._node.errors import Gone, Refused
 
-class Refused(Exception):
-    """The kernel said no, in its own words. Nothing half-made is left."""
+__all__ = ["Conflict", "Gone", "Refused"]
 
 
 class Conflict(Exception):
     """Somebody else redirects the Pod's port 53. It was not touched."""
-
-
-class Gone(Exception):
-    """A Pod's network is not there, or is another one by now."""

@@ -7,17 +7,14 @@ All work on captures runs in one worker thread, one after the other: none is clo
 import asyncio
 import contextlib
 import errno
-import ipaddress
-import os
 import socket
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import msgspec
-
-from services._node import iptables, links, netns
+from services._node import iptables, netns, places
 from services._node.cni import CniResult
+from services._node.places import Place, unreachable
 from services.dns.adapters.capture import MARK, PORT, Capture, clear_leftover
 from services.dns.adapters.errors import Conflict, Gone, Refused
 
@@ -25,23 +22,12 @@ CLUSTER = "cluster"
 
 T = TypeVar("T")
 
-_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL})
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """A Pod's network: the file that names the namespace, and which one it is."""
-
-    uid: str
-    netns: str
-    cookie: int
-    interface: str = "eth0"  # of the CNI
-
 
 class Kernel:
     """Finds Pods' networks and captures their port 53, never that of the process or of the node."""
 
     def __init__(self, node_netns: str = "", *, captured: Collection[int] = (PORT,)) -> None:
-        self._node = node_netns or None
+        self._node = node_netns
         self._ports = tuple(captured)
         self._captured: set[int] = set()  # cookies; of the worker only
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="kernel")
@@ -58,7 +44,7 @@ class Kernel:
         return await self._work(lambda: self._find_place(result))
 
     async def is_there(self, place: Place) -> bool:
-        return await self._work(lambda: _is_there(place))
+        return await self._work(lambda: places.is_there(place))
 
     async def capture(
         self,
@@ -114,36 +100,22 @@ class Kernel:
         return await asyncio.get_running_loop().run_in_executor(self._worker, action)
 
     def _find_place(self, result: CniResult) -> Place:
-        try:
-            fd = netns.open_fd(result.netns)
-        except OSError as exc:
-            raise _unreachable(result.netns, exc) from exc
-        except ValueError as exc:  # no path at all
-            raise Gone(f"{result.netns!r}: {exc}") from exc
-        try:
-            netns.guard(fd, *([self._node] if self._node else []))
-            with links.Netlink(fd) as netlink:
-                _check_addresses(netlink, result)
-                cookie = netlink.cookie
-            if cookie not in self._captured:
-                with contextlib.suppress(OSError):  # the next start tries again
-                    clear_leftover(fd, self._ports)
-            return Place(
-                uid=result.uid, netns=result.netns, cookie=cookie, interface=result.interface
-            )
-        except netns.WrongNamespace as exc:
-            raise Gone(f"{result.netns}: {exc}") from exc
-        except OSError as exc:
-            raise _unreachable(result.netns, exc) from exc
-        finally:
-            os.close(fd)
+        place = places.find(result, node_netns=self._node)
+        if place.cookie not in self._captured:
+            # the next start tries again
+            with (
+                contextlib.suppress(Gone, Refused, OSError),
+                places.opened(place, node_netns=self._node) as (fd, _),
+            ):
+                clear_leftover(fd, self._ports)
+        return place
 
     def _capture(self, place: Place, port: int, families: Collection[int]) -> Capture:
         try:
             self._check_iptables(place)
             capture = Capture(place.netns, port, families=families, captured=self._ports)
         except OSError as exc:
-            raise _unreachable(place.netns, exc) from exc
+            raise unreachable(place.netns, exc) from exc
         if capture.cookie != place.cookie:
             capture.close()
             raise Gone(f"{place.netns} is another network namespace by now")
@@ -155,7 +127,7 @@ class Kernel:
         try:
             self._check_iptables(place)
         except OSError as exc:
-            raise _unreachable(place.netns, exc) from exc
+            raise unreachable(place.netns, exc) from exc
 
     def _check_iptables(self, place: Place) -> None:
         for port in self._ports:
@@ -198,35 +170,3 @@ def _refreshed(capture: Capture) -> bool:
     except (Refused, OSError):
         return False
     return True
-
-
-def _check_addresses(netlink: links.Netlink, result: CniResult) -> None:
-    """Raises Gone unless the network holds what the CNI gave to it."""
-    if not result.ips:
-        return
-    found = netlink.dump(links.address(links.GETADDR, index=0))
-    held = {each.get_attr(name) for each in found for name in ("IFA_LOCAL", "IFA_ADDRESS")}
-    for address in result.ips:
-        try:
-            text = str(ipaddress.ip_address(address.partition("/")[0]))
-        except ValueError as exc:
-            raise Gone(f"{result.netns}: {address!r} of its CNI result is no address") from exc
-        if text not in held:
-            raise Gone(f"{result.netns} does not hold {address} of its CNI result")
-
-
-def _unreachable(name: str, error: OSError) -> Gone | Refused:
-    """No such file, or one that names no namespace: gone. Anything else (too many open files) tells nothing."""
-    text = f"{name}: {error.strerror or error}"
-    if error.errno in {errno.EMFILE, errno.ENFILE}:
-        text += "; raise the limit of open files of this process"
-    return Gone(text) if error.errno in _NOT_THERE else Refused(text)
-
-
-def _is_there(place: Place) -> bool:
-    try:
-        return netns.cookie(place.netns) == place.cookie
-    except OSError as exc:
-        return exc.errno not in _NOT_THERE
-    except ValueError:
-        return False

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from schemas.intent import Leader
 from schemas.state import Resolver, ResolverState
 from schemas.subjects import ConnectionKey, LeaderKey, ResolverKey
+from services._node.processes import Roots
+from services._node.sandboxes import Sandboxes
 from services._runtime.bus import Bus
 from services._runtime.mirror import Mirror
 from services._runtime.run import Runtime
@@ -33,7 +35,6 @@ from services.dns.service.captures import Captures
 from services.dns.service.explaining import Explanation, explanation, pod_of
 from services.dns.service.process import freeze_garbage, raise_file_limit
 from services.dns.service.reporting import Reporter
-from services.dns.service.sandboxes import Sandboxes
 from services.dns.service.wanted import Granted, Wanted
 from services.dns.settings import Settings
 
@@ -72,9 +73,6 @@ class Dns:
             on_trouble=self._look_again,
             limits=Limits(cached=settings.cache_entries),
         )
-        self._sandboxes = Sandboxes(
-            self._kernel, settings.cni_results, on_change=self._networks_changed
-        )
         self._grants = Mirror(
             bus,
             GRANT,
@@ -88,6 +86,13 @@ class Dns:
             self._grants.items,
             cluster_servers(settings.cluster_servers),
             node_servers(settings.node_servers),
+        )
+        self._sandboxes = Sandboxes(
+            self._kernel,
+            settings.cni_results,
+            roots=Roots(processes=settings.processes, cgroups=settings.cgroups),
+            wanted=self._granted.clients,
+            on_change=self._networks_changed,
         )
         self._reasons: dict[ResolverKey, str] = {}  # of failures, told once each
         self._waiting: dict[ResolverKey, None] = {}
@@ -119,6 +124,7 @@ class Dns:
                     self._look(),
                     self._start(),
                     self._refresh(),
+                    self._sandboxes.search(),
                     self._sweep(),
                 ):
                     group.create_task(task)

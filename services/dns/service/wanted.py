@@ -54,6 +54,15 @@ class Granted:
     def pods(self) -> set[ResolverKey]:
         return set(self._keys)
 
+    def clients(self) -> list[PodRef]:
+        """The Pods of this node whose networks are asked for."""
+        return [
+            grant.client.pod
+            for pod in self._keys
+            for grant in self._of(pod)
+            if grant.client.is_on(pod.node) and _usable(grant)
+        ]
+
     def uids(self, pod: ResolverKey) -> set[str]:
         return {grant.client.pod.uid for grant in self._of(pod)}
 

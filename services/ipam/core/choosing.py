@@ -1,20 +1,18 @@
 """Which endpoints may serve a request, best first, and why the others fell out."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 import msgspec
 
 from schemas import grant, intent
 from schemas.subjects import EndpointKey, NetworkServiceKey
+from services.ipam.core.registry import Group, Registry
 
+MOST_SELECTIONS = 1_000  # remembered per network service
 
-class Choice(msgspec.Struct, frozen=True):
-    """Candidates in the order they are to be tried, and what was ruled out before."""
-
-    namespace: str
-    candidates: tuple[intent.Endpoint, ...]
-    ruled_out: tuple[tuple[str, grant.Candidate], ...]  # (reason code, candidate)
+Load = Callable[[EndpointKey], int]
+Fallen = tuple[str, grant.Candidate]  # why, as a stable reason and in words
 
 
 class NoChoice(msgspec.Struct, frozen=True):
@@ -25,69 +23,94 @@ class NoChoice(msgspec.Struct, frozen=True):
     candidates: tuple[grant.Candidate, ...] = ()
 
 
-class Registry(msgspec.Struct):
-    """Who offers what. `offers` indexes the endpoints by (namespace, network service)."""
+class Choice:
+    """Candidates one by one, best first: of thousands, seldom more than the first is looked at."""
 
-    endpoints: dict[EndpointKey, intent.Endpoint] = {}
-    network_services: dict[NetworkServiceKey, intent.NetworkService] = {}
-    offers: dict[tuple[str, str], dict[EndpointKey, intent.Endpoint]] = {}
+    def __init__(
+        self,
+        registry: Registry,
+        request: intent.Request,
+        namespace: str,
+        *,
+        current: EndpointKey | None,
+        load: Load,
+    ) -> None:
+        self.namespace = namespace
+        self._request = request
+        self._current = current
+        self._load = load
+        self._offered = registry.offers[namespace, request.network_service]
+        self._groups = _groups(registry, request, namespace)
 
-    def put_endpoint(self, key: EndpointKey, endpoint: intent.Endpoint | None) -> set[str]:
-        """Add, replace or (None) remove an endpoint Pod; returns the network services it touches."""
-        touched: set[str] = set()
-        before = self.endpoints.pop(key, None)
-        for name in before.network_services if before else ():
-            self.offers.get((key.namespace, name), {}).pop(key, None)
-            touched.add(name)
-        if endpoint is not None:
-            self.endpoints[key] = endpoint
-            for name in endpoint.network_services:
-                self.offers.setdefault((key.namespace, name), {})[key] = endpoint
-                touched.add(name)
-        return touched
+    def candidates(self) -> Iterator[intent.Endpoint]:
+        """The current endpoint Pod, unless its node died: then it comes last.
 
-    def namespaces_of(self, network_service: str) -> set[str]:
-        """Namespaces in which a network service of that name exists or is offered."""
-        declared = {k.namespace for k in self.network_services if k.name == network_service}
-        return declared | {
-            ns for (ns, name), of in self.offers.items() if of and name == network_service
-        }
+        Then the group with the least load for its weight, and in it the client's node and the least loaded first.
+        """
+        current = self._current
+        is_lost = current is not None and _is_lost(self._offered.get(current), self._request)
+        if current is not None and not is_lost and self._may_serve(current):
+            yield self._offered[current]
+        for key in self._others():
+            if key != current and self._may_serve(key):
+                yield self._offered[key]
+        if current is not None and is_lost and self._may_serve(current):
+            yield self._offered[current]
+
+    def ruled_out(self) -> Iterator[Fallen]:
+        """Endpoint Pods that are no candidates, and why."""
+        for key, endpoint in sorted(self._offered.items(), key=lambda item: _order(item[0])):
+            problem = self._problem(key, endpoint)
+            if problem is not None:
+                code, text = problem
+                yield code, grant.Candidate(endpoint=describe(endpoint), reason=text)
+
+    def _others(self) -> Iterator[EndpointKey]:
+        groups = self._groups
+        if len(groups) > 1:
+            groups = tuple(sorted(groups, key=self._share))
+        seen: set[EndpointKey] = set()
+        for group in groups:
+            for at_home in (True, False):
+                keys = group.on_node.get(self._request.pod.node, ()) if at_home else group.members
+                for key in sorted(keys, key=lambda key: (self._load(key), _order(key))):
+                    if key not in seen:
+                        seen.add(key)
+                        yield key
+
+    def _share(self, group: Group) -> float:
+        return sum(map(self._load, group.members)) / group.weight
+
+    def _may_serve(self, key: EndpointKey) -> bool:
+        endpoint = self._offered.get(key)
+        return endpoint is not None and self._problem(key, endpoint) is None
+
+    def _problem(self, key: EndpointKey, endpoint: intent.Endpoint) -> tuple[str, str] | None:
+        request = self._request
+        if not any(key in group.members for group in self._groups):
+            wanted = ", ".join(f"{k}={v}" for k, v in sorted(request.labels.items()))
+            return "NoMatchingEndpoint", f"does not match {wanted or 'its labels'}"
+        if endpoint.pod.uid == request.pod.uid:
+            return "NoMatchingEndpoint", "is the client itself"
+        if key == self._current:
+            return None
+        if not endpoint.ready:
+            return "EndpointNotReady", "is not Ready"
+        if not endpoint.pod.node_ready:
+            return "EndpointNotReady", f"is on node {endpoint.pod.node}, which is not Ready"
+        return None
 
 
 def choose(
-    registry: Registry,
-    request: intent.Request,
-    *,
-    current: EndpointKey | None,
-    load: Callable[[EndpointKey], int],
+    registry: Registry, request: intent.Request, *, current: EndpointKey | None, load: Load
 ) -> Choice | NoChoice:
-    """Order the candidates: the current endpoint, then the same node, then the least loaded.
-
-    Connections across nodes are not plumbed yet, so an endpoint on another node falls out, saying so.
-    """
+    """Who is to be asked for a connection; nobody, if the network service is not there for this client."""
     home = resolve_namespace(registry, request)
     if isinstance(home, NoChoice):
         return home
-    offered = registry.offers.get((home, request.network_service), {})
-    if not offered:
+    if (home, request.network_service) not in registry.offers:
         return NoChoice("NoEndpoint", _nobody(registry, home, request))
-    service = registry.network_services.get(NetworkServiceKey(home, request.network_service))
-    weights = _selected(service, request, offered)
-    fit: list[tuple[tuple[bool, bool, float, str], intent.Endpoint]] = []
-    ruled_out: list[tuple[str, grant.Candidate]] = []
-    for key, endpoint in sorted(offered.items(), key=lambda item: item[0].subject):
-        is_current = key == current
-        problem = _problem(request, endpoint, is_selected=key in weights, is_current=is_current)
-        if problem is not None:
-            code, text = problem
-            ruled_out.append((code, grant.Candidate(endpoint=describe(endpoint), reason=text)))
-            continue
-        share = load(key) / weights[key]
-        fit.append(
-            ((not is_current, endpoint.pod.node != request.pod.node, share, key.subject), endpoint)
-        )
-    fit.sort(key=lambda item: item[0])
-    return Choice(home, tuple(endpoint for _, endpoint in fit), tuple(ruled_out))
+    return Choice(registry, request, home, current=current, load=load)
 
 
 def resolve_namespace(registry: Registry, request: intent.Request) -> str | NoChoice:
@@ -102,9 +125,9 @@ def resolve_namespace(registry: Registry, request: intent.Request) -> str | NoCh
             f"network service {name}@{home} does not exist or does not allow clients of namespace {own}; "
             f"add {own} to the allowedNamespaces of a NetworkService {name} in namespace {home}",
         )
-    existing = registry.namespaces_of(name)
-    if own in existing:
+    if registry.is_known(own, name):
         return own
+    existing = registry.namespaces_of(name)
     allowing = sorted(ns for ns in existing if _allows(registry, ns, name, own))
     if len(allowing) > 1:
         return NoChoice(
@@ -148,50 +171,51 @@ def _nobody(registry: Registry, home: str, request: intent.Request) -> str:
     )
 
 
-def _selected(
-    service: intent.NetworkService | None,
-    request: intent.Request,
-    offered: Mapping[EndpointKey, intent.Endpoint],
-) -> dict[EndpointKey, float]:
-    """Endpoints that rules or labels select, with their weight."""
+def _groups(registry: Registry, request: intent.Request, home: str) -> tuple[Group, ...]:
+    """What rules, or without rules the annotation's labels, select."""
+    name = request.network_service
+    service = registry.network_services.get(NetworkServiceKey(home, name))
+    offered = registry.offers[home, name]
+    known = registry.selections(home, name)
     if service is None or not service.matches:
-        return {key: 1.0 for key, e in offered.items() if _contains(e.labels, request.labels)}
+        wanted = frozenset(request.labels.items())
+        if wanted not in known:
+            if len(known) > MOST_SELECTIONS:  # labels are the clients' to invent
+                known.clear()
+            fitting = ((k, e) for k, e in offered.items() if _contains(e.labels, request.labels))
+            known[wanted] = (Group.of(fitting, 1),)
+        return known[wanted]
     labels = client_labels(request)
-    for match in service.matches:
+    for at, match in enumerate(service.matches):
         if not _contains(labels, match.source_selector):
             continue
-        selected = _of_routes(match.routes, offered)
-        if selected or not match.fallthrough:
-            return selected
-    return {}
+        if at not in known:
+            known[at] = tuple(
+                group
+                for group in (_of_route(route, offered) for route in match.routes)
+                if group.members and group.weight > 0
+            )
+        if known[at] or not match.fallthrough:
+            return known[at]
+    return ()
 
 
-def _of_routes(
-    routes: Iterable[intent.Destination], offered: Mapping[EndpointKey, intent.Endpoint]
-) -> dict[EndpointKey, float]:
-    selected: dict[EndpointKey, float] = {}
-    for route in routes:
-        members = [k for k, e in offered.items() if _contains(e.labels, route.destination_selector)]
-        for key in members if route.weight > 0 else ():
-            # A route's weight is shared by its members: two replicas do not double its share.
-            selected[key] = selected.get(key, 0.0) + route.weight / len(members)
-    return selected
+def _of_route(route: intent.Destination, offered: Mapping[EndpointKey, intent.Endpoint]) -> Group:
+    wanted = route.destination_selector
+    return Group.of(
+        ((k, e) for k, e in offered.items() if _contains(e.labels, wanted)), route.weight
+    )
 
 
-def _problem(
-    request: intent.Request, endpoint: intent.Endpoint, *, is_selected: bool, is_current: bool
-) -> tuple[str, str] | None:
-    if not is_selected:
-        wanted = ", ".join(f"{k}={v}" for k, v in sorted(request.labels.items())) or "its labels"
-        return "NoMatchingEndpoint", f"does not match {wanted}"
-    if endpoint.pod.uid == request.pod.uid:
-        return "NoMatchingEndpoint", "is the client itself"
-    if not endpoint.ready and not is_current:
-        return "EndpointNotReady", "is not Ready"
-    if endpoint.pod.node != request.pod.node:
-        nodes = f"is on node {endpoint.pod.node}, the client on node {request.pod.node}"
-        return "RemoteNotSupported", f"{nodes}: connections across nodes are not supported yet"
-    return None
+def _is_lost(endpoint: intent.Endpoint | None, request: intent.Request) -> bool:
+    """Whether its node died. On the client's own node the link stands as long as the client does."""
+    if endpoint is None:
+        return False
+    return not endpoint.pod.node_ready and endpoint.pod.node != request.pod.node
+
+
+def _order(key: EndpointKey) -> tuple[str, str]:
+    return key.endpoint, key.pod
 
 
 def _contains(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

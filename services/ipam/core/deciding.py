@@ -1,17 +1,26 @@
-"""The decision: one request against everything that is known. Reads the state, changes nothing."""
+"""The decision: one request against everything that is known. Changes nothing of what is granted."""
 
 import hashlib
-import ipaddress
+from collections.abc import Mapping
 
 import msgspec
 
-from schemas import grant, intent, values
+from schemas import grant, intent
 from schemas.grant import Connection
 from schemas.subjects import EndpointKey, NetworkServiceKey
-from schemas.values import Address, Prefix
-from services.ipam.core import choosing
-from services.ipam.core.pools import Exhausted, Pair, Pool
-from services.ipam.core.state import ObjectKey, State, Use, endpoint_key
+from services.ipam.core import blocks, choosing, linking, refusing, routing
+from services.ipam.core.allocating import Wish, allocate
+from services.ipam.core.blocks import Host
+from services.ipam.core.choosing import Fallen
+from services.ipam.core.exclusions import Use
+from services.ipam.core.holdings import ObjectKey, endpoint_key
+from services.ipam.core.linking import Link
+from services.ipam.core.routing import Problem
+from services.ipam.core.spaces import Pair
+from services.ipam.core.state import State
+
+# Of these every replica of an endpoint says the same: its pool is one.
+_OF_THE_POOL = {"PoolExhausted", "NodeSilent", "NoPrefixes"}
 
 
 class Granted(msgspec.Struct, frozen=True):
@@ -27,23 +36,37 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 def decide(
-    state: State, request: intent.Request, *, previous: Connection | None, revision: int
+    state: State,
+    request: intent.Request,
+    *,
+    previous: Connection | None,
+    revision: int,
+    readdress: bool = False,
 ) -> Granted | Refused:
-    """Answer a request. `previous` is what it has or last had; `revision` the number a change would get."""
+    """Answer a request. `previous` is what it has or last had; `revision` the number a change would get.
+
+    `readdress`: addresses that a hard exclusion swallowed are given up.
+    """
     current = _current(state, previous)
     choice = choosing.choose(state.registry, request, current=current, load=state.load)
     if isinstance(choice, choosing.NoChoice):
-        return _refuse(request, choice.reason, choice.message, choice.candidates)
-    fallen = list(choice.ruled_out)
-    for endpoint in choice.candidates:
-        result = _connect(state, request, endpoint, choice.namespace, previous)
+        return Refused(refusing.refuse(request, choice.reason, choice.message, choice.candidates))
+    fallen: list[Fallen] = []
+    full: dict[ObjectKey, Problem] = {}
+    for endpoint in choice.candidates():
+        object_ = (endpoint.pod.namespace, endpoint.endpoint)
+        result = full.get(object_) or _connect(
+            state, request, endpoint, choice.namespace, previous, readdress=readdress
+        )
         if isinstance(result, Connection):
-            if previous is not None and result == msgspec.structs.replace(previous, revision=0):
+            if result == previous:
                 return Granted(previous)
             return Granted(msgspec.structs.replace(result, revision=revision))
         code, text = result
+        if code in _OF_THE_POOL and endpoint.key != current:
+            full[object_] = result
         fallen.append((code, grant.Candidate(endpoint=choosing.describe(endpoint), reason=text)))
-    return _refuse_all(request, fallen)
+    return Refused(refusing.refuse_all(request, [*fallen, *choice.ruled_out()]))
 
 
 def _connect(
@@ -52,69 +75,81 @@ def _connect(
     endpoint: intent.Endpoint,
     namespace: str,
     previous: Connection | None,
-) -> Connection | tuple[str, str]:
-    """The connection to this endpoint, revision 0, or (reason code, text)."""
+    *,
+    readdress: bool,
+) -> Connection | Problem:
+    """The connection to this endpoint, under the revision of the previous one, or why there is none."""
     try:
         pool = state.pool(endpoint)
     except ValueError as exc:
         return "BadEndpoint", f"has a bad spec: {exc}"
-    if not pool.prefixes:
-        return "NoPrefixes", "names no ipam.prefixes"
-    object_ = (endpoint.pod.namespace, endpoint.endpoint)
-    shared_of = object_ if pool.is_shared else None
-    taken = [
-        *(Use(values.parse_prefix_loosely(ip), "the Pod's own address") for ip in request.pod.ips),
-        *state.used_by_pod(request.pod.uid, but=request.key),
-    ]
-    of_server = [
-        *map(values.parse_prefix_loosely, endpoint.pod.ips),
-        *(
-            u.prefix
-            for u in state.used_by_pod(endpoint.pod.uid, but=request.key, shared_of=shared_of)
-        ),
-    ]
-    avoid = [prefix for prefix in [*(use.prefix for use in taken), *of_server] if prefix.prefixlen]
-    is_standing = _is_same_pair(previous, request, endpoint)
-    if previous is None or not is_standing or previous.client.routes != endpoint.routes:
-        problem = _route_problem(endpoint, pool.families, state.excluded, taken)
-        if problem is not None:
-            return problem
-    preferred = _preferred(state, request, object_)
-    pairs: list[Pair] = []
-    for family in pool.families:
-        wish = next((pair for pair in preferred if pair.client.version == family), None)
-        pair = pool.allocate(
-            request.key.subject, family, avoid=avoid, preferred=wish, is_standing=is_standing
-        )
-        if isinstance(pair, Exhausted):
-            return _exhausted(state, pool, pair)
-        pairs.append(pair)
-    return _connection(state, request, endpoint, namespace, pairs)
+    if not pool.spaces:
+        return "NoPrefixes", "names no ipam.prefixes, and none is left to be given automatically"
+    standing = previous if _is_same_pair(previous, request, endpoint) else None
+    problem = _new_route_problem(state, request, endpoint, standing) or _silent_client(
+        state, request, endpoint, standing
+    )
+    if problem is not None:
+        return problem
+    link = linking.link(
+        state.facts, state.vnis, request.pod, endpoint.pod, owner=request.key, standing=standing
+    )
+    if isinstance(link, str):
+        return "RemoteNotSupported", link
+    is_readdressing = readdress and standing is not None
+    wish = Wish(request, request.key, endpoint, standing, is_readdressing=is_readdressing)
+    pairs = allocate(state, pool, wish)
+    if isinstance(pairs, tuple):
+        return pairs
+    connection = _connection(state, wish, namespace, pairs, link)
+    if previous is None:
+        return connection
+    return msgspec.structs.replace(
+        connection,
+        revision=previous.revision,
+        readdressed=_why_readdressed(state, connection, previous, readdress=readdress),
+    )
 
 
-def _connection(
+def _new_route_problem(
     state: State,
     request: intent.Request,
     endpoint: intent.Endpoint,
-    namespace: str,
-    pairs: list[Pair],
+    standing: Connection | None,
+) -> Problem | None:
+    """What stands keeps routes that came to collide later; new ones are looked at."""
+    if standing is not None and (standing.client.routes, standing.policies) == (
+        endpoint.routes,
+        endpoint.policies,
+    ):
+        return None
+    if not endpoint.routes and not endpoint.policies:
+        return None
+    return routing.problem_of(state, request, endpoint, state.pool(endpoint))
+
+
+def _silent_client(
+    state: State,
+    request: intent.Request,
+    endpoint: intent.Endpoint,
+    standing: Connection | None,
+) -> Problem | None:
+    """A silent node may have tunnels of which nobody knows the numbers."""
+    node = request.pod.node
+    if standing is not None or node not in state.silent or endpoint.pod.node == node:
+        return None
+    return (
+        "NodeSilent",
+        f"is on another node, and the client's, {node}, has not told yet which tunnels it has: no new one until it has",
+    )
+
+
+def _connection(
+    state: State, wish: Wish, namespace: str, pairs: Mapping[int, Pair], link: Link
 ) -> Connection:
-    from_key = request.key.subject
+    request, endpoint = wish.request, wish.endpoint
     service = state.registry.network_services.get(
         NetworkServiceKey(namespace, request.network_service)
-    )
-    client = grant.End(
-        pod=_found_by(request.pod),
-        interface=request.interface,
-        mac=_mac(request.pod.uid, request.interface, "client"),
-        addresses=tuple(_host(pair.client) for pair in pairs),
-        routes=endpoint.routes,
-    )
-    server = grant.End(
-        pod=_found_by(endpoint.pod),
-        interface=f"nse-{hashlib.sha256(from_key.encode()).hexdigest()[:11]}",
-        mac=_mac(request.pod.uid, request.interface, "server"),
-        addresses=tuple(_host(pair.server) for pair in pairs),
     )
     return Connection(
         node=request.pod.node,
@@ -123,22 +158,56 @@ def _connection(
         network_service_namespace=namespace,
         endpoint=endpoint.endpoint,
         endpoint_namespace=endpoint.pod.namespace,
-        client=client,
-        server=server,
+        client=grant.End(
+            pod=_found_by(request.pod),
+            interface=request.interface,
+            mac=_mac(request.pod.uid, request.interface, "client"),
+            addresses=tuple(_host((family, pair.client)) for family, pair in pairs.items()),
+            routes=endpoint.routes,
+            underlay=link.client_underlay,
+        ),
+        server=grant.End(
+            pod=_found_by(endpoint.pod),
+            interface=_server_interface(wish),
+            mac=_mac(request.pod.uid, request.interface, "server"),
+            addresses=tuple(_host((family, pair.server)) for family, pair in pairs.items()),
+            underlay=link.server_underlay,
+        ),
         payload=service.payload if service is not None else "IP",
+        mechanism=link.mechanism,
+        vni=link.vni,
+        mtu=link.mtu,
         policies=endpoint.policies,
         dns=_dns(request, endpoint, pairs),
     )
 
 
 def _dns(
-    request: intent.Request, endpoint: intent.Endpoint, pairs: list[Pair]
+    request: intent.Request, endpoint: intent.Endpoint, pairs: Mapping[int, Pair]
 ) -> intent.Dns | None:
     """What the endpoint provides, unless the Pod wants none."""
     if endpoint.dns is None or not request.dns:
         return None
-    servers = endpoint.dns.servers or tuple(str(pair.server) for pair in pairs)
-    return msgspec.structs.replace(endpoint.dns, servers=servers)
+    own = (str(blocks.address_of((family, pair.server))) for family, pair in pairs.items())
+    return msgspec.structs.replace(endpoint.dns, servers=endpoint.dns.servers or tuple(own))
+
+
+def _why_readdressed(
+    state: State, connection: Connection, previous: Connection, *, readdress: bool
+) -> str:
+    """Told as long as these addresses stand."""
+    if connection.client.pod.uid != previous.client.pod.uid:
+        return ""
+    before = (*previous.client.addresses, *previous.server.addresses)
+    if (*connection.client.addresses, *connection.server.addresses) == before:
+        return previous.readdressed
+    uses: dict[Use, list[str]] = {}
+    for text in before if readdress else ():
+        host = blocks.read_host(text)
+        use = state.exclusions.hard_of_host(host)
+        if use is not None:
+            uses.setdefault(use, []).append(str(blocks.address_of(host)))
+    return "; ".join(f"{' and '.join(of)} came to overlap {use}" for use, of in uses.items())
 
 
 def _current(state: State, previous: Connection | None) -> EndpointKey | None:
@@ -163,142 +232,26 @@ def _is_same_pair(
     )
 
 
-def _route_problem(
-    endpoint: intent.Endpoint, families: list[int], excluded: list[Use], taken: list[Use]
-) -> tuple[str, str] | None:
-    """Why one of the endpoint's routes may not be given to this client, or None."""
-    for route in endpoint.routes:
-        try:
-            destination = values.parse_prefix(route.destination)
-            next_hop = ipaddress.ip_address(route.next_hop) if route.next_hop else None
-        except ValueError as exc:
-            return "BadEndpoint", f"has a bad route: {exc}"
-        if values.is_default_route(destination):
-            return (
-                "DefaultRouteNotSupported",
-                f"declares the default route {destination}: not supported yet",
-            )
-        if destination.version not in families:
-            return (
-                "BadEndpoint",
-                f"declares the route {destination}, but has no IPv{destination.version} prefix to reach it from",
-            )
-        if next_hop is not None and not _may_be_next_hop(next_hop, destination):
-            return (
-                "BadEndpoint",
-                f"declares the route {destination} via {next_hop}, which is no next hop",
-            )
-        for use in [*excluded, *taken]:
-            if use.prefix.prefixlen and values.overlap(destination, use.prefix):
-                return (
-                    "PrefixCollision",
-                    f"declares the route {destination}, which overlaps {use.prefix} ({use.by})",
-                )
-    return None
-
-
-def _may_be_next_hop(next_hop: Address, destination: Prefix) -> bool:
-    special = next_hop.is_unspecified or next_hop.is_multicast or next_hop.is_loopback
-    return next_hop.version == destination.version and not special
-
-
-def _exhausted(state: State, pool: Pool, exhausted: Exhausted) -> tuple[str, str]:
-    """Full, or swallowed by prefixes in use? The user mends these in different places."""
-    family = exhausted.family
-    names = ", ".join(str(prefix) for prefix in pool.prefixes if prefix.version == family)
-    used, size = pool.used(family), pool.size(family)
-    colliding = pool.colliding(family)
-    if colliding and not exhausted.free and used < size:
-        by = {use.prefix: use.by for use in state.excluded}
-        pairs = "; ".join(f"{own} overlaps {other} ({by[other]})" for own, other in colliding[:3])
-        return (
-            "PrefixCollision",
-            f"has {used} of {size} addresses used and none left outside of prefixes in use: {pairs}",
-        )
-    if exhausted.free >= (1 if pool.is_shared else 2):
-        return (
-            "PrefixCollision",
-            f"of {names} {exhausted.free} free, but none that this Pod or the endpoint Pod does not use already",
-        )
-    return "PoolExhausted", f"pool {names} is full: {used} of {size} addresses used"
-
-
-def _preferred(state: State, request: intent.Request, object_: ObjectKey) -> list[Pair]:
-    """Addresses by family that this (namespace, pod, interface) has or last had of this endpoint's object.
-
-    Not what another node has, or still has to take down: both Pods could be alive.
-    """
-    holding = state.last_known(request.key)
-    if holding is None or holding.object != object_:
-        return []
-    granted = state.grants.get(request.key)
-    if granted is None or granted.node != request.pod.node:
-        standing = [held.node for held in state.held(request.key)]
-        standing += [granted.node] if granted is not None else []
-        if any(node != request.pod.node for node in standing):
-            return []
-    return [
-        Pair(server, client) for server, client in zip(holding.server, holding.client, strict=False)
-    ]
-
-
-_PRECEDENCE = (
-    # The cause nearest to a connection is the one to mend first.
-    "PoolExhausted",
-    "PrefixCollision",
-    "DefaultRouteNotSupported",
-    "BadEndpoint",
-    "NoPrefixes",
-    "RemoteNotSupported",
-    "EndpointNotReady",
-    "NoMatchingEndpoint",
-)
-
-_REMEDIES = {
-    "PoolExhausted": "add a prefix to the endpoint's ipam.prefixes or remove clients",
-    "PrefixCollision": "give the endpoint a prefix or route that nothing in the cluster uses",
-    "DefaultRouteNotSupported": "declare the routes that are needed",
-    "BadEndpoint": "correct the NetworkServiceEndpoint",
-    "NoPrefixes": "add ipam.prefixes to the NetworkServiceEndpoint",
-    "RemoteNotSupported": "run an endpoint Pod on the client's node",
-    "EndpointNotReady": "see why the endpoint Pod is not Ready",
-    "NoMatchingEndpoint": "correct the labels in the annotation or on the endpoint",
-}
-
-
-def _refuse_all(request: intent.Request, fallen: list[tuple[str, grant.Candidate]]) -> Refused:
-    reason = min((code for code, _ in fallen), key=_PRECEDENCE.index)
-    why = "; ".join(f"{candidate.endpoint} {candidate.reason}" for _, candidate in fallen)
-    message = f"network service {request.network_service}: {why}; {_REMEDIES[reason]}"
-    return _refuse(request, reason, message, tuple(candidate for _, candidate in fallen))
-
-
-def _refuse(
-    request: intent.Request, reason: str, message: str, candidates: tuple[grant.Candidate, ...]
-) -> Refused:
-    refusal = grant.Refusal(
-        namespace=request.pod.namespace,
-        pod=request.pod.name,
-        interface=request.interface,
-        uid=request.pod.uid,
-        network_service=request.network_service,
-        reason=reason,
-        message=message,
-        candidates=candidates,
-    )
-    return Refused(refusal)
-
-
 def _found_by(pod: intent.PodRef) -> intent.PodRef:
     """What a node finds a Pod by. Its addresses and its node's health may change without a new revision."""
+    if not pod.ips and pod.node_ready:
+        return pod
     return msgspec.structs.replace(pod, ips=(), node_ready=True)
 
 
-def _host(address: Address) -> str:
-    return f"{address}/{address.max_prefixlen}"
+def _server_interface(wish: Wish) -> str:
+    if wish.standing is not None:
+        return wish.standing.server.interface
+    key = wish.key
+    name = f"{key.namespace}/{key.pod}/{key.interface}"
+    return f"nse-{hashlib.sha256(name.encode()).hexdigest()[:11]}"
+
+
+def _host(host: Host) -> str:
+    return f"{blocks.address_of(host)}/{blocks.BITS[host[0]]}"
 
 
 def _mac(uid: str, interface: str, side: str) -> str:
     """A locally administered unicast MAC, the same whenever the same connection is made again."""
     digest = hashlib.sha256(f"{uid}/{interface}/{side}".encode()).digest()
-    return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
+    return f"02:{digest[:5].hex(':')}"

@@ -2,5 +2,6 @@
 
 from services.plumber.adapters.files import Grants
 from services.plumber.adapters.kernel import Gone, Kernel, NameTaken, Refused
+from services.plumber.adapters.peers import Answer, Peers
 
-__all__ = ["Gone", "Grants", "Kernel", "NameTaken", "Refused"]
+__all__ = ["Answer", "Gone", "Grants", "Kernel", "NameTaken", "Peers", "Refused"]

@@ -1,8 +1,8 @@
 """What the kernel's side can answer. Each names the thing; the service turns it into a status reason."""
 
+from services._node.errors import Gone, Refused
 
-class Refused(Exception):
-    """The kernel said no, in its own words. Nothing half-made is left."""
+__all__ = ["Gone", "NameTaken", "Refused"]
 
 
 class NameTaken(Exception):
@@ -14,7 +14,3 @@ class NameTaken(Exception):
             "rename it or ask for another interface name in the annotation"
         )
         self.uid = uid
-
-
-class Gone(Exception):
-    """A Pod's network is not there, or is another one by now."""

@@ -9,17 +9,27 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+import socket
+import tempfile
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from services._node import links, netns
+import msgspec
+
+from schemas.grant import TUNNEL_PORT
+from services._node import asking, encoding, links, netns, nft_tunnels, places
 from services._node.cni import CniResult
-from services.plumber.adapters import reading, writing
+from services._node.nft import Nft
+from services.plumber.adapters import reading, tables, writing
 from services.plumber.adapters.errors import Gone, NameTaken, Refused
+from services.plumber.adapters.inside import Inside
+from services.plumber.adapters.reading import is_ours
+from services.plumber.adapters.removals import Removals
 from services.plumber.model import (
     Adjust,
     Create,
+    End,
     Found,
     Operation,
     Pair,
@@ -27,14 +37,12 @@ from services.plumber.model import (
     Remove,
     Stray,
     Wiring,
-    parse_alias,
 )
 
 __all__ = ["Gone", "Kernel", "NameTaken", "Refused"]
 
 T = TypeVar("T")
 
-_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL})
 _WORKERS = 4  # a removal sleeps 17 ms in the kernel; more only queue for the same lock
 
 
@@ -42,7 +50,10 @@ class Kernel:
     """Reads and changes links in Pods' namespaces, never those of the process or of the node."""
 
     def __init__(self, node_netns: str = "") -> None:
-        self._node = node_netns or None
+        self._node = node_netns
+        self._removals = Removals(self._work, self._opened)
+        self._can_tunnel: bool | None = None
+        self._admitted: frozenset[str] | None = None  # None: nobody knows what stands
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="kernel")
 
     def close(self) -> None:
@@ -54,10 +65,10 @@ class Kernel:
 
         Raises Gone if it is not there or not the Pod's, Refused if that cannot be told now.
         """
-        return await self._work(lambda: self._find_place(result))
+        return await self._work(lambda: places.find(result, node_netns=self._node))
 
     async def is_there(self, place: Place) -> bool:
-        return await self._work(lambda: _is_there(place))
+        return await self._work(lambda: places.is_there(place))
 
     async def read(self, wiring: Wiring) -> Pair:
         """What stands of a connection where the wiring says. What cannot be reached does not stand."""
@@ -65,6 +76,9 @@ class Kernel:
 
     async def apply(self, operation: Operation) -> Pair:
         """Perform one operation; the ends it made. Raises NameTaken, Refused or Gone."""
+        if isinstance(operation, Remove):
+            await self._removals.remove(operation)
+            return Pair()
         return await self._work(lambda: self._apply(operation))
 
     async def clear(self, wiring: Wiring) -> None:
@@ -80,53 +94,59 @@ class Kernel:
 
     async def remove_stray(self, stray: Stray) -> None:
         """Remove a link of ours; one that is not there, or another's by now, is no error. Raises Refused."""
-        await self._work(
-            lambda: self._remove(stray.place, stray.interface, stray.connection, group=True)
-        )
+        await self._work(lambda: self._remove_stray(stray))
+
+    async def open_asking(self, place: Place, version: int) -> socket.socket:
+        """A socket that asks for other ends, in a Pod's network. Raises Refused or Gone."""
+        return await self._work(lambda: self._open_asking(place, version))
+
+    async def admit(self, peers: Collection[str]) -> None:
+        """From now on the tunnel port of this node is for these nodes only. Raises Refused."""
+        await self._work(lambda: self._admit(frozenset(peers)))
 
     async def read_node(self) -> reading.Node:
         """Facts of the node's own network."""
-        return await self._work(lambda: reading.read_node(self._node))
+        return await self._work(self._read_node)
 
     async def _work(self, action: Callable[[], T]) -> T:
         future = asyncio.get_running_loop().run_in_executor(self._workers, action)
         return await future
 
-    def _find_place(self, result: CniResult) -> Place:
-        place = Place(uid=result.uid, netns=result.netns, cookie=0)
-        with self._opened(place) as (_, socket):
-            try:
-                held = reading.held_addresses(socket) if result.ips else set()
-            except OSError as exc:
-                raise Refused(f"{result.netns}: {exc.strerror or exc}") from exc
-            for address in result.ips:
-                if not _is_held(address, held):
-                    raise Gone(f"{result.netns} does not hold {address} of its CNI result")
-            return Place(uid=result.uid, netns=result.netns, cookie=socket.cookie)
+    def _read_node(self) -> reading.Node:
+        if self._can_tunnel is None:
+            self._can_tunnel = _try_tunnel()
+        mechanisms = ("veth", "vxlan") if self._can_tunnel else ("veth",)
+        node = reading.read_node(self._node or None)
+        return msgspec.structs.replace(node, mechanisms=mechanisms)
 
     def _read_pair(self, wiring: Wiring) -> Pair:
-        ends: list[Found | None] = []
-        for end, is_server in ((wiring.client, False), (wiring.server, True)):
-            try:
-                with self._opened(end.place) as (_, socket):
-                    ends.append(reading.read_end(socket, end, (wiring.tag, is_server)))
-            except Gone:
-                ends.append(None)
-            except OSError as exc:
-                raise Refused(f"{end.interface}: {exc.strerror or exc}") from exc
-        return Pair(client=ends[0], server=ends[1])
+        return Pair(
+            client=self._read_end(wiring, wiring.client, is_server=False),
+            server=self._read_end(wiring, wiring.server, is_server=True),
+        )
 
-    def _apply(self, operation: Operation) -> Pair:
+    def _read_end(self, wiring: Wiring, end: End | None, *, is_server: bool) -> Found | None:
+        if end is None:
+            return None
+        try:
+            with self._opened(end.place) as (_, socket):
+                return reading.read_end(socket, end, (wiring.tag, is_server))
+        except Gone:
+            return None
+        except OSError as exc:
+            raise Refused(f"{end.interface}: {exc.strerror or exc}") from exc
+
+    def _apply(self, operation: Create | Adjust) -> Pair:
         try:
             match operation:
                 case Create():
                     return self._create(operation.wiring)
                 case Adjust():
-                    with self._opened(operation.end.place) as (fd, socket):
-                        writing.adjust(operation, fd, socket)
-                case Remove():
-                    for end in operation.ends:
-                        self._remove(end.place, end.interface, operation.connection)
+                    with (
+                        Inside() as inside,
+                        self._opened(operation.end.place, inside.open) as (_, socket),
+                    ):
+                        writing.adjust(operation, inside, socket)
         except links.LinkError as exc:
             raise Refused(exc.strerror or str(exc)) from exc
         except OSError as exc:
@@ -134,35 +154,37 @@ class Kernel:
         return Pair()
 
     def _create(self, wiring: Wiring) -> Pair:
-        with (
-            self._opened(wiring.client.place) as (client_fd, client),
-            self._opened(wiring.server.place) as (server_fd, server),
-        ):
-            return writing.create(wiring, (client_fd, server_fd), (client, server))
+        with contextlib.ExitStack() as stack:
+            sides: list[writing.Side] = []
+            for end in wiring.ends:
+                inside = stack.enter_context(Inside(probing=wiring.tunnel is None))
+                fd, opened = stack.enter_context(self._opened(end.place, inside.open))
+                sides.append(writing.Side(end, fd, opened, inside))
+            node = stack.enter_context(links.Netlink(self._node or None)) if wiring.tunnel else None
+            return writing.create(wiring, sides, node)
 
-    def _remove(
-        self, place: Place, interface: str, connection: str, *, group: bool = False
-    ) -> None:
-        """`group`: only with our group, too."""
+    def _remove_stray(self, stray: Stray) -> None:
         try:
-            with self._opened(place) as (_, socket):
-                standing = socket.find_link(interface)
-                if standing is None or not _is_of(standing.get_attr("IFLA_IFALIAS"), connection):
+            with self._opened(stray.place) as (_, socket):
+                standing = socket.look_up(name=stray.interface)
+                is_named = standing is not None and bool(standing.alias)
+                if standing is None or not is_named or not is_ours(standing, stray.connection):
                     return
-                if group and standing.get_attr("IFLA_GROUP") != writing.GROUP:
-                    return
-                socket.request([links.link(links.DELLINK, index=standing["index"])])
+                socket.request([encoding.delete_link(standing.index)])
+                tables.tidy(socket)
         except Gone:
             return
         except OSError as exc:
             if exc.errno != errno.ENODEV:  # the peer's end was faster
-                raise Refused(f"{interface}: {exc.strerror or exc}") from exc
+                raise Refused(f"{stray.interface}: {exc.strerror or exc}") from exc
 
     def _clear(self, wiring: Wiring) -> None:
-        for end in (wiring.client, wiring.server):
+        for end in wiring.ends:
             try:
                 with self._opened(end.place) as (_, socket):
                     writing.clear(socket, end, wiring.tag)
+                    if end == wiring.client:
+                        tables.tidy(socket)
             except Gone:
                 continue
             except OSError as exc:
@@ -171,68 +193,52 @@ class Kernel:
     def _find_strays(self, place: Place) -> list[Stray]:
         with self._opened(place) as (_, socket):
             try:
-                return reading.strays(socket, place, writing.GROUP)
+                return reading.strays(socket, place)
             except OSError as exc:
                 raise Refused(f"{place.netns}: {exc.strerror or exc}") from exc
 
-    def _forbidden(self) -> list[str]:
-        """The node's namespace, if it is not our own. Raises Refused if it cannot be told apart."""
-        if self._node is None:
-            return []
-        try:
-            netns.identity(self._node)
-        except OSError as exc:
-            raise Refused(f"network namespace of the node: {self._node}: {exc.strerror}") from exc
-        return [self._node]
-
-    @contextlib.contextmanager
-    def _opened(self, place: Place) -> Iterator[tuple[int, links.Netlink]]:
-        """Descriptor and netlink socket of a Pod's namespace. Raises Gone; Refused if it cannot be told."""
-        try:
-            fd = netns.open_fd(place.netns)
-        except OSError as exc:
-            raise _unreachable(place, exc) from exc
-        except ValueError as exc:  # no path at all
-            raise Gone(f"{place.netns!r}: {exc}") from exc
-        try:
-            forbidden = self._forbidden()
+    def _open_asking(self, place: Place, version: int) -> socket.socket:
+        with self._opened(place) as (fd, _):
             try:
-                netns.guard(fd, *forbidden)
-                socket = links.Netlink(fd)
-            except netns.WrongNamespace as exc:
-                raise Gone(f"{place.netns}: {exc}") from exc
+                return asking.open_socket(fd, version=version)
             except OSError as exc:
-                raise _unreachable(place, exc) from exc
-            with socket:
-                if place.cookie not in {0, socket.cookie}:
-                    raise Gone(f"{place.netns} is another network namespace by now")
-                yield fd, socket
+                raise Refused(f"{place.netns}: {exc.strerror or exc}") from exc
+
+    def _admit(self, peers: frozenset[str]) -> None:
+        try:
+            with Nft(self._node or None) as opened:
+                if peers == self._admitted and (not peers or nft_tunnels.stands(opened)):
+                    return
+                nft_tunnels.admit(opened, peers, port=TUNNEL_PORT)
+        except OSError as exc:
+            raise Refused(f"guard of the tunnel port: {exc.strerror or exc}") from exc
+        self._admitted = peers
+
+    def _opened(
+        self, place: Place, also: Callable[[], None] | None = None
+    ) -> contextlib.AbstractContextManager[tuple[int, links.Netlink]]:
+        """Descriptor and netlink socket of a Pod's namespace. Raises Gone; Refused if it cannot be told."""
+        return places.opened(place, node_netns=self._node, also=also)
+
+
+def _try_tunnel() -> bool:
+    """Whether this kernel has tunnels, and the filter that guards them: tried in a network that ends with it."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/netns"
+        netns.create(path)
+        try:
+            with links.Netlink(path) as socket, Nft(path) as opened:
+                nft_tunnels.admit(opened, ["192.0.2.1", "2001:db8::1"], port=TUNNEL_PORT)
+                born = encoding.Identity("probe", "02:00:00:00:00:01", 1400, reading.GROUP)
+                to = encoding.Path(1, "192.0.2.1", "192.0.2.2", TUNNEL_PORT)
+                fd = netns.open_fd(path)
+                try:
+                    socket.request([encoding.vxlan(born, to, netns=fd)])
+                finally:
+                    os.close(fd)
+        except OSError:
+            return False
+        else:
+            return True
         finally:
-            os.close(fd)
-
-
-def _unreachable(place: Place, error: OSError) -> Gone | Refused:
-    """No such file, or one that names no namespace: gone. Anything else (too many open files) tells nothing."""
-    text = f"{place.netns}: {error.strerror}"
-    return Gone(text) if error.errno in _NOT_THERE else Refused(text)
-
-
-def _is_there(place: Place) -> bool:
-    try:
-        return netns.cookie(place.netns) == place.cookie
-    except OSError as exc:
-        return exc.errno not in _NOT_THERE
-    except ValueError:
-        return False
-
-
-def _is_held(address: str, held: set[str]) -> bool:
-    try:
-        return reading.canonical(address.partition("/")[0]) in held
-    except ValueError:
-        return False
-
-
-def _is_of(alias: str | None, connection: str) -> bool:
-    found = parse_alias(alias)
-    return found is not None and found.tag == connection
+            netns.delete(path)

@@ -1,16 +1,29 @@
 """What the kernel has: messages turned into our values."""
 
 import socket as sockets
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_interface, ip_network
 from typing import Any
 
 import msgspec
 
 from services._node import links, netns
+from services._node.decoding import Link
 from services._node.links import Netlink
-from services.plumber.model import End, Found, Neighbour, Place, Route, Stray, parse_alias
+from services.plumber.adapters import tables
+from services.plumber.adapters.tables import canonical
+from services.plumber.model import (
+    End,
+    Found,
+    Neighbour,
+    Place,
+    Stray,
+    Traffic,
+    Tunnel,
+    parse_alias,
+)
 
-PROTOCOL = 78  # of our routes: 'N'; unassigned in rt_protos
+GROUP = 0x6E736D  # "nsm": our links, also the unnamed ones
+DOOMED = GROUP + 1  # those that are being removed, and so do not stand any more
 
 _PERMANENT = 0x80
 _UNICAST, _MAIN = 1, 254
@@ -22,75 +35,69 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
     address: str = ""
     mtu: int = 1500
+    mechanisms: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
 
 
 def read_end(socket: Netlink, end: End, owner: tuple[str, bool]) -> Found | None:
     """An end of ours with all it carries; None if no link, or another's, has the name."""
-    link = socket.find_link(end.interface)
-    alias = parse_alias(link.get_attr("IFLA_IFALIAS")) if link is not None else None
+    link = socket.look_up(name=end.interface)
+    alias = parse_alias(link.alias) if link is not None and link.group != DOOMED else None
     if link is None or alias is None or (alias.tag, alias.is_server) != owner:
         return None
-    index = link["index"]
-    return found(
-        link,
-        end,
-        alias.revision,
-        addresses=frozenset(_addresses(socket, index)),
-        routes=frozenset(_routes(socket, index)),
-        neighbours=frozenset(_neighbours(socket, index)),
-    )
-
-
-def found(
-    link: Any,
-    end: End,
-    revision: int,
-    *,
-    addresses: frozenset[str],
-    routes: frozenset[Route],
-    neighbours: frozenset[Neighbour],
-) -> Found:
+    standing = tables.read(socket, link.index, is_client=not alias.is_server)
     return Found(
         place=end.place,
         interface=end.interface,
-        index=link["index"],
-        peer_index=link.get_attr("IFLA_LINK") or 0,
-        revision=revision,
-        mac=link.get_attr("IFLA_ADDRESS") or "",
-        mtu=link.get_attr("IFLA_MTU") or 0,
-        up=bool(link["flags"] & links.IFF_UP),
-        addresses=addresses,
-        routes=routes,
-        neighbours=neighbours,
+        index=link.index,
+        peer_index=link.peer,
+        revision=alias.revision,
+        mac=link.mac,
+        mtu=link.mtu,
+        up=link.up,
+        addresses=frozenset(_addresses(socket, link.index)),
+        routes=standing.routes,
+        neighbours=frozenset(_neighbours(socket, link.index)),
+        lookups=standing.lookups,
+        kept=standing.kept,
+        held=tables.held(socket, GROUP) if end.lookups else frozenset(),
+        tunnel=_tunnel(link),
+        answers_for_all=link.answers_for_all,
+        traffic=_traffic(link),
     )
 
 
-def strays(socket: Netlink, place: Place, group: int) -> list[Stray]:
+def _tunnel(link: Link) -> Tunnel | None:
+    if link.kind != "vxlan":
+        return None
+    return Tunnel(vni=link.vni, local=canonical(link.local), remote=canonical(link.remote))
+
+
+def _traffic(link: Link) -> Traffic:
+    received, sent, received_bytes, sent_bytes = link.counters
+    return Traffic(received_bytes, sent_bytes, received, sent)
+
+
+def is_ours(link: Link, connection: str) -> bool:
+    """Of our group, and carrying the connection's tag, or none yet: an interrupted creation's."""
+    if link.group not in {GROUP, DOOMED}:
+        return False
+    alias = parse_alias(link.alias)
+    return not link.alias or (alias is not None and alias.tag == connection)
+
+
+def strays(socket: Netlink, place: Place) -> list[Stray]:
     """Every link of the namespace with an alias and the group of ours."""
     aliases = [
-        (each.get_attr("IFLA_IFNAME"), parse_alias(each.get_attr("IFLA_IFALIAS")))
-        for each in socket.dump(links.link(links.GETLINK))
-        if each.get_attr("IFLA_GROUP") == group
+        (each.name, parse_alias(each.alias))
+        for each in socket.links()
+        if each.group in {GROUP, DOOMED}
     ]
     return [
         Stray(place=place, interface=name, connection=alias.tag)
         for name, alias in aliases
         if alias is not None
     ]
-
-
-def held_addresses(socket: Netlink) -> set[str]:
-    """Every address of the namespace, without lengths."""
-    return {a.partition("/")[0] for a in _addresses(socket, 0)}
-
-
-def canonical(address: str) -> str:
-    """The one spelling that is compared; the kernel has another one for IPv4-mapped addresses.
-
-    Raises ValueError.
-    """
-    return str(ip_address(address))
 
 
 def read_node(target: netns.Target | None) -> Node:
@@ -108,7 +115,7 @@ def read_node(target: netns.Target | None) -> Node:
     prefixes = {
         str(ip_interface(_address(each)).network) for each in addresses if each["index"] in foreign
     } | {
-        _destination(route)
+        tables.destination(route)
         for route in routes
         if route.get_attr("RTA_OIF") in foreign and route.get_attr("RTA_GATEWAY") is None
     }
@@ -117,15 +124,29 @@ def read_node(target: netns.Target | None) -> Node:
 
 
 def _underlay(by_index: dict[int, Any], addresses: list[Any], routes: list[Any]) -> tuple[str, int]:
-    """The address that the default route leaves with; without one, the first address of the node."""
+    """The address that the default route leaves with; without one the first of the node, bridges' last."""
     defaults = [r.get_attr("RTA_OIF") for r in routes if r["dst_len"] == 0]
     usable = [a for a in addresses if a["index"] != 1 and a["scope"] == 0]  # not lo, scope global
     if not usable:
         return "", 1500
-    best = min(usable, key=lambda a: (a["index"] not in defaults, a["family"], a["index"]))
+    best = min(
+        usable,
+        key=lambda a: (
+            a["index"] not in defaults,
+            _is_bridge(by_index.get(a["index"])),
+            a["family"],
+            a["index"],
+        ),
+    )
     link = by_index.get(best["index"])
     mtu = link.get_attr("IFLA_MTU") if link is not None else None
     return _address(best).partition("/")[0], mtu or 1500
+
+
+def _is_bridge(link: Any) -> bool:
+    """Nodes have bridges for their Pods."""
+    info = link.get_attr("IFLA_LINKINFO") if link is not None else None
+    return info is not None and info.get_attr("IFLA_INFO_KIND") == "bridge"
 
 
 def _is_telling(prefix: str) -> bool:
@@ -145,19 +166,6 @@ def _address(message: Any) -> str:
     return f"{canonical(ip)}/{message['prefixlen']}"
 
 
-def _routes(socket: Netlink, index: int) -> set[Route]:
-    return {
-        Route(
-            destination=_destination(each),
-            gateway=_canonical(each.get_attr("RTA_GATEWAY")),
-            source=_canonical(each.get_attr("RTA_PREFSRC")),
-        )
-        for family in _FAMILIES
-        for each in _main_routes(socket, family, index)
-        if each["proto"] == PROTOCOL and each.get_attr("RTA_OIF") == index
-    }
-
-
 def _main_routes(socket: Netlink, family: int, index: int = 0) -> list[Any]:
     return [
         each
@@ -166,19 +174,10 @@ def _main_routes(socket: Netlink, family: int, index: int = 0) -> list[Any]:
     ]
 
 
-def _destination(message: Any) -> str:
-    zero = "::" if message["family"] == sockets.AF_INET6 else "0.0.0.0"  # noqa: S104
-    return f"{canonical(message.get_attr('RTA_DST') or zero)}/{message['dst_len']}"
-
-
-def _canonical(address: str | None) -> str:
-    return canonical(address) if address else ""
-
-
 def _neighbours(socket: Netlink, index: int) -> set[Neighbour]:
     return {
         Neighbour(
-            address=_canonical(each.get_attr("NDA_DST")), mac=each.get_attr("NDA_LLADDR") or ""
+            address=canonical(each.get_attr("NDA_DST")), mac=each.get_attr("NDA_LLADDR") or ""
         )
         for each in socket.dump(links.neighbour(links.GETNEIGH, index=index))
         if each["state"] & _PERMANENT

@@ -1,52 +1,75 @@
 """Changes of the kernel: messages made from our values, sent several at a time.
 
-One request creates both ends with names, MACs and MTU. The alias comes last, after the probe: a link that
-carries it is complete, and one of our group without it is what an interrupted creation left.
+One request creates a link, both ends of a pair included, with names, MACs and MTU. The alias comes last, after the
+probe: a link that carries it is complete, and one of our group without it is what an interrupted creation left.
 """
 
 import contextlib
 import errno
-from collections.abc import Iterable
-from typing import Any
+import itertools
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-from services._node import links, netns, probe
+from schemas.grant import TUNNEL_PORT
+from services._node import encoding, links, probe
+from services._node.encoding import Identity, Path, Request
 from services._node.links import CREATE, REPLACE, LinkError, Netlink
-from services.plumber.adapters import reading
+from services.plumber.adapters import tables
 from services.plumber.adapters.errors import NameTaken, Refused
-from services.plumber.adapters.reading import PROTOCOL
+from services.plumber.adapters.inside import Inside
+from services.plumber.adapters.reading import GROUP, is_ours
+from services.plumber.adapters.tables import PROTOCOL
 from services.plumber.model import (
     Adjust,
     End,
+    Found,
     Neighbour,
     Pair,
     Route,
+    Tunnel,
     Wiring,
-    parse_alias,
     render_alias,
 )
 
-GROUP = 0x6E736D  # "nsm": our links, also the unnamed ones
-
-_TWO = tuple[Netlink, Netlink]
-_LOOSE = "2"
+_LOOSE = 2
 _PROBE_SECONDS = 1.0
+_LOCAL_SECONDS = 2.0
+_LOOK_SECONDS = 0.0005
+
+# Chosen by us, so that nothing needs to be looked up; far from where the kernel counts.
+_indexes = itertools.count(0x1000000 + secrets.randbelow(0x10000000))
 
 
-def create(wiring: Wiring, fds: tuple[int, int], pair: _TWO) -> Pair:
-    """Both ends, complete and proved by a frame each way; or nothing. (Client's first, everywhere.)"""
-    _create_links(wiring, fds[1], pair)
+class Side(NamedTuple):
+    """An end of this node, and the ways into its Pod's network."""
+
+    end: End
+    fd: int
+    socket: Netlink
+    inside: Inside
+
+
+def create(wiring: Wiring, sides: Sequence[Side], node: Netlink | None) -> Pair:
+    """The ends of this node, complete; a pair proved by a frame each way; or nothing.
+
+    `sides` as `wiring.ends`; `node` is a socket in the node's network, for tunnels.
+    """
+    born = _create_links(wiring, sides, node)
     try:
-        return _complete(wiring, fds, pair)
+        return _complete(wiring, sides, born)
     except BaseException:
-        _roll_back(wiring, pair)
+        with contextlib.suppress(OSError):
+            sides[0].socket.request([encoding.delete_link(born[0].number)])
         raise
 
 
-def adjust(change: Adjust, fd: int, socket: Netlink) -> None:
+def adjust(change: Adjust, inside: Inside, socket: Netlink) -> None:
     """Change one end in place; additions first, so that traffic always has a way."""
     end, wiring, index = change.end, change.wiring, change.found.index
     if change.add_addresses or not change.found.up:
-        _write_sysctls(fd, end)
+        inside.settle_ipv6(end)
     socket.request(
         [
             _named(wiring, end, index),
@@ -59,6 +82,9 @@ def adjust(change: Adjust, fd: int, socket: Netlink) -> None:
             *(_route(links.NEWROUTE, index, r, REPLACE) for r in change.change_routes),
         ]
     )
+    _until_local(socket, change.add_addresses)
+    tables.extend(socket, change)
+    tables.withdraw(socket, change)
     drops = [
         *(_route(links.DELROUTE, index, r) for r in change.drop_routes),
         *(
@@ -71,136 +97,140 @@ def adjust(change: Adjust, fd: int, socket: Netlink) -> None:
         _tolerating_absence(socket, drop)
 
 
-def clear(socket: Netlink, end: End, connection: str) -> bool:
-    """Remove what has the end's name if it is ours, complete or not. Whether there was anything."""
-    standing = socket.find_link(end.interface)
-    if standing is None or not is_ours(standing, connection):
-        return False
-    _tolerating_absence(socket, links.link(links.DELLINK, index=standing["index"]))
-    return True
+def clear(socket: Netlink, end: End, connection: str) -> None:
+    """Remove what has the end's name if it is ours, complete or not."""
+    standing = socket.look_up(name=end.interface)
+    if standing is not None and is_ours(standing, connection):
+        _tolerating_absence(socket, encoding.delete_link(standing.index))
 
 
-def is_ours(link: Any, connection: str) -> bool:
-    """Of our group, and carrying the connection's tag, or none yet: an interrupted creation's."""
-    if link.get_attr("IFLA_GROUP") != GROUP:
-        return False
-    text = link.get_attr("IFLA_IFALIAS")
-    alias = parse_alias(text)
-    return not text or (alias is not None and alias.tag == connection)
-
-
-def _create_links(wiring: Wiring, server_fd: int, pair: _TWO) -> None:
-    peer = [*_identity(wiring, wiring.server), ("IFLA_NET_NS_FD", server_fd)]
-    message = [
-        *_identity(wiring, wiring.client),
-        (
-            "IFLA_LINKINFO",
-            {
-                "attrs": [
-                    ("IFLA_INFO_KIND", "veth"),
-                    ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", {"attrs": peer})]}),
-                ]
-            },
-        ),
-    ]
-    try:
-        pair[0].request([links.link(links.NEWLINK, flags=CREATE, attrs=message)])
-    except LinkError as exc:
-        if exc.errno != errno.EEXIST:
-            raise
-        if not _remove_debris(wiring, pair):
-            raise
-        pair[0].request([links.link(links.NEWLINK, flags=CREATE, attrs=message)])
-
-
-def _remove_debris(wiring: Wiring, pair: _TWO) -> bool:
-    """Remove what an interrupted creation left under our names. Raises NameTaken for what is not ours."""
-    removed = False
-    for socket, end, _ in _sides(wiring, pair):
-        standing = socket.find_link(end.interface)
-        if standing is not None and not is_ours(standing, wiring.tag):
-            raise NameTaken(end.interface, end.place.uid)
-        removed = clear(socket, end, wiring.tag) or removed
-    return removed
-
-
-def _complete(wiring: Wiring, fds: tuple[int, int], pair: _TWO) -> Pair:
-    indexes: list[int] = []
-    for socket, end, _ in _sides(wiring, pair):
-        standing = socket.find_link(end.interface)
-        if standing is None:
-            raise Refused(f"interface {end.interface!r} vanished while it was set up")
-        indexes.append(standing["index"])
-    for (socket, end, _), fd, index in zip(_sides(wiring, pair), fds, indexes, strict=True):
-        _write_sysctls(fd, end)
-        socket.request([links.link(links.NEWLINK, index=index, up=True)])
-    for (socket, end, _), index in zip(_sides(wiring, pair), indexes, strict=True):
+def _create_links(wiring: Wiring, sides: Sequence[Side], node: Netlink | None) -> list[Identity]:
+    """The links that it made. Raises NameTaken or LinkError."""
+    for last in (False, True):
+        born = [_identity(wiring, side.end) for side in sides]
         try:
-            socket.request(
-                _configuration(
-                    index,
-                    addresses=sorted(end.addresses),
-                    neighbours=sorted(end.neighbours),
-                    routes=sorted(end.routes),
-                )
-            )
+            _request_links(wiring.tunnel, sides, born, node)
         except LinkError as exc:
-            raise Refused(f"{end.interface}: {exc.strerror}") from exc
-    return _proved(wiring, fds, pair, indexes)
+            # what is in use is an index, then other ones help, or a name, or a VNI
+            if last or exc.errno not in {errno.EEXIST, errno.EBUSY}:
+                raise
+            _remove_debris(wiring, sides)
+        else:
+            break
+    return born
 
 
-def _proved(wiring: Wiring, fds: tuple[int, int], pair: _TWO, indexes: list[int]) -> Pair:
-    # reading each end once after up is what makes the first packet arrive (measured: else 5-32 % lost)
-    ends = [
-        reading.found(
-            socket.get(links.link(links.GETLINK, index=index)),
-            end,
-            wiring.revision,
-            addresses=end.addresses,
-            routes=end.routes,
-            neighbours=end.neighbours,
-        )
-        for (socket, end, _), index in zip(_sides(wiring, pair), indexes, strict=True)
-    ]
-    sides = [
-        probe.Side(fd, end.interface, end.mac)
-        for fd, end in zip(fds, (wiring.client, wiring.server), strict=True)
-    ]
-    if not probe.passes(*sides, timeout_seconds=_PROBE_SECONDS):
+def _request_links(
+    tunnel: Tunnel | None, sides: Sequence[Side], born: Sequence[Identity], node: Netlink | None
+) -> None:
+    if tunnel is None:
+        request = encoding.veth(*born, other_netns=sides[1].fd)
+        sides[0].socket.request([request])
+        return
+    assert node is not None, "a tunnel starts in the node's network"
+    path = Path(tunnel.vni, tunnel.local, tunnel.remote, TUNNEL_PORT)
+    node.request([encoding.vxlan(born[0], path, netns=sides[0].fd)])
+
+
+def _remove_debris(wiring: Wiring, sides: Sequence[Side]) -> None:
+    """Remove what an interrupted creation left under our names. Raises NameTaken for what is not ours."""
+    for side in sides:
+        standing = side.socket.look_up(name=side.end.interface)
+        if standing is not None and not is_ours(standing, wiring.tag):
+            raise NameTaken(side.end.interface, side.end.place.uid)
+        clear(side.socket, side.end, wiring.tag)
+
+
+def _complete(wiring: Wiring, sides: Sequence[Side], born: Sequence[Identity]) -> Pair:
+    for side, identity in zip(sides, born, strict=True):
+        side.inside.settle_ipv6(side.end)
+        _configure(side, identity.number)
+    for side, identity in zip(sides, born, strict=True):
+        # what makes the first packet arrive, once both ends are up (measured: else 5-32 % were lost)
+        side.socket.look_up(index=identity.number)
+        _until_local(side.socket, side.end.addresses)
+    if wiring.tunnel is None:
+        _prove(sides)
+    for side, identity in zip(sides, born, strict=True):
+        side.socket.request([_named(wiring, side.end, identity.number)])
+    indexes = [identity.number for identity in born]
+    found = {
+        side.end: _made(wiring, side.end, index, peer)
+        for side, index, peer in zip(sides, indexes, reversed(indexes), strict=True)
+    }
+    return Pair(
+        client=found[wiring.client] if wiring.client else None,
+        server=found[wiring.server] if wiring.server else None,
+    )
+
+
+def _configure(side: Side, index: int) -> None:
+    end = side.end
+    content = _configuration(
+        index,
+        addresses=sorted(end.addresses),
+        neighbours=sorted(end.neighbours),
+        routes=sorted(end.routes),
+    )
+    try:
+        side.socket.request([_settings(end, index), *content])
+    except LinkError as exc:
+        raise Refused(f"{end.interface}: {exc.strerror}") from exc
+
+
+def _until_local(socket: Netlink, addresses: Iterable[str]) -> None:
+    """An IPv6 address is acknowledged before packets for it are taken in (measured: 4 % of the first were lost)."""
+    deadline = time.monotonic() + _LOCAL_SECONDS
+    for address in addresses:
+        ip = address.partition("/")[0]
+        while ":" in ip and not socket.is_local(ip):
+            if time.monotonic() > deadline:
+                raise Refused(f"{ip} is not in use {_LOCAL_SECONDS:g} s after it was added")
+            time.sleep(_LOOK_SECONDS)
+
+
+def _made(wiring: Wiring, end: End, index: int, peer: int) -> Found:
+    return Found(
+        place=end.place,
+        interface=end.interface,
+        index=index,
+        peer_index=peer if wiring.tunnel is None else 0,
+        revision=wiring.revision,
+        mac=end.mac,
+        mtu=wiring.mtu,
+        up=True,
+        addresses=end.addresses,
+        routes=end.routes,
+        neighbours=end.neighbours,
+        tunnel=wiring.tunnel,
+        answers_for_all=end.answers_for_all,
+    )
+
+
+def _prove(sides: Sequence[Side]) -> None:
+    """Across nodes the other end comes when it comes: that is asked for elsewhere, again and again."""
+    one, other = (side.inside.side(side.end) for side in sides)
+    if not probe.passes(one, other, timeout_seconds=_PROBE_SECONDS):
         raise Refused(
-            f"no frame passed between {wiring.client.interface!r} and {wiring.server.interface!r} "
+            f"no frame passed between {one.interface!r} and {other.interface!r} "
             f"within {_PROBE_SECONDS:g} s of their set-up"
         )
-    for (socket, end, _), index in zip(_sides(wiring, pair), indexes, strict=True):
-        socket.request([_named(wiring, end, index)])
-    return Pair(client=ends[0], server=ends[1])
 
 
-def _roll_back(wiring: Wiring, pair: _TWO) -> None:
-    """Delete the pair by its client's end; called only after we made it under that name."""
-    with contextlib.suppress(OSError):
-        standing = pair[0].find_link(wiring.client.interface)
-        if standing is not None and standing.get_attr("IFLA_GROUP") == GROUP:
-            pair[0].request([links.link(links.DELLINK, index=standing["index"])])
+def _identity(wiring: Wiring, end: End) -> Identity:
+    return Identity(end.interface, end.mac, wiring.mtu, GROUP, next(_indexes))
 
 
-def _sides(wiring: Wiring, pair: _TWO) -> tuple[tuple[Netlink, End, bool], ...]:
-    return (pair[0], wiring.client, False), (pair[1], wiring.server, True)
+def _settings(end: End, index: int, **more: Any) -> Request:
+    inet = {encoding.RP_FILTER: _LOOSE}
+    if end.answers_for_all:
+        inet[encoding.PROXY_ARP] = 1
+    return encoding.settings(index, inet=inet, **more)
 
 
-def _identity(wiring: Wiring, end: End) -> list[tuple[str, Any]]:
-    return [
-        ("IFLA_IFNAME", end.interface),
-        ("IFLA_MTU", wiring.mtu),
-        ("IFLA_ADDRESS", end.mac),
-        ("IFLA_GROUP", GROUP),
-    ]
-
-
-def _named(wiring: Wiring, end: End, index: int) -> Any:
+def _named(wiring: Wiring, end: End, index: int) -> Request:
     alias = render_alias(wiring.tag, wiring.revision, is_server=end == wiring.server)
-    attrs = [("IFLA_IFALIAS", alias), ("IFLA_MTU", wiring.mtu)]
-    return links.link(links.NEWLINK, index=index, up=True, attrs=attrs)
+    return _settings(end, index, alias=alias, mtu=wiring.mtu)
 
 
 def _configuration(
@@ -209,7 +239,7 @@ def _configuration(
     addresses: Iterable[str],
     neighbours: Iterable[Neighbour],
     routes: Iterable[Route],
-) -> list[Any]:
+) -> list[Request]:
     """In the order of need: a route's source must stand, and so must the way to its gateway."""
     return [
         *(links.address(links.NEWADDR, index=index, address=a, flags=CREATE) for a in addresses),
@@ -227,7 +257,7 @@ def _configuration(
     ]
 
 
-def _route(kind: int, index: int, route: Route, flags: int = 0) -> Any:
+def _route(kind: int, index: int, route: Route, flags: int = 0) -> Request:
     return links.route(
         kind,
         index=index,
@@ -239,25 +269,7 @@ def _route(kind: int, index: int, route: Route, flags: int = 0) -> Any:
     )
 
 
-def _write_sysctls(target: netns.Target, end: End) -> None:
-    values = {f"ipv4/conf/{end.interface}/rp_filter": _LOOSE}
-    switch = f"ipv6/conf/{end.interface}/disable_ipv6"
-    if any(":" in address for address in end.addresses):
-        values[switch] = "0"
-    # where the kernel has IPv6 off, or the MTU is below IPv6's least, an interface has no such settings
-    where_known = {f"ipv6/conf/{end.interface}/accept_ra": "0"}
-    try:
-        netns.write_sysctls(target, values, where_known=where_known)
-    except FileNotFoundError as exc:
-        if switch not in str(exc.filename):
-            raise
-        raise Refused(
-            f"{end.interface}: an IPv6 address was granted, but IPv6 is off here: switch it on in the kernel "
-            "and let the MTU be 1280 at least, or give the endpoint an IPv4 prefix"
-        ) from exc
-
-
-def _tolerating_absence(socket: Netlink, message: Any) -> None:
+def _tolerating_absence(socket: Netlink, message: Request) -> None:
     """What is gone already needs no removal: the kernel drops routes with their address or link."""
     try:
         socket.request([message])

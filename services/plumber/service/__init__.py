@@ -6,42 +6,41 @@ granted with what the kernel has, do what is missing, say what is.
 
 import asyncio
 import contextlib
-import itertools
-import os
-from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from schemas.grant import Connection
 from schemas.intent import Leader
-from schemas.live import Alive
-from schemas.state import NodeFacts, SeenPrefixes
 from schemas.subjects import ConnectionKey, LeaderKey, NodeKey, StatusKey
+from services._node.processes import Roots
+from services._node.sandboxes import Sandboxes
 from services._runtime.bus import Bus
-from services._runtime.errors import Unavailable
 from services._runtime.mirror import Mirror
 from services._runtime.run import Runtime
 from services._runtime.streams import GRANT, STATE
 from services.plumber import core
 from services.plumber.adapters import Grants, Kernel, Refused
-from services.plumber.model import Pair, Wiring
+from services.plumber.model import Pair, Waiting, Wiring
+from services.plumber.service.cluster import Cluster
 from services.plumber.service.connections import Connections
+from services.plumber.service.explaining import Explainer
+from services.plumber.service.granted import Granted
 from services.plumber.service.lanes import Lanes
+from services.plumber.service.node import Node
 from services.plumber.service.past import Past, granted_as
 from services.plumber.service.reporting import Reporter
 from services.plumber.service.retries import Retries
-from services.plumber.service.sandboxes import Sandboxes
+from services.plumber.service.sweeping import Sweep
+from services.plumber.service.watching import Watching
 from services.plumber.settings import Settings
 
 log = structlog.get_logger()
 
 _ADOPTED = "standing connections adopted"
 _LANES = 8
-_HEARTBEAT_SECONDS = 3
-_ALIVE_SECONDS = 10
 _PATIENCE_SECONDS = 2
-_SWEPT_AT_ONCE = 100  # connections per sweep: a look costs some 5 ms of one core
 
 
 class Plumber:
@@ -49,9 +48,7 @@ class Plumber:
 
     def __init__(self, bus: Bus, settings: Settings, *, sweep_seconds: float = 10) -> None:
         self.adopted = asyncio.Event()  # everything that stood at the start was looked at
-        self._bus = bus
         self._node = settings.node
-        self._sweep_seconds = sweep_seconds
         self._kernel = Kernel(settings.node_netns)
         self._reporter = Reporter(bus)
         self._lanes: Lanes[ConnectionKey] = Lanes(self._look_at, width=_LANES)
@@ -61,11 +58,41 @@ class Plumber:
             self._kernel,
             Grants(settings.runtime_dir),
             self._reporter,
+            registry=bus.metrics.registry,
             on_change=self._retries.stir,
+            look_at=self._lanes.add,
         )
+        self._told = Node(self._node, bus=bus, kernel=self._kernel, reporter=self._reporter)
+        self._cluster = Cluster(bus, on_change=self._look_again)
+        self._follow(bus)
         self._sandboxes = Sandboxes(
-            self._kernel, settings.cni_results, on_change=self._networks_changed
+            self._kernel,
+            settings.cni_results,
+            roots=Roots(processes=settings.processes, cgroups=settings.cgroups),
+            wanted=self._granted.pods,
+            on_change=self._networks_changed,
         )
+        self._sweep = Sweep(
+            sweep_seconds, keys=self._granted.connections, before=self._tidy, look=self._lanes.add
+        )
+        self._watching = Watching(
+            self._connections.standing,
+            self._sandboxes,
+            on_contradiction=self._lanes.add,
+            on_loss=self._sweep.hurry,
+        )
+        self.explain = Explainer(
+            self._node,
+            kernel=self._kernel,
+            connections=self._connections,
+            sandboxes=self._sandboxes,
+            retries=self._retries,
+            granted=self._granted,
+            judge=self._judge,
+        )
+        self._connections.figures.watched.set_function(lambda: self._watching.watched)
+
+    def _follow(self, bus: Bus) -> None:
         self._grants = Mirror(
             bus,
             GRANT,
@@ -78,13 +105,17 @@ class Plumber:
             [NodeKey(self._node).subject, StatusKey.all(self._node)],
             on_change=lambda _key, _message: None,
         )
-        self._past = Past(self._said.items, self._connections.held)
+        held = self._connections.held
+        self._past = Past(self._said.items, held)
+        self._granted = Granted(self._node, grants=self._grants, held=held, past=self._past)
 
     @classmethod
     async def start(cls, runtime: Runtime, settings: Settings) -> None:
         """Run as a process's service: ready once everything that stood was looked at."""
         plumber = cls(runtime.bus, settings)
         runtime.health.expect(_ADOPTED)
+        runtime.health.answer("/explain", plumber.explain)
+        _write_address(settings, runtime.health.port)
         async with asyncio.TaskGroup() as group:
             group.create_task(plumber.run())
             await plumber.adopted.wait()
@@ -92,8 +123,10 @@ class Plumber:
 
     async def run(self) -> None:
         for applied in self._connections.load():
-            self._sandboxes.remember((applied.client.uid, applied.server.uid))
+            self._sandboxes.remember(place.uid for place in applied.places)
+            self._cluster.note(applied.grant.key, applied.grant)
         looked = asyncio.Event()
+        self._watching.open()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._sandboxes.watch(looked.set))
@@ -103,12 +136,17 @@ class Plumber:
                     self._said.run(),
                     self._start(),
                     self._reporter.run(),
-                    self._beat(),
-                    self._sweep(),
+                    self._told.run(),
+                    self._cluster.run(),
+                    self._watching.run(),
+                    self._sandboxes.search(),
+                    self._sweep.run(),
                 ):
                     group.create_task(task)
         finally:
+            self._watching.close()
             self._retries.close()
+            self._connections.tunnels.close()
             self._kernel.close()
 
     async def _start(self) -> None:
@@ -117,7 +155,7 @@ class Plumber:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._said.synced.wait()
         await self._connections.search(list(self._sandboxes.places.values()))
-        keys = self._keys()
+        keys = self._granted.connections()
         for key in keys:
             self._lanes.add(key)
         async with asyncio.TaskGroup() as group:
@@ -133,91 +171,41 @@ class Plumber:
             for key in (said | self._connections.held.keys()) - self._grants.items.keys():
                 self._lanes.add(key)  # absent, and now that counts
 
-    async def _beat(self) -> None:
-        while True:
-            try:
-                await self._bus.publish(Alive(node=self._node), ttl=_ALIVE_SECONDS)
-            except Unavailable as exc:
-                log.debug("no heartbeat", reason=str(exc))
-            await asyncio.sleep(_HEARTBEAT_SECONDS)
-
-    async def _sweep(self) -> None:
-        """The net under everything: what is ours and missing comes back, whoever took it."""
-        rest: list[ConnectionKey] = []
-        while True:
-            await self._describe_node()
-            await asyncio.sleep(self._sweep_seconds)
-            await self._sandboxes.verify()
-            self._sandboxes.forget({uid for key in self._keys() for uid in self._uids(key)})
-            await self._connections.search(list(self._sandboxes.places.values()))
-            if self._grants.when_complete.is_set():
-                await self._prune()
-            rest = rest or list(self._keys())
-            for key in itertools.islice(rest, _SWEPT_AT_ONCE):
-                self._lanes.add(key)
-            rest = rest[_SWEPT_AT_ONCE:]
+    async def _tidy(self) -> None:
+        """What no connection's own look does."""
+        await self._told.describe()
+        await self._sandboxes.verify()
+        granted = self._granted
+        self._sandboxes.forget({uid for key in granted.connections() for uid in granted.uids(key)})
+        await self._connections.search(list(self._sandboxes.places.values()))
+        if self._grants.when_complete.is_set():
+            await self._prune()
 
     async def _prune(self) -> None:
         """Nobody's links go, now that everything that is granted is known."""
 
         def is_known(connection: str) -> bool:
-            return connection in {core.tag(key) for key in self._keys()}
+            return connection in {core.tag(key) for key in self._granted.connections()}
 
         await self._connections.strays.prune(is_known)
-
-    async def _describe_node(self) -> None:
-        try:
-            node = await self._kernel.read_node()
-        except OSError as exc:
-            log.warning("node network not readable", reason=str(exc))
-            return
-        facts = NodeFacts(
-            node=self._node,
-            underlay_address=node.address,
-            mtu=node.mtu,
-            mechanisms=(core.MECHANISM,),
-            kernel=os.uname().release,
-            version=metadata.version("nsm-on-nats"),
-        )
-        self._reporter.describe(facts, SeenPrefixes(node=self._node, prefixes=node.prefixes))
 
     def _grant_changed(self, key: Any, message: Any) -> None:
         if isinstance(message, Leader):
             self._reporter.enter(message.incarnations.get(STATE, ""))
         elif isinstance(key, ConnectionKey):
             self._past.note(key, message)
+            self._cluster.note(key, message if isinstance(message, Connection) else None)
             self._retries.settled(key)  # another grant, other chances
             self._lanes.add(key)
 
+    def _look_again(self, keys: set[ConnectionKey]) -> None:
+        for key in keys:
+            self._lanes.add(key)
+
     def _networks_changed(self, uids: set[str]) -> None:
-        for key in self._keys():
-            if uids & self._uids(key):
+        for key in self._granted.connections():
+            if uids & self._granted.uids(key):
                 self._lanes.add(key)
-
-    def _keys(self) -> set[ConnectionKey]:
-        granted = {key for key in self._grants.items if isinstance(key, ConnectionKey)}
-        return granted | self._connections.held.keys()
-
-    def _uids(self, key: ConnectionKey) -> set[str]:
-        grants = [self._grants.items.get(key)]
-        if (held := self._connections.held.get(key)) is not None:
-            grants.append(held.grant)
-        return {
-            uid
-            for grant in grants
-            if isinstance(grant, Connection)
-            for uid in (grant.client.pod.uid, grant.server.pod.uid)
-        }
-
-    def _desired(self, key: ConnectionKey) -> Connection | None:
-        """What is granted now; what was applied, as long as nobody who may has said otherwise."""
-        granted = self._grants.items.get(key)
-        if isinstance(granted, Connection):
-            return granted
-        held = self._connections.held.get(key)
-        if held is None or key in self._past.released or self._grants.complete(key):
-            return None
-        return held.grant
 
     async def _look_at(self, key: ConnectionKey) -> None:
         """Never raises: what one connection's grant, files or Pods hold costs that connection only."""
@@ -239,7 +227,7 @@ class Plumber:
     def _not_settled(
         self, key: ConnectionKey, reason: str, *, mistake: Exception | None = None
     ) -> None:
-        if self._retries.failed(key, self._uids(key), reason):
+        if self._retries.failed(key, self._granted.uids(key), reason):
             log.warning(
                 "connection not as granted",
                 connection=key.subject,
@@ -249,7 +237,7 @@ class Plumber:
 
     async def _say_failed(self, key: ConnectionKey, code: str, reason: str) -> None:
         held = self._connections.held.get(key)
-        grant = self._desired(key) or (held.grant if held else None)
+        grant = self._granted.desired(key) or (held.grant if held else None)
         if grant is None:
             return  # what was said of it stands, and is buried with it
         try:
@@ -259,19 +247,20 @@ class Plumber:
 
     async def _reconcile(self, key: ConnectionKey) -> str:
         """What is granted becomes what is. Why not, if another try may help. Raises Refused."""
-        grant = self._desired(key)
+        grant = self._granted.desired(key)
         if grant is None:
             await self._end(key)
             return ""
         await self._end_of_former_pod(key, grant)
-        verdict = core.judge(
-            grant,
-            node=self._node,
-            places=self._sandboxes.places,
-            ended=self._sandboxes.ended,
-        )
+        verdict = self._judge(grant)
         if isinstance(verdict, Wiring):
-            return await self._connections.wire(key, grant, verdict)
+            for end in verdict.ends:
+                await self._watching.attend(end.place)
+            cluster = self._prefixes(grant) or ()
+            return await self._connections.wire(key, grant, verdict, cluster=cluster)
+        if self._waits_for_prefixes(grant):
+            await self._connections.keep(grant, verdict)
+            return ""  # looked at again when they come
         uid = grant.client.pod.uid
         self._check_readable({uid, grant.server.pod.uid})
         await self._connections.release(key)
@@ -280,6 +269,29 @@ class Plumber:
         else:
             self._connections.say(grant, Pair(), verdict)
         return ""
+
+    def _judge(self, grant: Connection) -> Wiring | Waiting:
+        return core.judge(
+            grant,
+            node=self._node,
+            places=self._sandboxes.places,
+            ended=self._sandboxes.ended,
+            cluster=self._prefixes(grant),
+        )
+
+    def _prefixes(self, grant: Connection) -> tuple[str, ...] | None:
+        """What stays on the CNI: as it is known, else as it was applied; None: nobody knows."""
+        if not self._cluster.matters_to(grant):
+            return ()
+        if self._cluster.prefixes is not None:
+            return self._cluster.prefixes
+        held = self._connections.held.get(grant.key)
+        return held.cluster if held is not None and self._cluster.matters_to(held.grant) else None
+
+    def _waits_for_prefixes(self, grant: Connection) -> bool:
+        """What stands need not go because a default route cannot be added yet."""
+        uids = {end.pod.uid for end in (grant.client, grant.server) if end.is_on(self._node)}
+        return self._prefixes(grant) is None and uids <= self._sandboxes.places.keys()
 
     async def _end_of_former_pod(self, key: ConnectionKey, grant: Connection) -> None:
         """A Pod of the same name, but another one: what the former one had goes, and that is said.
@@ -311,3 +323,10 @@ class Plumber:
         self._connections.bury(key, *newest, again=key in self._past.released)
         if key not in self._grants.items:  # not granted anew meanwhile
             self._past.forget(key)
+
+
+def _write_address(settings: Settings, port: int) -> None:
+    """Where this process answers questions, for people on the node."""
+    directory = Path(settings.runtime_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "health").write_text(str(port))

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Collection, Iterator
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from schemas.codec import Tombstone
 from schemas.grant import Connection
+from schemas.state import Status
 from schemas.subjects import ConnectionKey
 from services.plumber import core
 from services.plumber.adapters import Gone, Grants, Kernel, NameTaken, Refused
@@ -14,15 +16,20 @@ from services.plumber.model import (
     Applied,
     Blocked,
     Create,
+    Operation,
     Pair,
     Place,
     Remove,
     Waiting,
     Wiring,
 )
+from services.plumber.service.figures import Figures
 from services.plumber.service.past import reported_as
+from services.plumber.service.repairs import Repairs
 from services.plumber.service.reporting import Reporter
+from services.plumber.service.standing import Standing
 from services.plumber.service.strays import Strays
+from services.plumber.service.tunnels import Tunnels
 
 log = structlog.get_logger()
 
@@ -30,7 +37,8 @@ log = structlog.get_logger()
 class Connections:
     """What was applied on this node (`held`), and the ways to change it. One caller per key at a time.
 
-    `on_change` is told what changed something, and the uids of the Pods in whose networks it did.
+    `on_change` is told what changed something, and the uids of the Pods in whose networks it did; `look_at` what is
+    to be looked at once more.
     """
 
     def __init__(
@@ -40,10 +48,17 @@ class Connections:
         files: Grants,
         reporter: Reporter,
         *,
+        registry: CollectorRegistry,
         on_change: Callable[[ConnectionKey, set[str]], None],
+        look_at: Callable[[ConnectionKey], None],
     ) -> None:
         self.held: dict[ConnectionKey, Applied] = {}
+        self.standing = Standing(look_at)
         self.strays = Strays(kernel)
+        self.tunnels = Tunnels(kernel, look_at=look_at)
+        self.figures = Figures(registry)
+        self.figures.connections.set_function(lambda: len(self.standing.pairs))
+        self._repairs = Repairs(registry)
         self._node = node
         self._kernel = kernel
         self._files = files
@@ -59,59 +74,81 @@ class Connections:
                 continue
             key = applied.grant.key
             self.held[key] = self._written[key] = applied
+            self.tunnels.note(key, _wiring(applied))
             yield applied
 
     async def search(self, places: Collection[Place]) -> None:
         """Look for links of ours, in networks that are new to us, that no file tells of."""
+        await self.tunnels.verify()
         await self.strays.look(places, lambda: {core.tag(key) for key in self.held})
 
     async def release(self, key: ConnectionKey) -> None:
         """Remove what stands of what was applied, complete or not. Raises Refused, and then it stays ours."""
         await self.strays.remove(core.tag(key))
+        self._repairs.forget(key)
         held = self.held.get(key)
         if held is None:
             return
-        wiring = core.wiring(held.grant, held.client, held.server)
+        self.standing.forget(key)
+        wiring = _wiring(held)
         pair = await self._kernel.read(wiring)
+        self.figures.carried(held.grant, pair, is_new=False)
         for operation in core.plan({}, {wiring.tag: pair}, {}):
             await self._kernel.apply(operation)
         await self._kernel.clear(wiring)
         self._forget(key)
+        if wiring.tunnel is not None:
+            await self.tunnels.verify()
         log.info("disconnected", connection=key.subject, revision=held.grant.revision)
         self._on_change(key, _uids(wiring))
 
-    async def wire(self, key: ConnectionKey, grant: Connection, wiring: Wiring) -> str:
-        """Make it as granted and say what is. Why that failed, or nothing. Raises Refused if it cannot look."""
+    async def wire(
+        self,
+        key: ConnectionKey,
+        grant: Connection,
+        wiring: Wiring,
+        *,
+        cluster: Collection[str] = (),
+    ) -> str:
+        """Make it as granted and say what is. Why that failed, or nothing. Raises Refused if it cannot look.
+
+        `cluster` is what the wiring was made with.
+        """
         await self.strays.remove(wiring.tag, but=wiring)
-        held = self.held.get(key)
-        formerly = core.wiring(held.grant, held.client, held.server) if held else None
+        formerly = self.formerly(key)
         if formerly is not None and not core.same_links(formerly, wiring):
             await self.release(key)
             formerly = None
         try:
-            pair = await self._kernel.read(wiring)
-            pair = await self._apply(key, grant, (wiring, formerly), pair)
+            await self.tunnels.prepare(key, wiring)
+            before = await self._kernel.read(wiring)
+            pair = await self._apply(_applied(grant, wiring, cluster), (wiring, formerly), before)
+            is_new = [end.index for end in before.ends] != [end.index for end in pair.ends]
+            waiting = await self.tunnels.follow(grant, wiring, is_new=is_new)
         except (NameTaken, Refused, Gone) as exc:
+            self.standing.forget(key)
             standing = await self._kernel.read(wiring)
             if standing == Pair():
                 await self._kernel.clear(wiring)
                 self._forget(key)
             self.say(grant, standing, _blocked(exc, grant))
             return str(exc)
-        self.say(grant, pair, Waiting())
+        self.say(grant, pair, waiting)
         return ""
 
     async def fail(self, grant: Connection, reason: str, message: str) -> None:
         """Say that something else than the kernel's refusal of a change kept a grant from being settled."""
         blocked = Blocked(state="failed", reason=reason, message=message)
-        waiting = Waiting(client=blocked, server=blocked)
+        await self.keep(grant, Waiting(client=blocked, server=blocked))
+
+    async def keep(self, grant: Connection, waiting: Waiting) -> None:
+        """Say why a grant is not settled, and what stands all the same. Never raises Refused."""
         held = self.held.get(grant.key)
         if held is None:
             self.say(grant, Pair(), waiting)
             return
         try:
-            wiring = core.wiring(held.grant, held.client, held.server)
-            pair = await self._kernel.read(wiring)
+            pair = await self._kernel.read(_wiring(held))
         except (Refused, ValueError):
             status = core.status(grant, node=self._node, pair=Pair(), waiting=waiting)
             self._reporter.say(core.unseen(status, held.grant))
@@ -119,61 +156,84 @@ class Connections:
         self.say(grant, pair, waiting)
 
     async def _apply(
-        self,
-        key: ConnectionKey,
-        grant: Connection,
-        wirings: tuple[Wiring, Wiring | None],
-        pair: Pair,
+        self, applied: Applied, wirings: tuple[Wiring, Wiring | None], pair: Pair
     ) -> Pair:
         wiring, formerly = wirings
+        key = applied.grant.key
         before = {} if formerly is None else {wiring.tag: formerly}
         desired = {wiring.tag: wiring}
         operations = core.plan(desired, {wiring.tag: pair}, before)
         for operation in operations:
             if isinstance(operation, Create):
-                self._hold(key, grant, wiring)  # before: what a crash leaves must be known as ours
-            made = await self._kernel.apply(operation)
+                self._hold(applied)  # before: what a crash leaves must be known as ours
+            made = await self._perform(operation, applied.grant)
             pair = made if isinstance(operation, Create) else pair
-            log.info(
-                "adjusted" if isinstance(operation, Adjust) else type(operation).__name__.lower(),
-                connection=key.subject,
-                revision=grant.revision,
-            )
+            if formerly == wiring:
+                self._repairs.note(key, wiring, operation)
             if isinstance(operation, Remove):
                 self._on_change(key, _uids(wiring))
+        if wiring.client is not None and wiring.client.lookups and operations:
+            # Which addresses the Pod has beside ours, and so which rules it needs, is seen in the kernel.
+            pair = await self._kernel.read(wiring)
+            operations += (more := core.plan(desired, {wiring.tag: pair}, before))
+            for operation in more:
+                await self._perform(operation, applied.grant)
         if any(isinstance(operation, Adjust) for operation in operations):
             pair = await self._kernel.read(wiring)
             if core.plan(desired, {wiring.tag: pair}, before):
                 raise Refused("the kernel took the change but does not show it")
-        self._hold(key, grant, wiring)
+        self._hold(applied)
+        self.standing.note(key, pair)
+        is_new = any(isinstance(operation, Create) for operation in operations)
+        self.figures.carried(applied.grant, pair, is_new=is_new)
         if operations:
             self._on_change(key, _uids(wiring))
         return pair
 
-    def _hold(self, key: ConnectionKey, grant: Connection, wiring: Wiring) -> None:
-        applied = Applied(grant=grant, client=wiring.client.place, server=wiring.server.place)
+    async def _perform(self, operation: Operation, grant: Connection) -> Pair:
+        if not isinstance(operation, Adjust):
+            self.standing.forget(grant.key)
+        made = await self._kernel.apply(operation)
+        log.info(
+            "adjusted" if isinstance(operation, Adjust) else type(operation).__name__.lower(),
+            connection=grant.key.subject,
+            revision=grant.revision,
+        )
+        return made
+
+    def _hold(self, applied: Applied) -> None:
+        key = applied.grant.key
         if self._written.get(key) != applied:
             self.held[key] = applied
-            self._files.write(wiring.tag, applied)
+            self._files.write(core.tag(key), applied)
             self._written[key] = applied
-        self.strays.adopt(wiring.tag)
+        self.strays.adopt(core.tag(key))
 
     def _forget(self, key: ConnectionKey) -> None:
         self._written.pop(key, None)
+        self.figures.forget(key)
+        self.tunnels.forget(key)
         if self.held.pop(key, None) is not None:
             self._files.remove(core.tag(key))
 
     def say(self, grant: Connection, pair: Pair, waiting: Waiting) -> None:
         held = self.held.get(grant.key)
-        self._reporter.say(
-            core.status(
-                grant,
-                node=self._node,
-                pair=pair,
-                waiting=waiting,
-                applied=held.grant if held else None,
-            )
+        status = core.status(
+            grant,
+            node=self._node,
+            pair=pair,
+            waiting=waiting,
+            applied=held.grant if held else None,
         )
+        self._reporter.say(self._repairs.told(grant.key, status))
+
+    def said(self, key: ConnectionKey) -> Status | None:
+        return self._reporter.said(reported_as(key))
+
+    def formerly(self, key: ConnectionKey) -> Wiring | None:
+        """What was applied last."""
+        held = self.held.get(key)
+        return _wiring(held) if held else None
 
     def bury(self, key: ConnectionKey, uid: str, revision: int, *, again: bool = False) -> None:
         """Say that nothing stands; `again`: also if that is what was said last."""
@@ -181,13 +241,23 @@ class Connections:
         self._reporter.bury(reported_as(key), tombstone, again=again)
 
 
+def _applied(grant: Connection, wiring: Wiring, cluster: Collection[str]) -> Applied:
+    client, server = (end.place if end else None for end in (wiring.client, wiring.server))
+    return Applied(grant=grant, client=client, server=server, cluster=tuple(cluster))
+
+
+def _wiring(applied: Applied) -> Wiring:
+    """What was applied, as a wiring. Raises ValueError for what makes no sense."""
+    return core.wiring(applied.grant, applied.client, applied.server, cluster=applied.cluster)
+
+
 def _uids(wiring: Wiring) -> set[str]:
-    return {wiring.client.place.uid, wiring.server.place.uid}
+    return {end.place.uid for end in wiring.ends}
 
 
 def _is_usable(applied: Applied) -> bool:
     try:
-        core.wiring(applied.grant, applied.client, applied.server)
+        _wiring(applied)
     except ValueError:  # no subject, no address
         return False
     return True

@@ -51,6 +51,10 @@ class Reporter:
         self._statuses[status.key] = status
         self._wake.set()
 
+    def said(self, key: StatusKey) -> Status | None:
+        """What is said of it, told or not yet."""
+        return self._statuses.get(key)
+
     def bury(self, key: StatusKey, tombstone: Tombstone, *, again: bool = False) -> None:
         """Nothing of this connection stands here any more. Told before any later status of it."""
         self._statuses.pop(key, None)

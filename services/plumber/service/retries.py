@@ -38,6 +38,14 @@ class Retries:
         self._failures[key] = _Failure(frozenset(uids), reason, delay_seconds, timer)
         return before is None or before.reason != reason
 
+    def reason(self, key: ConnectionKey) -> str:
+        """Why the last try failed, and when the next one is; empty: there is none to come."""
+        failure = self._failures.get(key)
+        if failure is None:
+            return ""
+        seconds = max(0.0, failure.timer.when() - asyncio.get_running_loop().time())
+        return f"{failure.reason} (tried again in {seconds:.1f} s)"
+
     def settled(self, key: ConnectionKey) -> None:
         """It needs no further try."""
         failure = self._failures.pop(key, None)

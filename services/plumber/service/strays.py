@@ -48,7 +48,7 @@ class Strays:
 
     async def remove(self, connection: str, *, but: Wiring | None = None) -> None:
         """Remove what stands of a connection, but not in the place of its wiring. Raises Refused."""
-        kept = [] if but is None else [(e.place, e.interface) for e in (but.client, but.server)]
+        kept = [] if but is None else [(end.place, end.interface) for end in but.ends]
         found = self._found.get(connection, [])
         for stray in [s for s in found if (s.place, s.interface) not in kept]:
             await self._kernel.remove_stray(stray)

@@ -1,9 +1,10 @@
 """Informer: the objects of one kind as the API server has them, whatever happens to the connection.
 
-List, then watch from the list's version. Every change is told once, in order, as (before, after); an
-object whose UID changed is told as gone and come. 410 in either form: list again and tell the difference.
-A watch that says nothing for 70 s, not even a bookmark, is idle or dead, and which of them cannot be
-told: list again. A kind the server goes on not knowing has no objects and is asked for again.
+List, then watch from the list's version. What happened to an object is told as (before, after); one whose UID
+changed is told as gone and come. What arrives together is told as one change per object: a burst costs what
+it changed, not what it said. 410 in either form: list again and tell the difference. A watch that says nothing
+for 70 s, not even a bookmark, is idle or dead, and which of them cannot be told: list again. A kind the server
+goes on not knowing has no objects and is asked for again.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ import structlog
 
 from services._runtime.errors import Conflict, Unavailable
 from services.watcher.adapters import lines
+from services.watcher.adapters.decoding import Decoder, Failure, Unreadable
 from services.watcher.adapters.kube import Denied, Expired, Kube, Missing
 from services.watcher.model import Object, Ref
 
@@ -32,17 +34,22 @@ OnChange = Callable[[Ref, Any, Any], None]
 SILENCE_SECONDS = 70.0
 _PAGE = 500
 _RETRY_MISSING_SECONDS = 1.0
+_RETRY_OPTIONAL_SECONDS = 60.0  # such a kind comes with an upgrade of the cluster
 _BELIEVE_MISSING_AFTER = 3  # answers in a row: objects that we have not seen yet may be on the bus
 _BACKOFF_SECONDS = (0.1, 5.0)
 _FAIR_WATCH_SECONDS = 2.0  # one that lasted this long says that the server is well
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
-    """A kind and where it is. `name`: only the object of this name in the path's namespace."""
+    """A kind and where it is. `name`: only the object of this name in the path's namespace.
+
+    `optional`: older clusters do not know the kind, and who may not list it does without.
+    """
 
     kind: type[Any]
     path: str
     name: str = ""
+    optional: bool = False
 
     @property
     def title(self) -> str:
@@ -54,31 +61,6 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
 
     def has(self, found: Object) -> bool:
         return not self.name or found.metadata.name == self.name
-
-
-class _ListMeta(msgspec.Struct, frozen=True, rename={"resource_version": "resourceVersion"}):
-    resource_version: str = ""
-    remaining: str | None = msgspec.field(default=None, name="continue")
-
-
-class _List(msgspec.Struct, frozen=True):
-    metadata: _ListMeta = _ListMeta()
-    items: list[msgspec.Raw] | None = None
-
-
-class _Event(msgspec.Struct, frozen=True):
-    type: str
-    object: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class _Failure(msgspec.Struct, frozen=True):
-    code: int = 0
-    reason: str = ""
-    message: str = ""
-
-
-class _Version(msgspec.Struct, frozen=True):
-    metadata: _ListMeta = _ListMeta()
 
 
 class Informer:
@@ -101,7 +83,8 @@ class Informer:
         self._silence = silence_seconds
         self._least, self._most = backoff_seconds
         self._version = ""  # to watch from; empty: list first
-        self._decoder = msgspec.json.Decoder(resource.kind)
+        self._decoder = Decoder(resource.kind)
+        self._changed: dict[Ref, Any] = {}  # to be told: what each was before
         self._failures = 0
         self._missing = 0
         self._unreadable: set[Ref] = set()
@@ -118,12 +101,17 @@ class Informer:
                 if not self._version:
                     await self._list()
                 await self._watch()
-            except Missing:
-                await self._kind_is_missing()
+            except Missing as exc:
+                await self._kind_is_missing(exc)
             except Expired:
                 self._version = ""
                 await self._pause(None)
-            except (Unavailable, Conflict, Denied, msgspec.DecodeError) as exc:
+            except Denied as exc:
+                await (self._kind_is_missing(exc) if self.resource.optional else self._pause(exc))
+            except msgspec.DecodeError as exc:
+                self._version = ""  # from there on would be the same line again
+                await self._pause(exc)
+            except (Unavailable, Conflict) as exc:
                 await self._pause(exc)
 
     async def _list(self) -> None:
@@ -132,24 +120,27 @@ class Informer:
         self._unreadable = set()
         query = {**self.resource.query, "limit": str(_PAGE)}
         while True:
-            page = msgspec.json.decode(await self._kube.get(self.resource.path, query), type=_List)
-            for raw in page.items or ():
-                each = self._decode(raw)
-                if each is not None:
-                    found.add(each.ref)
-                    self._seen(each)
-            if not page.metadata.remaining:
+            body = await self._kube.get(self.resource.path, query)
+            metadata, page = self._decoder.page(body)
+            try:
+                for each in page:
+                    if (ref := self._put(each)) is not None:
+                        found.add(ref)
+            finally:
+                self._tell()
+            if not metadata.remaining:
                 break
-            query["continue"] = page.metadata.remaining
+            query["continue"] = metadata.remaining
         self._missing = 0
         self._heard = time.monotonic()
         self._keep_only(found)
-        self._version = page.metadata.resource_version
+        self._version = metadata.resource_version
         self._sync()
 
     def _keep_only(self, found: set[Ref]) -> None:
         for ref in self.items.keys() - found - self._unreadable:
             self._gone(ref)
+        self._tell()
 
     def _sync(self) -> None:
         if not self.synced.is_set():
@@ -171,11 +162,11 @@ class Informer:
                 asyncio.timeout(self._silence) as silence,
                 self._kube.stream(self.resource.path, query) as chunks,
             ):
-                async for line in lines.split(chunks):
+                async for together in lines.split(chunks):
                     self._heard = time.monotonic()
                     silence.reschedule(loop.time() + self._silence)
                     self._recovered()
-                    self._event(line)
+                    self._events(together)
         except TimeoutError:
             log.debug(
                 "watch is silent, listing", resource=self.resource.title, seconds=self._silence
@@ -187,24 +178,25 @@ class Informer:
         if loop.time() - begun < _FAIR_WATCH_SECONDS:
             await self._pause(None)
 
-    def _event(self, line: bytes) -> None:
-        event = msgspec.json.decode(line, type=_Event)
-        match event.type:
-            case "ADDED" | "MODIFIED":
-                found = self._decode(event.object)
-                if found is not None:
-                    self._seen(found)
-                    self._move_to(found.metadata.resource_version)
-            case "DELETED":
-                gone = msgspec.json.decode(event.object, type=Object)
-                if self.resource.has(gone):
-                    self._gone(gone.ref)
-                    self._move_to(gone.metadata.resource_version)
-            case "BOOKMARK":
-                told = msgspec.json.decode(event.object, type=_Version)
-                self._move_to(told.metadata.resource_version)
-            case "ERROR":
-                self._refused(msgspec.json.decode(event.object, type=_Failure))
+    def _events(self, together: list[bytes]) -> None:
+        try:
+            for line in together:
+                self._event(*self._decoder.line(line))
+        finally:
+            self._tell()
+
+    def _event(self, verb: str, found: Any) -> None:
+        if isinstance(found, Failure):
+            raise self._refused(found)
+        head = found.head if isinstance(found, Unreadable) else found
+        if verb != "BOOKMARK" and not self.resource.has(head):
+            return
+        # Before anything else: what a server with another past says is not worth telling.
+        self._move_to(head.metadata.resource_version)
+        if verb == "DELETED":
+            self._gone(head.ref)
+        elif verb in ("ADDED", "MODIFIED"):
+            self._put(found)
 
     def _move_to(self, version: str) -> None:
         """A version below ours comes from a server whose past is another one, such as a restored backup."""
@@ -212,61 +204,68 @@ class Informer:
             raise Expired(f"watch {self.resource.title}: {version} comes after {self._version}")
         self._version = version or self._version
 
-    def _refused(self, failure: _Failure) -> None:
+    def _refused(self, failure: Failure) -> Exception:
         text = f"watch {self.resource.title}: {failure.code} {failure.reason}: {failure.message}"
         if failure.code == 410 or failure.reason in ("Expired", "Gone"):
-            raise Expired(text)
-        raise Unavailable(text)
+            return Expired(text)
+        return Unavailable(text)
 
-    def _decode(self, raw: msgspec.Raw) -> Any:
-        """The object, or None if it is none of ours or cannot be read: then what we had stays."""
-        try:
-            found = self._decoder.decode(raw)
-        except msgspec.DecodeError as exc:
-            self._cannot_read(raw, exc)
+    def _put(self, found: Any) -> Ref | None:
+        """The object is there; None: it is none of ours. What cannot be read stays as it was."""
+        if isinstance(found, Unreadable):
+            self._cannot_read(found)
             return None
         if not self.resource.has(found):
             return None
-        self._unreadable.discard(found.ref)
-        return found
+        ref: Ref = found.ref
+        self._unreadable.discard(ref)
+        self._changed.setdefault(ref, self.items.get(ref))
+        self.items[ref] = found
+        return ref
 
-    def _cannot_read(self, raw: msgspec.Raw, exc: Exception) -> None:
-        ref = msgspec.json.decode(raw, type=Object).ref
+    def _cannot_read(self, found: Unreadable) -> None:
+        ref = found.head.ref
         if ref not in self._unreadable:
             self._unreadable.add(ref)
             log.error(
-                "object cannot be read", resource=self.resource.title, object=ref, reason=str(exc)
+                "object cannot be read", resource=self.resource.title, object=ref, reason=found.why
             )
-
-    def _seen(self, found: Any) -> None:
-        before = self.items.get(found.ref)
-        if before is not None and before.uid != found.uid:
-            self._gone(found.ref)
-            before = None
-        if before == found:
-            return
-        self.items[found.ref] = found
-        self._on_change(found.ref, before, found)
 
     def _gone(self, ref: Ref) -> None:
-        before = self.items.pop(ref, None)
         self._unreadable.discard(ref)
-        if before is not None:
-            self._on_change(ref, before, None)
+        before = self.items.pop(ref, None)
+        self._changed.setdefault(ref, before)
 
-    async def _kind_is_missing(self) -> None:
+    def _tell(self) -> None:
+        """What changed since the last time, once per object, whatever lay between."""
+        changed, self._changed = self._changed, {}
+        for ref, before in changed.items():
+            after = self.items.get(ref)
+            if before is not None and after is not None and before.uid != after.uid:
+                self._on_change(ref, before, None)
+                self._on_change(ref, None, after)
+            elif before != after:
+                self._on_change(ref, before, after)
+
+    async def _kind_is_missing(self, exc: Exception) -> None:
         self._missing += 1
         if self._missing == 1:
-            log.warning(
-                "kind is unknown to the API server; its objects count as none until it is installed",
+            told = log.info if self.resource.optional else log.warning
+            told(
+                "kind cannot be listed; its objects count as none until it is installed",
                 resource=self.resource.title,
+                reason=str(exc),
             )
         # A server that just started may not know its custom kinds yet: one answer is no proof.
-        if self._missing >= _BELIEVE_MISSING_AFTER:
+        believed = self._missing >= _BELIEVE_MISSING_AFTER
+        if believed:
+            self._unreadable.clear()
             self._keep_only(set())
             self._sync()
         self._version = ""
-        await asyncio.sleep(_RETRY_MISSING_SECONDS * random.uniform(0.8, 1.2))
+        rarely = believed and self.resource.optional
+        seconds = _RETRY_OPTIONAL_SECONDS if rarely else _RETRY_MISSING_SECONDS
+        await asyncio.sleep(seconds * random.uniform(0.8, 1.2))
 
     def _recovered(self) -> None:
         if self._failures > 1:
@@ -276,11 +275,14 @@ class Informer:
     async def _pause(self, exc: Exception | None) -> None:
         """Longer each time, and never in step with others."""
         self._failures += 1
-        seconds = min(self._least * 2 ** (self._failures - 1), self._most)
+        seconds = min(self._least * 2 ** (self._failures - 1), self._most) * random.uniform(0.5, 1)
         if isinstance(exc, Unavailable) and exc.after is not None:
-            seconds = max(seconds, exc.after)
+            seconds = max(seconds, exc.after * random.uniform(1.0, 1.2))  # not before
         if exc is not None and self._failures in (1, 5):
             log.warning(
-                "cannot watch", resource=self.resource.title, reason=str(exc), again_in=seconds
+                "cannot watch",
+                resource=self.resource.title,
+                reason=str(exc),
+                again_in=round(seconds, 1),
             )
-        await asyncio.sleep(seconds * random.uniform(0.5, 1.0))
+        await asyncio.sleep(seconds)

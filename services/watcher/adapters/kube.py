@@ -11,10 +11,14 @@ from typing import Any, Self
 
 import aiohttp
 import msgspec
+import structlog
 from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
+from yaml import YAMLError
 
 from services._runtime.errors import Conflict, Unavailable
+
+log = structlog.get_logger()
 
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
@@ -112,6 +116,19 @@ class Kube:
         else:
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
 
+    async def _renew(self, refused: str) -> None:
+        """Read the credentials again, unless another request did.
+
+        The library reads a mounted token again by the wall clock, which may jump, and that of a kubeconfig never.
+        """
+        client = self._client
+        if client is None or client.configuration.api_key.get("BearerToken", refused) != refused:
+            return
+        try:
+            await self._configure(client.configuration)
+        except (ConfigException, OSError, ValueError, YAMLError) as exc:
+            log.warning("credentials cannot be read again", reason=str(exc))
+
     async def __aexit__(self, *_: object) -> None:
         if self._client is not None:
             await self._client.close()
@@ -148,7 +165,10 @@ class Kube:
         body: Any = None,
         content_type: str = "",
     ) -> bytes:
-        limits = aiohttp.ClientTimeout(total=_REQUEST_SECONDS, sock_connect=10)
+        # A large page of a busy server takes its time, as long as it comes.
+        limits = aiohttp.ClientTimeout(
+            total=4 * _REQUEST_SECONDS, sock_connect=10, sock_read=_REQUEST_SECONDS
+        )
         async with self._request(
             method, path, query=query, body=body, content_type=content_type, limits=limits
         ) as response:
@@ -185,6 +205,8 @@ class Kube:
                 proxy=configuration.proxy or None,
                 server_hostname=configuration.tls_server_name or None,
             ) as response:
+                if response.status == 401:
+                    await self._renew(headers.get("authorization", ""))
                 if response.status >= 400:
                     raise _error(what, response, await response.read())
                 yield response
@@ -211,8 +233,6 @@ def _error(what: str, response: aiohttp.ClientResponse, body: bytes) -> Exceptio
             after = response.headers.get("Retry-After", "")
             return Unavailable(text, float(after) if after.isdigit() else None)
         case 401:
-            return Unavailable(
-                text
-            )  # a token is rotated under us; the next request reads the new one
+            return Unavailable(text)  # the next request has the new token
         case _:
             return Denied(text, status=response.status, namespace_is_going=told.namespace_is_going)

@@ -7,5 +7,7 @@ limits      what a spec may not hold although it is well written
 owners      which object a message comes from
 intent      all of it, kept up to date object by object → the messages that must stand on the bus
 resolving   grant and resolver → whether a connection's DNS is served
+tally       how many endpoint Pods and connections each of our objects has
+describing  counts, pool and spec of one of our objects → its status
 report      grants, refusals, statuses and resolver of a Pod → what its status says, and what to announce
 """

@@ -4,7 +4,7 @@
 cost of an object's change is what it touches, the result that of starting from scratch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import msgspec
@@ -13,7 +13,8 @@ from schemas.intent import Endpoint, NetworkService, PrefixesInUse, Request
 from schemas.subjects import EndpointKey, Key, NetworkServiceKey, PrefixKey, RequestKey
 from services.watcher import model
 from services.watcher.core import misfits, owners, prefixes, requests, specs
-from services.watcher.model import ObjectRef, Pod, Problem, Ref
+from services.watcher.core.addresses import Addresses
+from services.watcher.model import ObjectRef, Pod, Problem, Ref, Subject
 
 _NOTHING: dict[Any, Any] = {}
 
@@ -33,6 +34,7 @@ class Intent:
         self.pods: dict[Ref, Pod] = {}
         self.wanted: dict[Ref, requests.Wanted] = {}
         self.notices: dict[ObjectRef, Problem] = {}
+        self.objects: dict[Subject, model.OurObject] = {}
         self._desired: dict[Key, Any] = {}
         self._excluded: Ref = (system_namespace, prefixes.EXCLUDED_NAME)
         self._owners = owners.Owners(excluded=self._excluded)
@@ -40,23 +42,24 @@ class Intent:
         self._nodes: dict[str, model.Node] = {}
         # None: it cannot be read and never could; what stands of it goes on.
         self._endpoints: dict[str, dict[str, specs.EndpointSpec | None]] = {}
-        self._rules: dict[Ref, model.NetworkService] = {}
         self._problem_refs: dict[tuple[type[Any], Ref], ObjectRef] = {}
-        self._bad_endpoints: dict[Ref, Problem] = {}
+        self._bad_specs: dict[Subject, Problem] = {}
         self._misfits = misfits.Misfits()
         self._pods_of_namespace: dict[str, set[str]] = {}
         self._pods_of_node: dict[str, set[Ref]] = {}
-        self._cluster_ips: dict[Ref, tuple[str, ...]] = {}
-        self._cluster_ips_changed = False
+        self._service_addresses = Addresses("service", "Service")
+        self._pod_addresses = Addresses("pod", "Pod")
+        self._kube_services: dict[Ref, tuple[str, ...]] = {}
         self._standing: dict[Ref, dict[Key, Request]] = {}
         self._standing_rules: dict[Key, NetworkService] = {}
         self._standing_endpoints: dict[Key, Endpoint] = {}
-        self._parts: dict[str, set[Key]] = {source: set() for source in prefixes.PARTED}
+        self._exclusions: set[Key] = set()  # keys that they stand under, should stand, or once did
         self._put: dict[type[Any], Callable[[Ref, Any, Touched], None]] = {
             model.Pod: self._pod,
             model.Namespace: self._namespace,
             model.Node: self._node,
             model.KubeService: self._kube_service,
+            model.ServiceCidr: self._service_cidr,
             model.ConfigMap: self._config_map,
             model.NetworkService: self._network_service,
             model.NetworkServiceEndpoint: self._endpoint,
@@ -65,23 +68,31 @@ class Intent:
     @property
     def desired(self) -> dict[Key, Any]:
         """Every message that must stand, complete."""
-        self._gather_cluster_ips()
+        self._gather()
         return self._desired
 
     def message(self, key: Key) -> Any:
         """The message that must stand under a key; None: nothing must."""
-        if isinstance(key, PrefixKey) and key.source == prefixes.CLUSTER_IPS.source:
-            self._gather_cluster_ips()
+        if isinstance(key, PrefixKey):
+            self._gather()
         return self._desired.get(key)
 
-    def parts(self, source: str) -> set[Key]:
-        """Every key that prefixes in use by `source` stand under, should stand, or once did."""
-        self._gather_cluster_ips()
-        return set(self._parts[source])
+    @property
+    def exclusions(self) -> set[Key]:
+        """Every key that the user's exclusions stand under, should stand, or once did."""
+        return set(self._exclusions)
 
     def owner(self, key: Key) -> ObjectRef | None:
         """The object that a message comes from, if it is a single one."""
         return self._owners.of(key)
+
+    def spec_problem(self, subject: Subject) -> Problem | None:
+        """Why the spec of an object of ours means nothing."""
+        return self._bad_specs.get(subject)
+
+    def pods_on(self, node: str) -> set[Ref]:
+        """The Pods of a node."""
+        return set(self._pods_of_node.get(node, ()))
 
     def put(self, kind: type[Any], ref: Ref, found: Any) -> Touched:
         """An object of Kubernetes as it is now."""
@@ -101,14 +112,15 @@ class Intent:
             else:
                 self._standing_rules.pop(key, None)
             ref = (key.namespace, key.name)
-            if ref in self._rules:
-                self._network_service(ref, self._rules[ref], touched)
+            found = self.objects.get((model.NetworkService, ref))
+            if isinstance(found, model.NetworkService):
+                self._network_service(ref, found, touched)
         elif isinstance(key, EndpointKey):
             _keep(self._standing_endpoints, key, message if isinstance(message, Endpoint) else None)
             if self._endpoints.get(key.namespace, _NOTHING).get(key.endpoint, "") is None:
                 self._endpoint_pod(key, touched)
-        elif isinstance(key, PrefixKey) and key.source in self._parts:
-            self._parts[key.source].add(key)
+        elif isinstance(key, PrefixKey) and key.source == prefixes.EXCLUDED.source:
+            self._exclusions.add(key)
         return touched
 
     def _stand_request(self, key: RequestKey, message: Any, touched: Touched) -> None:
@@ -135,6 +147,9 @@ class Intent:
             self.pods[ref] = pod
             self._pods_of_namespace.setdefault(namespace, set()).add(name)
             self._pods_of_node.setdefault(pod.node, set()).add(ref)
+        old, new = (each.own_ips if each is not None else () for each in (before, pod))
+        if old != new:
+            touched.keys.update(self._pod_addresses.put(ref, old, new))
         touched.pods.add(ref)
         self._requests(ref, touched)
         for endpoint in self._endpoints.get(namespace, _NOTHING):
@@ -152,7 +167,9 @@ class Intent:
         name = ref[1]
         was_ready = self._ready(name)
         _keep(self._nodes, name, node)
-        self._set(PrefixKey("node", name), prefixes.of_node(node) if node else None, touched)
+        told = prefixes.of_node(node) if node else None
+        self._set(PrefixKey("node", name), told, touched)
+        self._know(self._pod_addresses, ("node", name), told, touched)
         if self._ready(name) == was_ready:
             return
         for pod in self._pods_of_node.get(name, ()):
@@ -161,43 +178,50 @@ class Intent:
                 self._endpoint_pod(EndpointKey(pod[0], endpoint, pod[1]), touched)
 
     def _kube_service(self, ref: Ref, found: model.KubeService | None, touched: Touched) -> None:
-        addresses = prefixes.service_ips(found) if found else ()
-        if self._cluster_ips.get(ref, ()) == addresses:
-            return
-        _keep(self._cluster_ips, ref, addresses or None)
-        # Gathered when asked for: a first list of 10,000 Services would else gather 10,000 times.
-        self._cluster_ips_changed = True
-        touched.keys.add(prefixes.CLUSTER_IPS)
+        before, now = self._kube_services.get(ref, ()), found.addresses if found else ()
+        _keep(self._kube_services, ref, now or None)
+        touched.keys.update(self._service_addresses.put(ref, before, now))
 
-    def _gather_cluster_ips(self) -> None:
-        if not self._cluster_ips_changed:
-            return
-        self._cluster_ips_changed = False
-        gathered = prefixes.of_services(self._cluster_ips) if self._cluster_ips else ()
-        self._set_parts(prefixes.CLUSTER_IPS.source, gathered, Touched())
+    def _service_cidr(self, ref: Ref, found: model.ServiceCidr | None, touched: Touched) -> None:
+        name = ref[1]
+        told = prefixes.of_service_cidr(name, found.spec.cidrs or ()) if found else None
+        self._set(prefixes.service_cidr_key(name), told, touched)
+        self._know(self._service_addresses, ("service cidr", name), told, touched)
 
-    def _set_parts(self, source: str, parts: tuple[PrefixesInUse, ...], touched: Touched) -> None:
-        now: dict[Key, PrefixesInUse] = {part.key: part for part in parts}
-        self._parts[source] |= now.keys()
-        for key in self._parts[source]:
-            self._set(key, now.get(key), touched)
+    def _know(
+        self, addresses: Addresses, owner: Hashable, told: PrefixesInUse | None, touched: Touched
+    ) -> None:
+        touched.keys.update(addresses.know(owner, told.prefixes if told else ()))
+
+    def _gather(self) -> None:
+        # When asked for: a first list of 10,000 Services would else write a block 256 times.
+        for addresses in (self._service_addresses, self._pod_addresses):
+            for key, message in addresses.gather().items():
+                _keep(self._desired, key, message)
 
     def _config_map(self, ref: Ref, found: model.ConfigMap | None, touched: Touched) -> None:
         if ref == prefixes.KUBEADM:
             told = prefixes.of_kubeadm(found) if found else None
             self._set(PrefixKey("cluster", "kubeadm"), told, touched)
+            for addresses in (self._service_addresses, self._pod_addresses):
+                self._know(addresses, "kubeadm", told, touched)
         elif ref == self._excluded:
             excluded, problem = prefixes.of_user(found) if found else ((), None)
-            self._set_parts(prefixes.EXCLUDED.source, excluded, touched)
+            now: dict[Key, PrefixesInUse] = {part.key: part for part in excluded}
+            self._exclusions |= now.keys()
+            for key in self._exclusions:
+                self._set(key, now.get(key), touched)
             self._notice(model.ConfigMap, ref, problem, touched)
 
     def _network_service(
         self, ref: Ref, found: model.NetworkService | None, touched: Touched
     ) -> None:
-        _keep(self._rules, ref, found)
+        subject = (model.NetworkService, ref)
+        _keep(self.objects, subject, found)
         key = NetworkServiceKey(*ref)
         told = specs.read_network_service(found) if found else None
         problem = told if isinstance(told, Problem) else None
+        _keep(self._bad_specs, subject, problem)
         # Dropping the rules would open the service to every endpoint of that name: keep what stands.
         message = self._standing_rules.get(key) if isinstance(told, Problem) else told
         self._set(key, message, touched)
@@ -210,15 +234,18 @@ class Intent:
         told = specs.read_endpoint(found) if found else None
         problem = told if isinstance(told, Problem) else None
         specs_here = self._endpoints.setdefault(namespace, {})
-        before = specs_here.pop(name, None)
+        known, before = name in specs_here, specs_here.pop(name, None)
         if found is not None:
             # Withdrawing what is offered would cut live connections for a typo: what was goes on.
             specs_here[name] = told if isinstance(told, specs.EndpointSpec) else before
+        is_same = (known, before) == (name in specs_here, specs_here.get(name))
         if not specs_here:
             del self._endpoints[namespace]
-        for pod in self._pods_of_namespace.get(namespace, ()):
+        # Its own status changes an object every second: that is no reason to look at every Pod.
+        for pod in () if is_same else self._pods_of_namespace.get(namespace, ()):
             self._endpoint_pod(EndpointKey(namespace, name, pod), touched)
-        _keep(self._bad_endpoints, ref, problem)
+        _keep(self.objects, (model.NetworkServiceEndpoint, ref), found)
+        _keep(self._bad_specs, (model.NetworkServiceEndpoint, ref), problem)
         self._notice_endpoint(ref, touched)
 
     def _requests(self, ref: Ref, touched: Touched) -> None:
@@ -293,7 +320,8 @@ class Intent:
         self._notice(model.Pod, ref, problem, touched)
 
     def _notice_endpoint(self, ref: Ref, touched: Touched) -> None:
-        problem = self._bad_endpoints.get(ref) or self._misfits.of_endpoint(ref)
+        problem = self._bad_specs.get((model.NetworkServiceEndpoint, ref))
+        problem = problem or self._misfits.of_endpoint(ref)
         self._notice(model.NetworkServiceEndpoint, ref, problem, touched)
 
     def _notice(self, kind: type[Any], ref: Ref, problem: Problem | None, touched: Touched) -> None:

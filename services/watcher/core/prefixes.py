@@ -1,11 +1,12 @@
 """Prefixes in use by nodes, Services and the cluster, and those the user excluded.
 
-However many there are, every message of them fits the bus: ipam must see each one. Beyond a limit
-neighbours are merged and names dropped, and what is still too much is split into several messages.
+Told minimal: what lies inside another prefix of the same message is left out, and halves that say the same are
+joined. However many there are, every message of them fits the bus: ipam must see each one. What is too much for
+one is split into several.
 """
 
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -14,88 +15,110 @@ import yaml
 from schemas import values
 from schemas.intent import PrefixesInUse, UsedPrefix
 from schemas.subjects import PrefixKey
-from services.watcher.model import ConfigMap, KubeService, Node, Problem, Ref
+from services.watcher.model import ConfigMap, Node, Problem, Ref
 
 KUBEADM: Ref = ("kube-system", "kubeadm-config")
 EXCLUDED_NAME = "excluded-prefixes"  # of the ConfigMap in the system namespace
 EXCLUDED_DATA = "prefixes"
-CLUSTER_IPS = PrefixKey("service", "clusterips")
 EXCLUDED = PrefixKey("user", EXCLUDED_NAME)
-PARTED = frozenset({CLUSTER_IPS.source, EXCLUDED.source})  # sources whose messages may be several
 MALFORMED = "MalformedPrefix"
 # The bus takes a mebibyte; the longest namespace, name and IPv6 prefix make about 200 bytes.
 _MOST_IN_ONE = 4096
+_SERVICE_CIDR = "servicecidr-"
+_SUBNETS = (("podSubnet", "Pod network"), ("serviceSubnet", "Service network"))
+_ADDRESSES = frozenset({"InternalIP", "ExternalIP"})
 _MOST_YAML = 32_768  # reading it takes the loop about 10 µs per character
 _MOST_TOLD = 5  # bad lines in one Event, which is cut at a kibibyte
 _MOST_QUOTED = 120
 
 
 def of_node(node: Node) -> PrefixesInUse:
-    """Pod CIDRs and addresses of a node."""
+    """Pod CIDRs of both families, and addresses inside and outside of the cluster."""
     name = node.metadata.name
-    cidrs = _used(node.pod_cidrs, f"Pod CIDR of node {name}")
+    addresses = [each.address for each in node.status.addresses or () if each.type in _ADDRESSES]
+    used = [
+        *_used(node.pod_cidrs, f"Pod CIDR of node {name}"),
+        *_used(addresses, f"address of node {name}"),
+    ]
+    return PrefixesInUse(source="node", name=name, prefixes=tuple(minimal(used)))
+
+
+def of_service_cidr(name: str, cidrs: Iterable[str]) -> PrefixesInUse:
+    """What a ServiceCIDR object gives cluster IPs from."""
+    used = _used(cidrs, f"ServiceCIDR {name}")
     return PrefixesInUse(
-        source="node",
-        name=name,
-        prefixes=(*cidrs, *_used(node.internal_ips, f"address of node {name}")),
+        source="cluster", name=f"{_SERVICE_CIDR}{name}", prefixes=tuple(minimal(used))
     )
 
 
-def of_services(addresses: Mapping[Ref, tuple[str, ...]]) -> tuple[PrefixesInUse, ...]:
-    """Every cluster IP; the same one always in the same place, so that equal sets have equal bytes."""
-    used = [
-        used
-        for ref in sorted(addresses)
-        for used in _used(addresses[ref], f"Service {'/'.join(ref)}")
-    ]
-    return _fitting(CLUSTER_IPS, used, "Services of the cluster")
+def service_cidr_key(name: str) -> PrefixKey:
+    return PrefixKey("cluster", f"{_SERVICE_CIDR}{name}")
 
 
-def _fitting(
-    key: PrefixKey, used: Collection[UsedPrefix], together: str
-) -> tuple[PrefixesInUse, ...]:
-    """One message as it is, or as many as it takes, with neighbours merged and used by `together`."""
-    if len(used) <= _MOST_IN_ONE:
-        return (_part(key, 0, used),)
-    merged = _merged(used)
+def _fitting(used: list[UsedPrefix]) -> tuple[PrefixesInUse, ...]:
+    """One message if they fit, or as many as it takes."""
+    merged = minimal(used)
     # A power of two, half full: while the number stays, a prefix stays in its part, and where it
     # doubles or halves every part is split in two or joined of two.
     count = 1
-    while len(merged) > _MOST_IN_ONE // 2 * count:
+    while len(merged) > (_MOST_IN_ONE if count == 1 else _MOST_IN_ONE // 2 * count):
         count *= 2
     parts: list[list[UsedPrefix]] = [[] for _ in range(count)]
-    for prefix in merged:
-        parts[_place(prefix, count)].append(UsedPrefix(prefix=str(prefix), used_by=together))
-    return tuple(_part(key, at, part) for at, part in enumerate(parts))
+    for each in merged:
+        parts[_place(values.parse_prefix_loosely(each.prefix), count)].append(each)
+    return tuple(_part(at, part) for at, part in enumerate(parts))
 
 
-def _part(key: PrefixKey, at: int, used: Iterable[UsedPrefix]) -> PrefixesInUse:
-    name = key.optional_name + (f"-{at}" if at else "")
-    return PrefixesInUse(source=key.source, name=name, prefixes=tuple(used))
+def _part(at: int, used: Iterable[UsedPrefix]) -> PrefixesInUse:
+    name = EXCLUDED_NAME + (f"-{at}" if at else "")
+    return PrefixesInUse(source=EXCLUDED.source, name=name, prefixes=tuple(used))
 
 
-def _merged(used: Iterable[UsedPrefix]) -> list[values.Prefix]:
-    found = {values.parse_prefix_loosely(each.prefix) for each in used}
-    v4 = _blocks((each for each in found if isinstance(each, IPv4Network)), 32)
-    v6 = _blocks((each for each in found if isinstance(each, IPv6Network)), 128)
-    return [*map(IPv4Network, v4), *map(IPv6Network, v6)]
+def minimal(
+    used: Iterable[UsedPrefix], together: Callable[[list[UsedPrefix]], str] | None = None
+) -> list[UsedPrefix]:
+    """As few prefixes as cover the same; the order is that of their addresses, IPv4 first.
+
+    Halves of one prefix are joined if they say the same or `together` words what both are used by.
+    """
+    parsed = [(values.parse_prefix_loosely(each.prefix), each) for each in used]
+    found = []
+    for version, bits in ((4, 32), (6, 128)):
+        family = [
+            (int(prefix.network_address), prefix.prefixlen, [each])
+            for prefix, each in parsed
+            if prefix.version == version
+        ]
+        for first, length, parts in _blocks(family, bits, join=together is not None):
+            network = IPv4Network((first, length)) if version == 4 else IPv6Network((first, length))
+            text = together(parts) if together and len(parts) > 1 else parts[0].used_by
+            found.append(UsedPrefix(prefix=str(network), used_by=text))
+    return found
 
 
-def _blocks(prefixes: Iterable[values.Prefix], bits: int) -> list[tuple[int, int]]:
-    """(first address, length) of what covers the same. `ipaddress` would stop the loop for seconds."""
-    blocks: list[tuple[int, int]] = []
-    for first, length in sorted((int(each.network_address), each.prefixlen) for each in prefixes):
+_Block = tuple[int, int, list[UsedPrefix]]  # first address, length, what it is made of
+
+
+def _blocks(prefixes: list[_Block], bits: int, *, join: bool) -> list[_Block]:
+    """What covers the same. `ipaddress` would stop the loop for seconds."""
+    blocks: list[_Block] = []
+    for first, length, parts in sorted(prefixes, key=lambda each: each[:2]):
         if blocks and first < blocks[-1][0] + (1 << bits - blocks[-1][1]):
             continue  # inside the one before
-        block = (first, length)
-        while blocks and blocks[-1] == (block[0] - (1 << bits - block[1]), block[1]):
-            before = blocks[-1][0]
-            if before & 1 << bits - block[1]:
-                break  # neighbours, but not halves of one
+        block = (first, length, parts)
+        while blocks and _are_halves(blocks[-1], block, bits):
+            before, _, others = blocks[-1]
+            if not join and others[0].used_by != block[2][0].used_by:
+                break
             blocks.pop()
-            block = (before, block[1] - 1)
+            block = (before, block[1] - 1, [*others, *block[2]] if join else others)
         blocks.append(block)
     return blocks
+
+
+def _are_halves(one: _Block, other: _Block, bits: int) -> bool:
+    size = 1 << bits - other[1]
+    return one[1] == other[1] and one[0] == other[0] - size and not one[0] & size
 
 
 def _place(prefix: values.Prefix, count: int) -> int:
@@ -104,19 +127,17 @@ def _place(prefix: values.Prefix, count: int) -> int:
     return zlib.crc32(b"%d:%d" % (prefix.version, block)) % count
 
 
-def service_ips(found: KubeService) -> tuple[str, ...]:
-    return tuple(sorted(found.cluster_ips))
-
-
 def of_kubeadm(found: ConfigMap) -> PrefixesInUse:
     """What kubeadm was told about the cluster's networks; what cannot be read says nothing."""
     return PrefixesInUse(
         source="cluster",
         name="kubeadm",
         prefixes=tuple(
-            used
-            for field, what in (("podSubnet", "Pod network"), ("serviceSubnet", "Service network"))
-            for used in _used(_subnets(found, field), f"{what} of the cluster (kubeadm)")
+            minimal(
+                used
+                for field, what in _SUBNETS
+                for used in _used(_subnets(found, field), f"{what} of the cluster (kubeadm)")
+            )
         ),
     )
 
@@ -131,7 +152,7 @@ def of_user(found: ConfigMap) -> tuple[tuple[PrefixesInUse, ...], Problem | None
             good.append(UsedPrefix(prefix=str(values.parse_prefix_loosely(text)), used_by=what))
         except ValueError as exc:
             bad.append(f"{place}: {str(exc)[:_MOST_QUOTED]}")
-    return _fitting(EXCLUDED, good, what), _malformed(what, bad) if bad else None
+    return _fitting(good), _malformed(what, bad) if bad else None
 
 
 def _malformed(what: str, bad: list[str]) -> Problem:

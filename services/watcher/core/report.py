@@ -20,6 +20,7 @@ from services.watcher.wording import listed, shorten
 CONNECTED = "Connected"
 CONNECTING = "Connecting"
 DISCONNECTED = "Disconnected"
+READDRESSED = "Readdressed"
 UPDATING = "Updating"  # an older revision stands while the newer one is being applied
 COMPLETED = "PodCompleted"
 
@@ -41,7 +42,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
     shown: Shown
-    message: str = ""  # empty when ready
+    message: str = ""  # when ready: why its addresses are others than before, if they are
     kept: bool = False
 
     @property
@@ -231,11 +232,19 @@ def _granted(request: Request, grant: Connection, status: Status | None) -> Item
         return _not_ready(
             request, "failed", end.reason or "Failed", end.message or "no reason given", grant
         )
-    if end.applied is None or end.applied.revision != grant.revision or end.state != "ready":
-        reason = UPDATING if end.state == "ready" and end.applied is not None else CONNECTING
-        missing = end.message or f"waiting for node {grant.node} to wire it"
-        return _not_ready(request, "waiting", reason, missing, grant)
-    return Item(shown=_shown(request, grant, end))
+    if end.applied is not None and end.state == "ready":
+        if end.applied.revision == grant.revision:
+            return Item(shown=_shown(request, grant, end), message=grant.readdressed)
+        return _updating(request, end.applied, end)
+    missing = end.message or f"waiting for node {grant.node} to wire it"
+    return _not_ready(request, "waiting", CONNECTING, missing, grant)
+
+
+def _updating(request: Request, applied: Connection, end: EndStatus) -> Item:
+    """What stands is shown until the newer revision does."""
+    shown = msgspec.structs.replace(_shown(request, applied, end), state="waiting", reason=UPDATING)
+    missing = end.message or f"waiting for node {applied.node} to make it what was granted last"
+    return Item(shown=shown, message=missing)
 
 
 def _resolved(item: Item, grant: Connection, resolver: Resolver | None, was: Shown | None) -> Item:
@@ -243,7 +252,7 @@ def _resolved(item: Item, grant: Connection, resolver: Resolver | None, was: Sho
     missing = resolving.unserved(grant, resolver, was=was.dns if was is not None else None)
     if missing is None:
         served = msgspec.structs.replace(item.shown, dns=resolving.shown(grant.dns))
-        return Item(shown=served)
+        return msgspec.structs.replace(item, shown=served)
     shown = msgspec.structs.replace(item.shown, state=missing.state, reason=missing.reason)
     return Item(shown=shown, message=missing.message)
 
@@ -312,7 +321,9 @@ def _told(item: Shown, message: str, *, under: str) -> str:
 
 def _news(was: Shown | None, item: Shown, message: str) -> Iterator[Announcement]:
     if item.state == "ready":
-        if was != item:
+        if was is not None and was.ips and was.ips != item.ips and message:
+            yield _readdressed(item, was.ips, message)
+        elif was != item:
             yield Announcement(
                 type=NORMAL,
                 reason=CONNECTED,
@@ -329,6 +340,14 @@ def _news(was: Shown | None, item: Shown, message: str) -> Iterator[Announcement
         which = f"{item.interface} ({item.name})"
         text = f"{which} is disconnected: {message}" if lost else f"{which}: {message}"
         yield Announcement(type=WARNING, reason=item.reason, message=text)
+
+
+def _readdressed(item: Shown, before: tuple[str, ...], why: str) -> Announcement:
+    return Announcement(
+        type=WARNING,  # what is bound to the old addresses breaks
+        reason=READDRESSED,
+        message=f"{item.interface} ({item.name}) has {', '.join(item.ips)} now instead of {', '.join(before)}: {why}",
+    )
 
 
 def _stands(item: Shown) -> bool:

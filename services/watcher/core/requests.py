@@ -23,6 +23,8 @@ MALFORMED = "MalformedAnnotation"
 INVALID = "InvalidAnnotation"
 HOST_NETWORK = "HostNetwork"
 
+_DNS_POLICY = "ClusterFirst"  # what the API server writes where nobody did
+
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What a Pod asks for. `asks`: whether anybody wrote an annotation for it, be it an empty one."""
@@ -67,6 +69,8 @@ def pod_ref(pod: Pod, *, node_ready: bool) -> PodRef:
         cgroup_uid=pod.annotations.get(STATIC_POD_ANNOTATION, ""),
         ips=pod.ips,
         node_ready=node_ready,
+        dns_policy=pod.spec.dns_policy or _DNS_POLICY,
+        nameservers=_nameservers(pod),
     )
 
 
@@ -120,3 +124,8 @@ _HOST_NETWORK = Problem(
     message="the Pod uses its node's network (hostNetwork), where no network service can be connected; "
     f"remove hostNetwork or the annotation {annotation.ANNOTATION}",
 )
+
+
+def _nameservers(pod: Pod) -> tuple[str, ...]:
+    config = pod.spec.dns_config
+    return (config.nameservers or ()) if config is not None else ()

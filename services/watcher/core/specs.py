@@ -13,7 +13,7 @@ import msgspec
 from schemas import intent, values
 from services.watcher.core import fields, limits
 from services.watcher.core.fields import BadField
-from services.watcher.model import NetworkService, NetworkServiceEndpoint, Problem
+from services.watcher.model import NetworkService, NetworkServiceEndpoint, OurObject, Problem
 
 INVALID = "InvalidSpec"
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
@@ -137,11 +137,7 @@ def read_endpoint(found: NetworkServiceEndpoint) -> EndpointSpec | Problem:
     try:
         return _endpoint(_ENDPOINTS.read(found.spec))
     except BadField as exc:
-        return Problem(
-            reason=INVALID,
-            message=f"NetworkServiceEndpoint {'/'.join(found.ref)} has no effect as it is written; what an "
-            f"earlier, valid version published, stays: {exc}",
-        )
+        return _invalid(found, exc)
 
 
 def read_network_service(found: NetworkService) -> intent.NetworkService | Problem:
@@ -150,10 +146,20 @@ def read_network_service(found: NetworkService) -> intent.NetworkService | Probl
         spec = _NETWORK_SERVICES.read(found.spec)
         return _network_service(found, spec)
     except BadField as exc:
-        return Problem(
-            reason=INVALID,
-            message=f"NetworkService {'/'.join(found.ref)} has no effect as it is written: {exc}",
-        )
+        return _invalid(found, exc)
+
+
+def _invalid(found: OurObject, exc: BadField) -> Problem:
+    # A first version has no earlier one.
+    rest = (
+        ""
+        if found.metadata.generation == 1
+        else "; what an earlier, valid version published, stays"
+    )
+    return Problem(
+        reason=INVALID,
+        message=f"{type(found).__name__} {'/'.join(found.ref)} has no effect as it is written{rest}: {exc}",
+    )
 
 
 def _endpoint(spec: _Endpoint) -> EndpointSpec:

@@ -10,7 +10,9 @@ from functools import partial
 from prometheus_client import Gauge
 
 from schemas.codec import Tombstone
-from schemas.subjects import Key, LeaderKey
+from schemas.intent import PodRef
+from schemas.state import Status
+from schemas.subjects import Key, LeaderKey, StatusKey
 from services._runtime.bus import Bus
 from services._runtime.health import Health
 from services._runtime.leading import Term, lead
@@ -18,18 +20,19 @@ from services._runtime.mirror import Mirror
 from services._runtime.run import Runtime
 from services._runtime.streams import GRANT, INTENT, STATE
 from services.watcher import model
-from services.watcher.adapters import Events, Informer, Kube, Resource
+from services.watcher.adapters import Events, Informer, Kube, Resource, objects
 from services.watcher.core import prefixes
 from services.watcher.core.intent import Intent, Touched
+from services.watcher.core.repairs import Repairs
 from services.watcher.core.report import WARNING, Announcement
 from services.watcher.model import ObjectRef
 from services.watcher.service.announcing import Announcer
+from services.watcher.service.describing import Describer
 from services.watcher.service.publishing import Publisher
 from services.watcher.service.reporting import Reporter
 from services.watcher.settings import Settings
 
 NOT_PUBLISHED = "NotPublished"
-_GROUP = "/apis/networkservicemesh.io/v1"
 
 
 def resources(system_namespace: str) -> list[Resource]:
@@ -39,10 +42,15 @@ def resources(system_namespace: str) -> list[Resource]:
         Resource(kind=model.Node, path="/api/v1/nodes"),
         Resource(kind=model.Pod, path="/api/v1/pods"),
         Resource(kind=model.KubeService, path="/api/v1/services"),
+        Resource(
+            kind=model.ServiceCidr, path="/apis/networking.k8s.io/v1/servicecidrs", optional=True
+        ),
         _config_map(*prefixes.KUBEADM),
         _config_map(system_namespace, prefixes.EXCLUDED_NAME),
-        Resource(kind=model.NetworkService, path=f"{_GROUP}/networkservices"),
-        Resource(kind=model.NetworkServiceEndpoint, path=f"{_GROUP}/networkserviceendpoints"),
+        *(
+            Resource(kind=kind, path=f"{objects.GROUP}/{plural}")
+            for kind, plural in objects.PLURALS.items()
+        ),
     ]
 
 
@@ -68,12 +76,20 @@ class Watcher:
         self._own = Mirror(bus, INTENT, ["nsm.>"], on_change=self._own_changed)
         # One filter each: what a writer said before it said `complete` then comes before that word.
         self._grants = Mirror(bus, GRANT, ["nsm.>"], on_change=self._result_changed)
-        self._states = Mirror(bus, STATE, ["nsm.>"], on_change=self._result_changed)
+        self._states = Mirror(bus, STATE, ["nsm.>"], on_change=self._state_changed)
+        self._repairs = Repairs()
         self._publisher = Publisher(self.intent, self._own, on_refused=self._say_refused)
         self._announcer = Announcer(Events(kube, instance=holder, clock=time.monotonic))
         self._reporter = Reporter(
             kube=kube,
             announcer=self._announcer,
+            intent=self.intent,
+            grants=self._grants,
+            states=self._states,
+            clock=time.monotonic,
+        )
+        self._describer = Describer(
+            kube=kube,
             intent=self.intent,
             grants=self._grants,
             states=self._states,
@@ -125,6 +141,7 @@ class Watcher:
             group.create_task(self._publisher.run(term))
             group.create_task(self._announcer.run())
             group.create_task(self._reporter.run())
+            group.create_task(self._describer.run())
             group.create_task(self._repeat_notices())
 
     async def _repeat_notices(self) -> None:
@@ -136,10 +153,13 @@ class Watcher:
         self, kind: type[model.Object], ref: model.Ref, _: object, after: object
     ) -> None:
         self._heed(self.intent.put(kind, ref, after))
+        if issubclass(kind, model.OurObject):
+            self._describer.note([(kind, ref)])
 
     def _heed(self, touched: Touched) -> None:
         """Pass on what a change of an object touched."""
         self._publisher.note(touched.keys)
+        self._describer.note_intent(touched.keys)
         self._reporter.note(touched.pods)
         for about in touched.notices:
             self._say_notice(about, again=True)
@@ -167,8 +187,22 @@ class Watcher:
         if not isinstance(key, LeaderKey) and standing != self.intent.message(key):
             self._publisher.note([key])
 
+    def _state_changed(self, key: Key, message: object) -> None:
+        self._result_changed(key, message)
+        if isinstance(key, StatusKey) and isinstance(message, Status | Tombstone):
+            is_news = self._states.synced.is_set()
+            for pod, what in self._repairs.note(key, message, is_news=is_news):
+                self._announcer.say(_about(pod), what)
+
     def _result_changed(self, key: Key, _: object) -> None:
         self._reporter.note_key(key)
+        self._describer.note_key(key)
+
+
+def _about(pod: PodRef) -> ObjectRef:
+    return ObjectRef(
+        api_version="v1", kind="Pod", namespace=pod.namespace, name=pod.name, uid=pod.uid
+    )
 
 
 async def start(settings: Settings, runtime: Runtime) -> None:

@@ -27,6 +27,8 @@ _WORKERS = 64  # on a single server they are pipelined; on a replicated one they
 _REFUSED_SECONDS = 60.0  # somebody may have raised the limit
 
 Lane = tuple[str, ...]  # of keys that are written one after the other
+# An address moves from one message to another when a prefix that covers it becomes known.
+_PREFIXES: Lane = (PrefixKey.kind,)
 
 
 class Publisher:
@@ -94,8 +96,8 @@ class Publisher:
     async def _work(self, term: Term, lane: Lane) -> None:
         """Write what was noted of a lane; what is refused is tried again later."""
         keys = self._noted.pop(lane, set())
-        if lane[0] == PrefixKey.kind and lane[1] in prefixes.PARTED:
-            keys |= self._intent.parts(lane[1])
+        if any(map(_is_exclusion, keys)):
+            keys |= self._intent.exclusions
         left = set(keys)
         try:
             for key in sorted(keys, key=self._turn):
@@ -154,6 +156,10 @@ def _lane(key: Key) -> Lane:
     match key:
         case RequestKey():
             return (key.kind, key.namespace, key.pod)
-        case PrefixKey() if key.source in prefixes.PARTED:
-            return (key.kind, key.source)
+        case PrefixKey() if key.source != "node":
+            return _PREFIXES
     return (key.kind, key.subject)
+
+
+def _is_exclusion(key: Key) -> bool:
+    return isinstance(key, PrefixKey) and key.source == prefixes.EXCLUDED.source

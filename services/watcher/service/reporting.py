@@ -29,6 +29,7 @@ from services.watcher.core.intent import Intent
 from services.watcher.core.requests import Wanted
 from services.watcher.model import ObjectRef, Pod, Ref
 from services.watcher.service.announcing import Announcer
+from services.watcher.service.completing import at_every_completion
 from services.watcher.service.queueing import Workqueue
 
 log = structlog.get_logger()
@@ -90,16 +91,10 @@ class Reporter:
             case ConnectionKey() | RefusalKey() | StatusKey() | ResolverKey():
                 self.note([(key.namespace, key.pod)])
             case NodeKey():
-                wanted = self._intent.wanted.items()
-                self._note_anew(
-                    [
-                        ref
-                        for ref, each in wanted
-                        if any(request.pod.node == key.node for request in each.requests)
-                    ]
-                )
+                on_node = self._intent.pods_on(key.node)
+                self._note_anew([ref for ref in on_node if ref in self._intent.wanted])
             case LeaderKey():
-                self._note_anew(list(self._intent.wanted))
+                self._note_all_anew()
 
     def _note_anew(self, refs: list[Ref]) -> None:
         for ref in refs:
@@ -117,17 +112,13 @@ class Reporter:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._queue.run())
-                group.create_task(self._await_ipam())
+                group.create_task(at_every_completion(self._grants, self._note_all_anew))
         finally:
             self._queue = None
 
-    async def _await_ipam(self) -> None:
+    def _note_all_anew(self) -> None:
         """Once ipam has told everything, its silence about a request counts."""
-        while True:
-            await self._grants.when_complete.wait()
-            self._note_anew(list(self._intent.wanted))
-            while self._grants.when_complete.is_set():  # noqa: ASYNC110  its end is not told
-                await asyncio.sleep(1.0)
+        self._note_anew(list(self._intent.wanted))
 
     async def _work(self, ref: Ref) -> None:
         pod = self._intent.pods.get(ref)
@@ -197,14 +188,14 @@ class Reporter:
         if memory is None or memory.uid != pod.uid or memory.written is None:
             return reports.showing(pod)
         lag = self._clock() - memory.written_at
-        if _version(pod) >= memory.version or lag > _LAG_SECONDS:
+        if pod.version >= memory.version or lag > _LAG_SECONDS:
             memory.written = None
             return reports.showing(pod)
         return memory.written
 
     def _wrote(self, memory: _Memory, now: Pod) -> None:
         memory.written = reports.showing(now)
-        memory.version = _version(now)
+        memory.version = now.version
         memory.written_at = self._clock()
 
     def _remember(self, pod: Pod, shown: reports.Showing) -> _Memory:
@@ -302,9 +293,3 @@ def _about(pod: Pod) -> ObjectRef:
         name=pod.metadata.name,
         uid=pod.uid,
     )
-
-
-def _version(pod: Pod) -> int:
-    """Kubernetes' versions of one kind may be compared as numbers; one that is none counts as newest."""
-    text = pod.metadata.resource_version
-    return int(text) if text.isdigit() else 1 << 63

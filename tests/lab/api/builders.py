@@ -23,6 +23,14 @@ def an_endpoint(name: str = "vpn", *, namespace: str = "default", **metadata: An
     return {"metadata": metadata, "spec": spec}
 
 
+def a_definition(plural: str = "x", *, group: str = "a.example", **schema: Any) -> Obj:
+    version: Obj = {"name": "v1", "served": True, "storage": True}
+    version["schema"] = {"openAPIV3Schema": {"type": "object", "properties": schema}}
+    names = {"plural": plural, "kind": plural.title()}
+    spec = {"group": group, "scope": "Namespaced", "names": names, "versions": [version]}
+    return {"metadata": {"name": f"{plural}.{group}"}, "spec": spec}
+
+
 def an_event(name: str = "web.1", *, namespace: str = "default", **fields: Any) -> Obj:
     involved = {"kind": "Pod", "name": "web", "namespace": namespace, "uid": "u1"}
     event = {

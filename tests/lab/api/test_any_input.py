@@ -7,12 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.api.errors import ApiError
-from lab.api.kinds import CONFIG_MAPS, NETWORK_SERVICE_ENDPOINTS, NODES, PODS, SERVICES
+from lab.api.kinds import (
+    CONFIG_MAPS,
+    DEFINITIONS,
+    NETWORK_SERVICE_ENDPOINTS,
+    NODES,
+    PODS,
+    SERVICE_CIDRS,
+    SERVICES,
+)
 from lab.api.manifests import ManifestError, read_text
 from lab.api.requests import Target, fitting
 from lab.api.store import Store
 from lab.api.tables import cells
-from tests.lab.api.builders import a_config_map, a_pod, an_endpoint
+from tests.lab.api.builders import a_config_map, a_definition, a_pod, an_endpoint
 
 KINDS = {
     PODS: a_pod("x", finalizers=["a.example/x"]),
@@ -20,6 +28,8 @@ KINDS = {
     SERVICES: {"metadata": {"name": "x", "namespace": "default"}, "spec": {"ports": [{"port": 1}]}},
     NETWORK_SERVICE_ENDPOINTS: an_endpoint("x"),
     NODES: {"metadata": {"name": "x"}},
+    SERVICE_CIDRS: {"metadata": {"name": "x"}, "spec": {"cidrs": ["10.97.0.0/16"]}},
+    DEFINITIONS: a_definition(),
 }
 STATUS = {"conditions": [{"type": "Ready", "status": "True"}], "addresses": [{"type": "A"}]}
 WORDS = [
@@ -47,6 +57,11 @@ WORDS = [
     "clusterIP",
     "conditions",
     "networkServices",
+    "cidrs",
+    "versions",
+    "names",
+    "group",
+    "schema",
     "ipam",
     "prefixes",
     "podSelector",
@@ -119,11 +134,12 @@ def test_any_patch_applies_or_is_refused(kind, patch, form, status):
     store, status = Store(), status and kind.status
     namespace = "default" if kind.namespaced else ""
     store.create(kind, KINDS[kind])
+    name = KINDS[kind]["metadata"]["name"]
     if kind.status:
-        store.patch(kind, namespace, "x", {"status": STATUS}, status=True)
-    attempt(store, lambda: store.patch(kind, namespace, "x", patch, form=form, status=status))
+        store.patch(kind, namespace, name, {"status": STATUS}, status=True)
+    attempt(store, lambda: store.patch(kind, namespace, name, patch, form=form, status=status))
     for obj in store.objects(kind):
-        assert len(cells(kind, obj, store.now()))
+        assert len(cells(kind, obj, store.now(), store.definition(kind)))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.plural)
@@ -132,7 +148,8 @@ def test_any_patch_applies_or_is_refused(kind, patch, form, status):
 def test_any_json_patch_applies_or_is_refused(kind, patch):
     store = Store()
     store.create(kind, KINDS[kind])
-    attempt(store, lambda: store.patch(kind, "default", "x", patch, form="json"))
+    name = KINDS[kind]["metadata"]["name"]
+    attempt(store, lambda: store.patch(kind, "default", name, patch, form="json"))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.plural)

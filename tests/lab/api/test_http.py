@@ -254,7 +254,9 @@ async def test_discovery_lists_groups_resources_and_subresources(ask):
     assert (await ask("GET", "/api"))[1]["versions"] == ["v1"]
     _, listed = await ask("GET", "/apis")
     assert [g["name"] for g in listed["groups"]] == [
+        "apiextensions.k8s.io",
         "events.k8s.io",
+        "networking.k8s.io",
         "networkservicemesh.io",
         "authentication.k8s.io",
     ]

@@ -9,7 +9,14 @@ import jwt
 import msgspec
 import pytest
 
-from lab.api.kinds import CONFIG_MAPS, EVENTS, NETWORK_SERVICE_ENDPOINTS, NODES, PODS
+from lab.api.kinds import (
+    CONFIG_MAPS,
+    EVENTS,
+    NETWORK_SERVICE_ENDPOINTS,
+    NETWORK_SERVICES,
+    NODES,
+    PODS,
+)
 from lab.api.kubeconfig import write_kubeconfig
 from tests.lab.api.builders import a_config_map, a_pod, an_endpoint, an_event
 
@@ -227,6 +234,88 @@ async def test_a_dry_run_and_explain_and_selectors(kubectl, store):
     assert "settings" in await kubectl("get", "cm", "-l", "app in (x)")
     said = await kubectl("get", "cm", "--field-selector", "metadata.name=other")
     assert "No resources found" in said
+
+
+CRD = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: networkservices.networkservicemesh.io}
+spec:
+  group: networkservicemesh.io
+  scope: Namespaced
+  names: {plural: networkservices, kind: NetworkService, shortNames: [netsvc]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    additionalPrinterColumns: [{name: Colour, type: string, jsonPath: .spec.colour}]
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec: {type: object, properties: {colour: {type: string, enum: [red, blue]}}}
+"""
+SERVICE = """
+apiVersion: networkservicemesh.io/v1
+kind: NetworkService
+metadata: {name: svc}
+spec: {colour: red}
+"""
+
+
+async def test_definitions_are_deleted_applied_waited_for_and_obeyed(kubectl):
+    assert "networkservices.networkservicemesh.io" in await kubectl("get", "crds")
+    await kubectl("delete", "crd", NETWORK_SERVICES.resource)
+    said = await kubectl("get", "netsvc", code=1)
+    assert "could not find the requested resource" in said
+    await kubectl("apply", "-f", "-", stdin=CRD)
+    await kubectl("wait", "--for=condition=Established", f"crd/{NETWORK_SERVICES.resource}")
+    assert "unchanged" in await kubectl("apply", "-f", "-", stdin=CRD)
+    await kubectl("apply", "-f", "-", stdin=SERVICE)
+    listed = (await kubectl("get", "netsvc")).split("\n")
+    assert (listed[0].split(), listed[1].split()) == (["NAME", "COLOUR"], ["svc", "red"])
+    said = await kubectl("apply", "-f", "-", stdin=SERVICE.replace("red", "green"), code=1)
+    assert 'supported values: "red", "blue"' in said
+    said = await kubectl("apply", "-f", "-", stdin=SERVICE.replace("colour", "color"), code=1)
+    assert 'unknown field "spec.color"' in said
+    assert "colour" in await kubectl("explain", "netsvc.spec")
+
+
+async def test_service_cidrs_are_shown_and_made(kubectl):
+    assert "10.96.0.0/16" in await kubectl("get", "servicecidrs")
+    extra = MANIFEST_OF_CIDR
+    assert "created" in await kubectl("apply", "-f", "-", stdin=extra)
+    assert "10.97.0.0/16" in await kubectl("get", "servicecidr", "extra", "-o", "yaml")
+    said = await kubectl("apply", "-f", "-", stdin=extra.replace("97", "98"), code=1)
+    assert "field is immutable" in said
+
+
+MANIFEST_OF_CIDR = """
+apiVersion: networking.k8s.io/v1
+kind: ServiceCIDR
+metadata: {name: extra}
+spec: {cidrs: [10.97.0.0/16]}
+"""
+
+
+async def test_every_form_of_patch_and_a_typo_in_one(kubectl, store):
+    store.create(PODS, a_pod(labels={"a": "b"}))
+    strategic = '{"spec":{"containers":[{"name":"main","image":"new"}]}}'
+    await kubectl("patch", "pod", "web", "-p", strategic)
+    await kubectl("patch", "pod", "web", "--type=merge", "-p", '{"metadata":{"labels":{"a":null}}}')
+    test = '{"op":"test","path":"/spec/containers/0/image","value":"new"}'
+    add = '{"op":"add","path":"/metadata/labels","value":{"c":"d"}}'
+    await kubectl("patch", "pod", "web", "--type=json", "-p", f"[{test},{add}]")
+    status = '{"status":{"conditions":[{"type":"Ready","status":"True"}]}}'
+    await kubectl("patch", "pod", "web", "--subresource=status", "-p", status)
+    pod = store.get(PODS, "default", "web")
+    assert pod["metadata"]["labels"] == {"c": "d"}
+    assert pod["spec"]["containers"][0]["image"] == "new"
+    assert pod["status"]["conditions"] == [{"type": "Ready", "status": "True"}]
+    typo = MANIFEST.replace("containers:", "contianers: []\n  containers:", 1)
+    assert 'unknown field "spec.contianers"' in await kubectl(
+        "apply", "-f", "-", stdin=typo, code=1
+    )
 
 
 async def test_create_token_prints_a_token_for_the_audience(kubectl):

@@ -9,8 +9,8 @@ from lab.api.kinds import (
     EVENTS,
     KINDS,
     NETWORK_SERVICE_ENDPOINTS,
-    NETWORK_SERVICES,
     NODES,
+    SERVICE_CIDRS,
     SERVICES,
 )
 from lab.api.tables import cells, columns, duration, pod_state
@@ -44,7 +44,10 @@ def test_an_age_is_told_as_kubectl_does(seconds, text):
     assert duration(seconds) == text
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.resource)
+BUILT_IN = [kind for kind in KINDS if not kind.custom]
+
+
+@pytest.mark.parametrize("kind", BUILT_IN, ids=lambda kind: kind.resource)
 def test_every_kind_shows_an_empty_object_with_a_cell_per_column(kind):
     assert len(cells(kind, {"metadata": {"name": "x"}}, NOW)) == len(columns(kind))
 
@@ -80,9 +83,35 @@ def test_an_event_tells_when_how_often_and_of_what():
     assert (row["Object"], row["Reason"]) == ("pod/web", "Connected")
 
 
-def test_an_endpoint_shows_its_network_services():
-    row = shown(NETWORK_SERVICE_ENDPOINTS, an_endpoint())
-    assert (row["Services"], row["Age"], row["Prefixes"]) == ("vpn", "10m", "172.16.1.0/24")
+COLUMNS = [
+    {"name": "Services", "type": "string", "jsonPath": ".spec.networkServices"},
+    {"name": "Clients", "type": "integer", "jsonPath": ".status.clients", "priority": 1},
+    {
+        "name": "Accepted",
+        "type": "string",
+        "jsonPath": '.status.conditions[?(@.type=="Accepted")].status',
+    },
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+]
+
+
+def test_a_custom_kind_shows_the_columns_of_its_definition():
+    versions = [{"name": "v1", "served": True, "additionalPrinterColumns": COLUMNS}]
+    definition = {"spec": {"versions": versions}}
+    conditions = [{"type": "Other", "status": "x"}, {"type": "Accepted", "status": "True"}]
+    endpoint = an_endpoint(**CREATED) | {"status": {"clients": 3, "conditions": conditions}}
+    heads = columns(NETWORK_SERVICE_ENDPOINTS, definition)
+    assert [(each["name"], each["priority"]) for each in heads] == [
+        ("Name", 0),
+        ("Services", 0),
+        ("Clients", 1),
+        ("Accepted", 0),
+        ("Age", 0),
+    ]
+    row = cells(NETWORK_SERVICE_ENDPOINTS, endpoint, NOW, definition)
+    assert row == ["vpn", '["vpn"]', 3, "True", "10m"]
+    bare = cells(NETWORK_SERVICE_ENDPOINTS, {"metadata": {"name": "x"}}, NOW, definition)
+    assert bare == ["x", None, None, None, "<unknown>"]
 
 
 def test_nodes_services_and_config_maps_show_what_matters():
@@ -94,4 +123,5 @@ def test_nodes_services_and_config_maps_show_what_matters():
     assert (node["Status"], node["Internal-IP"]) == ("NotReady", "172.18.0.11")
     assert (service["Cluster-IP"], service["Port(s)"]) == ("10.96.0.10", "53/TCP")
     assert shown(CONFIG_MAPS, {"data": {"a": "1", "b": "2"}})["Data"] == 2
-    assert shown(NETWORK_SERVICES, {})["Payload"] == "IP"
+    cidrs = {"spec": {"cidrs": ["10.96.0.0/16", "fd00::/108"]}}
+    assert shown(SERVICE_CIDRS, cidrs)["CIDRs"] == "10.96.0.0/16,fd00::/108"

@@ -1,0 +1,148 @@
+"""Addresses for one connection out of its endpoint's pool, clear of everything that its two Pods use."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from schemas import intent
+from schemas.grant import Connection
+from schemas.subjects import RequestKey
+from services.ipam.core import blocks
+from services.ipam.core.holdings import ObjectKey
+from services.ipam.core.pools import Pool
+from services.ipam.core.routing import Problem
+from services.ipam.core.spaces import Blocked, Pair, Space
+from services.ipam.core.state import State
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What is asked of a pool, and what is to be kept if possible."""
+
+    request: intent.Request
+    key: RequestKey
+    endpoint: intent.Endpoint
+    standing: Connection | None  # between these very Pods
+    is_readdressing: bool = False
+
+    @property
+    def object(self) -> ObjectKey:
+        return self.endpoint.pod.namespace, self.endpoint.endpoint
+
+
+def allocate(state: State, pool: Pool, wish: Wish) -> dict[int, Pair] | Problem:
+    """A pair of every family, those it has or last had if nothing stands against them."""
+    silent = state.registry.nodes_of(wish.object).keys() & state.silent if state.silent else ()
+    preferred = _preferred(state, wish)
+    if silent and wish.standing is not None and preferred:
+        return preferred
+    pairs: dict[int, Pair] = {}
+    for family, space in pool.spaces.items():
+        blocked = _blocked(state, wish, family)
+        pair = preferred.get(family)
+        if pair is not None and not _may_keep(state, wish, space, pair, blocked):
+            pair = None
+        if silent and not (pair and all(space.has(wish.key, number) for number in pair)):
+            return "NodeSilent", _silent(sorted(silent))
+        pair = pair or _new(state, space, wish, blocked)
+        if pair is None:
+            return _exhausted(state, space)
+        pairs[family] = pair
+    return pairs
+
+
+def _may_keep(state: State, wish: Wish, space: Space, pair: Pair, blocked: Blocked) -> bool:
+    """What stands is not taken away by prefixes that came to be in use later, unless it is to be given up."""
+    if not space.may_have(wish.key, pair, blocked):
+        return False
+    if wish.standing is None:
+        return not space.is_excluded(pair)
+    return not wish.is_readdressing or not any(
+        state.exclusions.hard_of_host((space.family, number)) for number in pair
+    )
+
+
+def _new(state: State, space: Space, wish: Wish, blocked: Blocked) -> Pair | None:
+    pair = space.next_pair(blocked)
+    if pair is not None or not space.is_swallowed():
+        return pair
+    # Of a carved prefix others took what was left: carve one more.
+    if not state.pools.extend(wish.object, space.family):
+        return None
+    return state.pool(wish.endpoint).spaces[space.family].next_pair(blocked)
+
+
+def _preferred(state: State, wish: Wish) -> dict[int, Pair]:
+    """Addresses by family that this (namespace, pod, interface) has or last had of this endpoint's object.
+
+    Not what a client on another node has, or still has to take down: both Pods could be alive.
+    """
+    key, node = wish.key, wish.request.pod.node
+    holding = state.last_known(key)
+    standing = wish.standing
+    if standing is not None and key not in state.grants:
+        # Adopted as it was reported.
+        pairs = zip(standing.server.addresses, standing.client.addresses, strict=False)
+        hosts = [(blocks.read_host(server), blocks.read_host(client)) for server, client in pairs]
+        return {server[0]: Pair(server[1], client[1]) for server, client in hosts}
+    if holding is None or holding.object != wish.object:
+        return {}
+    granted = state.grants.get(key)
+    if granted is None or granted.client.pod.node != node:
+        elsewhere = [held.node for held in state.held(key) if held.node in held.nodes]
+        if granted is not None:
+            elsewhere.append(granted.client.pod.node)
+        if any(other != node for other in elsewhere):
+            return {}
+    return {
+        server[0]: Pair(server[1], client[1])
+        for server, client in zip(holding.server, holding.client, strict=False)
+    }
+
+
+def _blocked(state: State, wish: Wish, family: int) -> Blocked:
+    """What this connection's two Pods use already; with their own addresses, that the cluster gave them."""
+    client, server, key, object_ = (
+        wish.request.pod,
+        wish.endpoint.pod,
+        wish.key,
+        wish.object,
+    )
+    ips = set(blocks.read_hosts((*client.ips, *server.ips)))
+    used: Callable[..., int | None] = state.pods.blocked_to
+
+    def blocked_to(number: int) -> int | None:
+        if (family, number) in ips:
+            return number
+        to = used(client.uid, family, number, but=key)
+        return to if to is not None else used(server.uid, family, number, but=object_)
+
+    return blocked_to
+
+
+def _silent(nodes: list[str]) -> str:
+    named = ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
+    return f"has Pods on node {named}, which has not told yet what is in use there: no new addresses until it has"
+
+
+def _exhausted(state: State, space: Space) -> Problem:
+    """Full, or swallowed by prefixes in use? The user mends these in different places."""
+    names = ", ".join(map(blocks.show, space.own))
+    numbers = f"{space.used} of {space.size} addresses used"
+    if space.held:
+        numbers += f", {space.held} held until their nodes confirm"
+    if space.is_swallowed() and space.excluded:
+        found = [
+            f"{blocks.show(own)} overlaps {use}"
+            for own in space.own
+            if (use := state.exclusions.overlapping(own)) is not None
+        ]
+        return (
+            "PrefixCollision",
+            f"has {numbers} and none left outside of prefixes in use: {'; '.join(found[:3])}",
+        )
+    if space.free >= (1 if space.is_shared else 2):
+        return (
+            "PrefixCollision",
+            f"has {space.free} addresses of {names} free, but this Pod or the endpoint Pod uses them already",
+        )
+    return "PoolExhausted", f"pool {names} is full: {numbers}"

@@ -1,0 +1,138 @@
+"""Why an address is whose it is: answers from a picture of the bus, in lines for people.
+
+Only what stands on the bus is said, with the subject it stands on; where it says nothing, so does the answer.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from schemas import grant, intent, state
+from schemas.grant import Connection, End
+from schemas.subjects import RefusalKey, RequestKey, StatusKey
+from schemas.values import Address, Prefix
+from services.ipam.core import blocks, picturing
+from services.ipam.core.holdings import request_key
+from services.ipam.core.picturing import Line, Picture, few
+
+__all__ = ["Line", "Picture", "explain_address", "explain_pod", "explain_prefix"]
+
+
+def explain_address(picture: Picture, address: Address) -> list[Line]:
+    """Who holds an address, who excludes it, in which pools it is free; at least one line."""
+    host = (address.version, int(address))
+    block = blocks.of_host(host)
+    holders = [*picturing.held_by_grants(picture, block), *picturing.held_back(picture, block)]
+    excluded = [*picturing.in_use(picture, block), *picturing.own_addresses(picture, block)]
+    lines = [*few(holders), *few(excluded), *few(picturing.routes(picture, block))]
+    lines += picturing.pools_of(picture, host, is_taken=bool(holders), is_excluded=bool(excluded))
+    return lines or [Line(f"{address} is in no pool, and nothing on the bus speaks of it")]
+
+
+def explain_prefix(picture: Picture, prefix: Prefix) -> list[Line]:
+    """Who holds anything of a prefix, who excludes it, which pools and routes overlap it."""
+    block = blocks.of_prefix(prefix)
+    lines = [
+        *few(picturing.in_use(picture, block)),
+        *few(picturing.own_addresses(picture, block)),
+        *few(picturing.pools_overlapping(picture, block)),
+        *few(picturing.routes(picture, block)),
+        *few(picturing.held_by_grants(picture, block)),
+        *few(picturing.held_back(picture, block)),
+    ]
+    return lines or [Line(f"{prefix} overlaps no pool, and nothing on the bus speaks of it")]
+
+
+def explain_pod(picture: Picture, namespace: str, pod: str) -> list[Line]:
+    """Each interface of a Pod: request, chosen or refused, addresses; and what it serves as an endpoint Pod."""
+    name = f"{namespace}/{pod}"
+    asked = {
+        k: r for k, r in picture.of(intent.Request) if (k.namespace, k.pod) == (namespace, pod)
+    }
+    granted = {request_key(c): c for c in picture.connections()}
+    lines: list[Line] = []
+    for key, request in asked.items():
+        lines += _of_request(picture, key, request, granted.get(key))
+    for key, connection in granted.items():
+        if (key.namespace, key.pod) == (namespace, pod) and key not in asked:
+            words = f"{key.interface}: nobody asks for it any more, and it has {_ends(connection)}"
+            lines.append(Line(words, connection.key.subject))
+    for key, tombstone in picture.unconfirmed():
+        if (key.namespace, key.pod) == (namespace, pod):
+            lines.append(picturing.still_to_confirm(key, tombstone))
+    lines += _served(picture, namespace, pod, granted.values())
+    return lines or [Line(f"pod {name} asks for no network service and offers none")]
+
+
+def _of_request(
+    picture: Picture, key: RequestKey, request: intent.Request, connection: Connection | None
+) -> Iterator[Line]:
+    scope = f"@{request.network_service_namespace}" if request.network_service_namespace else ""
+    asks = f"{key.interface}: asks for network service {request.network_service}{scope}"
+    if request.labels:
+        asks += f" with {', '.join(f'{k}={v}' for k, v in sorted(request.labels.items()))}"
+    yield Line(asks, key.subject)
+    if connection is not None:
+        yield Line(f"{key.interface}: granted {_ends(connection)}", connection.key.subject)
+        if connection.readdressed:
+            yield Line(f"{key.interface}: re-addressed, because {connection.readdressed}")
+        yield from _states(picture, connection)
+    refusal = picture.messages.get(RefusalKey(key.namespace, key.pod, key.interface))
+    if isinstance(refusal, grant.Refusal):
+        yield Line(
+            f"{key.interface}: refused, {refusal.reason}: {refusal.message}", refusal.key.subject
+        )
+        for each in refusal.candidates:
+            yield Line(f"{key.interface}: considered {each.endpoint}: {each.reason}")
+    if connection is None and not isinstance(refusal, grant.Refusal):
+        yield Line(f"{key.interface}: ipam has not answered yet")
+
+
+def _states(picture: Picture, connection: Connection) -> Iterator[Line]:
+    key = request_key(connection)
+    for node in dict.fromkeys((connection.client.pod.node, connection.server.pod.node)):
+        where = StatusKey(node, key.namespace, key.pod, key.interface)
+        status = picture.messages.get(where)
+        if not isinstance(status, state.Status):
+            yield Line(f"{key.interface}: node {node} has not said anything about it yet")
+            continue
+        for side, end in (("client", status.client), ("endpoint Pod", status.server)):
+            if end is not None:
+                why = f", {end.reason}: {end.message}" if end.reason else ""
+                yield Line(
+                    f"{key.interface}: node {node} says {end.state} of the {side}'s end, at revision {status.revision}"
+                    f"{why}",
+                    where.subject,
+                )
+
+
+def _served(
+    picture: Picture, namespace: str, pod: str, granted: Iterable[Connection]
+) -> Iterator[Line]:
+    for key, endpoint in picture.of(intent.Endpoint):
+        if (key.namespace, key.pod) != (namespace, pod):
+            continue
+        clients = sum(
+            (c.endpoint_namespace, c.endpoint, c.server.pod.name)
+            == (namespace, endpoint.endpoint, pod)
+            for c in granted
+        )
+        ready = "" if endpoint.ready else ", is not Ready"
+        services = ", ".join(endpoint.network_services)
+        yield Line(
+            f"serves {services} as a Pod of endpoint {namespace}/{endpoint.endpoint}{ready}: "
+            f"{clients} connections",
+            key.subject,
+        )
+
+
+def _ends(connection: Connection) -> str:
+    tunnel = f", VNI {connection.vni}" if connection.vni else ""
+    return (
+        f"{_addresses(connection.client)}, with {_addresses(connection.server)} at endpoint "
+        f"{connection.endpoint_namespace}/{connection.endpoint} (pod {connection.server.pod.name} on node "
+        f"{connection.server.pod.node}), {connection.mechanism}{tunnel}, MTU {connection.mtu}, revision "
+        f"{connection.revision}"
+    )
+
+
+def _addresses(end: End) -> str:
+    return ", ".join(end.addresses)

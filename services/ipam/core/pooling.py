@@ -1,0 +1,140 @@
+"""All pools, and what their space hangs on: specs, prefixes in use, prefixes carved for endpoints that name none."""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from schemas import intent
+from schemas.grant import Pool as Figures
+from schemas.subjects import RequestKey
+from services.ipam.core import blocks, figuring
+from services.ipam.core.automatic import Automatic
+from services.ipam.core.blocks import Block, Host
+from services.ipam.core.exclusions import Change, Exclusions
+from services.ipam.core.holdings import ObjectKey
+from services.ipam.core.pools import Pool
+from services.ipam.core.registry import Registry
+from services.ipam.core.table import Table
+
+Claims = Callable[[ObjectKey], Mapping[RequestKey, Mapping[Host, int]]]
+
+
+class Pools:
+    """Made when first asked for, and anew when a spec changed; then entered with what `claims` of it stands."""
+
+    def __init__(
+        self, registry: Registry, exclusions: Exclusions, automatic: Automatic, claims: Claims
+    ) -> None:
+        self.changed: set[ObjectKey] = set()
+        self._registry = registry
+        self._exclusions = exclusions
+        self._automatic = automatic
+        self._claims = claims
+        self._pools: dict[ObjectKey, Pool] = {}
+        self._made_of: dict[ObjectKey, tuple[intent.IpamSpec, tuple[Block, ...]]] = {}
+        self._where: Table[ObjectKey, bool] = Table()
+
+    def get(self, object_: ObjectKey) -> Pool | None:
+        return self._pools.get(object_)
+
+    def of(self, endpoint: intent.Endpoint) -> Pool:
+        """The pool of an endpoint's object. Raises ValueError for a bad spec."""
+        key, spec = (endpoint.pod.namespace, endpoint.endpoint), endpoint.ipam
+        if spec.prefixes:
+            self._automatic.forget(key)
+        else:
+            self._provide(key)
+        made_of = (spec, self._automatic.given(key))
+        if self._made_of.get(key) == made_of:
+            return self._pools[key]
+        prefixes = spec.prefixes or tuple(map(blocks.show, made_of[1]))
+        pool = Pool(msgspec.structs.replace(spec, prefixes=prefixes), self._exclusions)
+        self.drop(key)
+        self._pools[key] = pool
+        self._made_of[key] = made_of
+        for block in pool.own:
+            self._where.put(block, key, True)
+        for owner, claims in self._claims(key).items():
+            pool.put(owner, (), claims)
+        self.changed.add(key)
+        return pool
+
+    def extend(self, object_: ObjectKey, family: int) -> bool:
+        """One more prefix for an endpoint that names none and whose own is used up by others. Whether there was one."""
+        if not self._automatic.given(object_):
+            return False
+        return self._carve(object_, family)
+
+    def drop(self, object_: ObjectKey) -> None:
+        pool = self._pools.pop(object_, None)
+        self._made_of.pop(object_, None)
+        for block in pool.own if pool is not None else ():
+            self._where.drop(block, object_)
+
+    def follow(self, change: Change) -> set[RequestKey]:
+        """Prefixes in use changed. Returns who has addresses of what came to be in use."""
+        for block in change.removed:
+            pools = [self._pools[key] for _, key, _ in self._where.overlapping(block)]
+            for first, last in self._exclusions.clear_of(block) if pools else ():
+                for pool in pools:
+                    pool.spaces[block[0]].include(first, last)
+        touched: set[RequestKey] = set()
+        for block in change.added:
+            first, last = block[1], blocks.last_of(block)
+            for _, key, _ in self._where.overlapping(block):
+                space = self._pools[key].spaces[block[0]]
+                space.exclude(first, last)
+                touched |= space.owners_within(first, last)
+        for block in (*change.removed, *change.added):
+            self.changed.update(key for _, key, _ in self._where.overlapping(block))
+            self.changed.update(key for _, key, _ in self._registry.declared.overlapping(block))
+        return touched
+
+    def figures(self, object_: ObjectKey, *, is_idle: bool) -> Figures | None:
+        """What a pool holds; None if its endpoint is gone and all is given back, or if it has a bad spec."""
+        endpoint = next(iter(self._registry.objects.get(object_, {}).values()), None)
+        if endpoint is None and is_idle:
+            self.drop(object_)
+            self._automatic.forget(object_)
+            return None
+        try:
+            pool = self._pools.get(object_) if endpoint is None else self.of(endpoint)
+        except ValueError:
+            return None
+        if pool is None:
+            return None
+        is_automatic = bool(self._automatic.given(object_))
+        if is_automatic:
+            self._tidy(object_, pool)
+        return figuring.figures(
+            object_, pool, endpoint, self._exclusions, is_automatic=is_automatic
+        )
+
+    def _provide(self, key: ObjectKey) -> None:
+        """A carved prefix of every family there are supernets of."""
+        known = {block[0] for block in self._automatic.given(key)}
+        if known.issuperset(self._automatic.families):
+            return
+        self._automatic.recall(key)
+        known = {block[0] for block in self._automatic.given(key)}
+        for family in self._automatic.families:
+            if family not in known:
+                self._carve(key, family)
+
+    def _carve(self, key: ObjectKey, family: int) -> bool:
+        self.changed.add(key)
+        return self._automatic.carve(key, family, self._in_the_way)
+
+    def _in_the_way(self, block: Block) -> Block | None:
+        use = self._exclusions.overlapping(block)
+        if use is not None:
+            return blocks.of_prefix(use.prefix)
+        return next((other for other, _, _ in self._registry.declared.overlapping(block)), None)
+
+    def _tidy(self, key: ObjectKey, pool: Pool) -> None:
+        """Older carved prefixes came to be in use: who had addresses of them has others by now."""
+        for space in pool.spaces.values():
+            idle = [block for block in space.own[1:] if not space.is_block_held(block)]
+            if idle:
+                self._automatic.forget(key, idle)
+                self.changed.add(key)

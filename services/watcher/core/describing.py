@@ -1,0 +1,203 @@
+"""Describing: the status of a NetworkServiceEndpoint or NetworkService, and what of it stays as it is.
+
+What only ipam or the nodes can say is written once they have told everything; until then what the object
+shows goes on being true. A time changes only with the word that it dates.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from schemas.grant import Collision, Pool, PoolFigures
+from services.watcher.core.tally import Counts
+from services.watcher.model import NetworkServiceEndpoint, OurObject, Problem
+from services.watcher.wording import listed, shorten
+
+ACCEPTED = "Accepted"
+COLLISION = "PrefixCollision"
+FORWARDING = "Forwarding"
+OURS = (ACCEPTED, COLLISION, FORWARDING)
+
+_MESSAGE_BYTES = 4096
+# Programs in other languages read a number of JSON as a double: an IPv6 pool may have more addresses.
+MOST = 2**53 - 1
+
+Fields = dict[str, Any]
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an object beyond itself."""
+
+    problem: Problem | None = None  # of its spec
+    counts: Counts = msgspec.field(default_factory=Counts)
+    pool: Pool | None = None
+    failing: str = ""  # one of the failed connections and why, in words
+    settled: bool = True  # ipam has told everything: what is absent is not there
+    heard: bool = True  # so have the nodes of all its connections
+
+
+class _Word(msgspec.Struct, frozen=True):
+    """What a condition says."""
+
+    status: str
+    reason: str
+    message: str
+
+
+def describe(found: OurObject, facts: Facts, *, shown: Fields, now: str) -> Fields:
+    """The status that an object must have; None in it: the field must not be there."""
+    told: Fields = {
+        "observedGeneration": found.metadata.generation,
+        "endpoints": facts.counts.endpoints,
+        "clients": facts.counts.clients,
+    }
+    words = {ACCEPTED: _accepted(facts.problem)}
+    if isinstance(found, NetworkServiceEndpoint):
+        told |= _addresses(facts.pool)
+        words |= {
+            COLLISION: _collision(facts),
+            FORWARDING: _forwarding(facts),
+        }
+    if not facts.settled:
+        told = {
+            key: value if key in _OUR_OWN else shown.get(key, value) for key, value in told.items()
+        }
+    told["conditions"] = _conditions(found, words, facts, shown=shown, now=now)
+    return told
+
+
+def differs(shown: Fields, told: Fields) -> bool:
+    """Whether writing would change anything."""
+    return any(shown.get(key) != value for key, value in told.items())
+
+
+_OUR_OWN = ("observedGeneration", "endpoints")  # known without ipam
+
+
+def _addresses(pool: Pool | None) -> Fields:
+    families = pool.families if pool is not None else ()
+    return {
+        "prefixes": [prefix for each in families for prefix in each.prefixes] or None,
+        "automatic": pool.automatic if pool is not None else None,
+        # A client needs one of each family.
+        "free": min((_number(each.free) for each in families), default=None),
+        "pools": [_figures(each) for each in families] or None,
+    }
+
+
+def _figures(figures: PoolFigures) -> Fields:
+    return {
+        "family": figures.family,
+        "size": _number(figures.size),
+        "used": _number(figures.used),
+        "held": _number(figures.held),
+        "excluded": _number(figures.excluded),
+        "free": _number(figures.free),
+        "largestFree": figures.largest_free,
+    }
+
+
+def _number(count: int) -> int:
+    return min(count, MOST)
+
+
+def _accepted(problem: Problem | None) -> _Word:
+    if problem is not None:
+        return _Word("False", problem.reason, problem.message)
+    return _Word("True", ACCEPTED, "the spec is understood")
+
+
+def _collision(facts: Facts) -> _Word:
+    pool = facts.pool
+    if pool is None and facts.problem is not None:
+        return _Word("Unknown", facts.problem.reason, "the spec is not understood")
+    if pool is None:
+        return _Word(
+            "Unknown",
+            "NoEndpoint",
+            "no Pod that podSelector matches is there; collisions are judged once there is one",
+        )
+    if not pool.collisions:
+        return _Word("False", "NoCollision", "no prefix and no route overlaps a prefix in use")
+    return _Word("True", COLLISION, _colliding(pool))
+
+
+def _colliding(pool: Pool) -> str:
+    free = _number(min((each.free for each in pool.families), default=0))
+    prefixes = {prefix for each in pool.families for prefix in each.prefixes}
+    told = [_overlap(each, is_pool=each.prefix in prefixes) for each in pool.collisions]
+    remedies = []
+    if any(each.prefix in prefixes for each in pool.collisions):
+        remedies.append(
+            f"what overlaps is not given ({free} addresses are free beside it), choose another prefix"
+        )
+    if any(each.prefix not in prefixes for each in pool.collisions):
+        remedies.append(
+            "a connection with such a route is refused, choose another destination or give the prefix free"
+        )
+    remedy = "; ".join(remedies)
+    return f"{listed(told, _MESSAGE_BYTES - len(remedy) - 2)}; {remedy}"
+
+
+def _overlap(collision: Collision, *, is_pool: bool) -> str:
+    what = "prefix" if is_pool else "route"
+    return f"{what} {collision.prefix} overlaps {collision.overlaps} ({collision.used_by})"
+
+
+def _forwarding(facts: Facts) -> _Word:
+    counts = facts.counts
+    ready, failed = len(counts.connections["ready"]), len(counts.connections["failed"])
+    if not counts.clients:
+        return _Word("Unknown", "NoClients", "no Pod is connected")
+    told = f"{ready} of {counts.clients} connections ready"
+    if failed:
+        told += f", {failed} failed, such as {facts.failing}"
+    if ready:
+        return _Word("True", "SomeFailed" if failed else "Connected", told)
+    return _Word("False", "AllFailed", told) if failed else _Word("Unknown", "Connecting", told)
+
+
+def _conditions(
+    found: OurObject, words: dict[str, _Word], facts: Facts, *, shown: Fields, now: str
+) -> list[Fields]:
+    before = list(_known(shown.get("conditions")))
+    by_type = {each["type"]: each for each in before}
+    told = []
+    for kind, word in words.items():
+        was = by_type.get(kind)
+        if _is_kept(kind, word, facts, has_pool_coming=bool(facts.counts.candidates)):
+            told += [was] if was is not None else []
+        else:
+            told.append(_condition(kind, word, found.metadata.generation, was=was or {}, now=now))
+    # Somebody else's may stand beside ours.
+    return told + [each for each in before if each["type"] not in OURS]
+
+
+def _is_kept(kind: str, word: _Word, facts: Facts, *, has_pool_coming: bool) -> bool:
+    """Whether nobody can say better yet than what is shown."""
+    if kind == ACCEPTED:
+        return False
+    if not facts.settled:
+        return True
+    if kind == COLLISION:
+        return facts.pool is None and has_pool_coming
+    return not facts.heard and word.status != "True"
+
+
+def _known(conditions: object) -> Iterable[Fields]:
+    for each in conditions if isinstance(conditions, list) else ():
+        if isinstance(each, dict) and isinstance(each.get("type"), str):
+            yield each
+
+
+def _condition(kind: str, word: _Word, generation: int, *, was: Fields, now: str) -> Fields:
+    same = was.get("status") == word.status and was.get("lastTransitionTime")
+    return {
+        "type": kind,
+        "status": word.status,
+        "observedGeneration": generation,
+        "lastTransitionTime": same or now,
+        "reason": word.reason,
+        "message": shorten(word.message, _MESSAGE_BYTES),
+    }

@@ -1,0 +1,187 @@
+"""Prefixes for endpoints that name none: clear of everything, and the same as long as they stand."""
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from schemas import intent
+from services.ipam.core.settling import abandon
+from services.ipam.core.state import Holding, addresses_of
+from services.ipam.model import Supernet
+from tests.ipam.builders import (
+    a_request,
+    a_state,
+    an_endpoint,
+    granted,
+    pair,
+    refused,
+    settled,
+    uses,
+)
+
+SMALL = (Supernet(ip_network("100.112.0.0/29"), 31),)  # four of two addresses
+BOTH = (
+    Supernet(ip_network("100.112.0.0/12"), 24),
+    Supernet(ip_network("fd6e:736d:6e61::/48"), 112),
+)
+
+
+def automatic(name="vpn", **kwargs):
+    return an_endpoint(name, prefixes=(), services=(name,), **kwargs)
+
+
+def prefixes_of(state, name="vpn"):
+    told = state.figures(("default", name))
+    return [] if told is None else [p for family in told.families for p in family.prefixes]
+
+
+def ask(state, client="client", name="vpn", **kwargs):
+    return settled(state, a_request(client, service=name), **kwargs)
+
+
+def test_an_endpoint_that_names_none_gets_one_of_every_family():
+    state = a_state(automatic(), supernets=BOTH)
+    connection = granted(state, a_request())
+    told = state.figures(("default", "vpn"))
+
+    assert told is not None
+    assert told.automatic
+    for address, supernet in zip(addresses_of(connection.client), BOTH, strict=True):
+        assert address in supernet.prefix
+    assert [ip_network(p).prefixlen for p in prefixes_of(state)] == [24, 112]
+
+
+def test_without_supernets_it_is_refused_saying_what_to_add():
+    refusal = refused(a_state(automatic()), a_request())
+
+    assert refusal.reason == "NoPrefixes"
+    assert "add ipam.prefixes" in refusal.message
+
+
+def test_two_that_know_the_same_carve_the_same():
+    one, other = (a_state(automatic(), supernets=BOTH) for _ in range(2))
+
+    assert pair_of_families(granted(one, a_request())) == pair_of_families(
+        granted(other, a_request())
+    )
+
+
+def pair_of_families(connection):
+    return connection.server.addresses, connection.client.addresses
+
+
+def test_no_two_endpoints_get_the_same_and_the_last_one_is_told_that_none_is_left():
+    names = [f"e{number}" for number in range(5)]
+    endpoints = [automatic(name, addressing="pointToPoint") for name in names]
+    state = a_state(*endpoints, supernets=SMALL)
+    given = [ask(state, f"c-{name}", name).granted for name in names[:4]]
+
+    assert len({each.client.addresses for each in given if each is not None}) == 4
+    refusal = ask(state, "late", "e4").refused
+    assert refusal is not None
+    assert refusal.reason == "NoPrefixes"
+
+
+@pytest.mark.parametrize("in_the_way", ["hard", "soft", "prefix", "route", "policy"])
+def test_it_is_carved_beside_everything_that_is_there(in_the_way):
+    where = "100.112.0.0/30"
+    others: dict[str, dict[str, Any]] = {
+        "prefix": {"prefixes": (where,)},
+        "route": {"routes": (intent.Route(destination=where),)},
+        "policy": {
+            "policies": (intent.Policy(routes=(intent.Route(destination=where),)),),
+        },
+    }
+    other = [an_endpoint("other", **others[in_the_way])] if in_the_way in others else []
+    state = a_state(*other, *(automatic(f"e{n}") for n in range(2)), supernets=SMALL)
+    state.put_excluded(
+        uses(where) if in_the_way == "hard" else (),
+        uses(where) if in_the_way == "soft" else (),
+    )
+    for n in range(2):
+        assert ask(state, f"c{n}", f"e{n}").granted is not None
+
+    found = [ip_network(p) for n in range(2) for p in prefixes_of(state, f"e{n}")]
+    assert len(set(found)) == 2
+    assert all(net[0] in ip_network("100.112.0.4/30") for net in found)
+
+
+def test_it_stays_the_same_when_the_place_it_would_take_today_is_another_one():
+    state = a_state(automatic(), supernets=BOTH)
+    before = granted(state, a_request("a"))
+    told = state.figures(("default", "vpn"))
+    assert told is not None
+    late = a_state(automatic(), supernets=BOTH)
+    late.put_excluded((), uses(*prefixes_of(state)))  # where it would not be carved
+    late.remember_pool(told)
+    late.grant(before)
+
+    assert settled(late, a_request("a")).granted is None
+    assert prefixes_of(late) == prefixes_of(state)
+
+
+def test_it_is_told_from_what_connections_have_when_its_message_was_lost():
+    state = a_state(automatic(), supernets=BOTH)
+    before = granted(state, a_request("a"))
+    late = a_state(automatic("other"), automatic(), supernets=BOTH)
+    late.put_excluded((), uses(*prefixes_of(state)))
+    late.stands(Holding.of(before))
+    assert ask(late, "b", "other").granted is not None  # carves nothing of what is held
+
+    assert settled(late, a_request("a"), reported=before).granted == before
+    assert prefixes_of(late) == prefixes_of(state)
+
+
+def test_it_is_free_when_the_endpoint_is_gone_and_nothing_is_held():
+    endpoint = automatic("e0", addressing="pointToPoint")
+    state = a_state(
+        endpoint,
+        *(automatic(f"e{n}", addressing="pointToPoint") for n in range(1, 5)),
+        supernets=SMALL,
+    )
+    for n in range(4):
+        ask(state, f"c{n}", f"e{n}")
+    state.put_endpoint(endpoint.key, None)
+    gone = abandon(state, a_request("c0").key, refusal=None).released[0]
+    assert state.figures(("default", "e0")) is not None
+    assert ask(state, "late", "e4").refused is not None
+
+    state.gone(a_request("c0").key, node="node1", revision=gone.revision)
+    assert state.figures(("default", "e0")) is None
+    assert ask(state, "late", "e4").granted is not None
+
+
+def test_an_endpoint_that_names_its_own_later_gives_it_back():
+    state = a_state(automatic(), supernets=BOTH)
+    granted(state, a_request())
+    named = an_endpoint(prefixes=("172.16.1.0/24",))
+    state.put_endpoint(named.key, named)
+
+    assert pair(granted(state, a_request())) == ("172.16.1.1", "172.16.1.2")
+    told = state.figures(("default", "vpn"))
+    assert told is not None
+    assert not told.automatic
+
+
+def test_swallowed_later_it_is_replaced_for_new_clients_and_old_ones_move_when_told():
+    state = a_state(automatic(addressing="pointToPoint"), supernets=SMALL)
+    before = granted(state, a_request("a"))
+    (old,) = prefixes_of(state)
+    state.put_excluded(uses(old))
+
+    assert settled(state, a_request("a")).granted is None
+    new = granted(state, a_request("b"))
+    assert not set(pair(new)) & set(pair(before))
+    assert prefixes_of(state)[1:] == [old]
+    assert state.affected() == [a_request("a").key]
+
+    replacing = automatic("third", addressing="pointToPoint")
+    state.put_endpoint(replacing.key, replacing)
+    moved = settled(state, a_request("a"), readdress=True).granted
+    assert moved is not None
+    assert old in moved.readdressed
+    state.stands(Holding.of(moved))
+    state.figures(("default", "vpn"))  # tidies up
+    assert settled(state, a_request("a")).granted is None
+    assert old not in prefixes_of(state)

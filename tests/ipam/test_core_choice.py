@@ -1,0 +1,312 @@
+"""Which endpoint serves, and what a refusal says of those that do not."""
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas import intent
+from tests.ipam.builders import a_request, a_state, an_endpoint, facts, granted, refused, settled
+
+
+@pytest.mark.parametrize("version", ["v1.0", "v1.1"])
+def test_labels_of_the_annotation_choose_the_endpoint(version):
+    state = a_state(
+        an_endpoint("old", labels={"app": "foo", "version": "v1.0"}),
+        an_endpoint("new", labels={"app": "foo", "version": "v1.1"}),
+    )
+    connection = granted(state, a_request(labels={"version": version}))
+
+    assert connection.endpoint == {"v1.0": "old", "v1.1": "new"}[version]
+
+
+def test_a_label_that_nobody_has_is_refused_listing_every_candidate():
+    state = a_state(
+        an_endpoint("old", labels={"version": "v1.0"}),
+        an_endpoint("new", labels={"version": "v1.1"}),
+    )
+    refusal = refused(state, a_request(labels={"version": "v9"}))
+
+    assert refusal.reason == "NoMatchingEndpoint"
+    assert [c.endpoint for c in refusal.candidates] == [
+        "new (pod new-pod, version=v1.1)",
+        "old (pod old-pod, version=v1.0)",
+    ]
+    assert "version=v9" in refusal.message
+
+
+def test_no_endpoint_says_what_to_create():
+    refusal = refused(a_state(), a_request())
+
+    assert refusal.reason == "NoEndpoint"
+    assert "create a NetworkServiceEndpoint" in refusal.message
+
+
+def test_a_not_ready_endpoint_keeps_its_clients_and_gets_no_new_ones():
+    state = a_state(an_endpoint())
+    before = granted(state, a_request("a"))
+    waiting = an_endpoint(ready=False)
+    state.put_endpoint(waiting.key, waiting)
+
+    assert granted(state, a_request("a")) is before
+    assert refused(state, a_request("b")).reason == "EndpointNotReady"
+
+
+def test_a_pod_is_never_its_own_endpoint():
+    state = a_state(an_endpoint(pod="client"))
+
+    assert "is the client itself" in refused(state, a_request("client")).message
+
+
+def test_the_next_candidate_serves_when_the_first_is_full():
+    state = a_state(an_endpoint("a-small", prefixes=("10.9.0.0/30",)), an_endpoint("b-large"))
+    given = [granted(state, a_request(f"c{i}")).endpoint for i in range(4)]
+
+    assert given.count("a-small") == 1
+
+
+def test_rules_choose_by_the_clients_labels_and_fall_through():
+    rules = intent.NetworkService(
+        namespace="default",
+        name="vpn",
+        matches=(
+            intent.Match(
+                source_selector={"app": "gold"},
+                routes=(intent.Destination(destination_selector={"tier": "none"}),),
+                fallthrough=True,
+            ),
+            intent.Match(
+                source_selector={"podName": "client"},
+                routes=(intent.Destination(destination_selector={"tier": "b"}),),
+            ),
+            intent.Match(routes=(intent.Destination(destination_selector={"tier": "a"}),)),
+        ),
+    )
+    state = a_state(
+        an_endpoint("a", labels={"tier": "a"}),
+        an_endpoint("b", labels={"tier": "b"}),
+        services=[rules],
+    )
+
+    assert granted(state, a_request("client", labels={"app": "gold"})).endpoint == "b"
+    assert granted(state, a_request("other")).endpoint == "a"
+
+
+def test_weights_share_new_clients():
+    rules = intent.NetworkService(
+        namespace="default",
+        name="vpn",
+        matches=(
+            intent.Match(
+                routes=(
+                    intent.Destination(destination_selector={"tier": "a"}, weight=3),
+                    intent.Destination(destination_selector={"tier": "b"}, weight=1),
+                )
+            ),
+        ),
+    )
+    state = a_state(
+        an_endpoint("a", labels={"tier": "a"}),
+        an_endpoint("b", labels={"tier": "b"}),
+        services=[rules],
+    )
+    given = [granted(state, a_request(f"c{i}")).endpoint for i in range(40)]
+
+    assert given.count("a") == 30
+
+
+def test_another_namespace_must_allow_its_clients():
+    endpoint = an_endpoint(namespace="team-b")
+    open_to = intent.NetworkService(namespace="team-b", name="vpn", allowed_namespaces=("team-*",))
+    closed, allowing = a_state(endpoint), a_state(endpoint, services=[open_to])
+
+    for state in (closed, allowing):
+        assert "do not allow this one" in refused(state, a_request()).message
+        assert refused(state, a_request(namespace="team-b")).reason == "NotAllowed"
+    client = a_request("x").pod
+    for namespace in ("", "team-b"):
+        request = msgspec.structs.replace(
+            a_request("x", namespace=namespace),
+            pod=msgspec.structs.replace(client, namespace="team-a"),
+        )
+        assert granted(allowing, request).endpoint_namespace == "team-b"
+
+
+def test_two_namespaces_that_allow_it_are_ambiguous():
+    services = [
+        intent.NetworkService(namespace=ns, name="vpn", allowed_namespaces=("*",))
+        for ns in ("one", "two")
+    ]
+    refusal = refused(a_state(services=services), a_request())
+
+    assert refusal.reason == "AmbiguousNetworkService"
+    assert "one and two" in refusal.message
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=2, max_size=4),
+    st.lists(st.integers(1, 3), min_size=4, max_size=4),
+    st.integers(1, 60),
+)
+@settings(max_examples=40, deadline=None)
+def test_over_many_clients_every_route_of_a_rule_gets_its_share(weights, replicas, clients):
+    """However many Pods serve a route, and on whichever node: its weight is its share."""
+    rules = intent.NetworkService(
+        namespace="default",
+        name="vpn",
+        matches=(
+            intent.Match(
+                routes=tuple(
+                    intent.Destination(destination_selector={"tier": f"t{at}"}, weight=weight)
+                    for at, weight in enumerate(weights)
+                )
+            ),
+        ),
+    )
+    endpoints = [
+        an_endpoint(
+            f"t{at}", pod=f"t{at}-{n}", labels={"tier": f"t{at}"}, node=f"node{1 + (at + n) % 2}"
+        )
+        for at in range(len(weights))
+        for n in range(replicas[at])
+    ]
+    state = a_state(*endpoints, services=[rules])
+    state.put_facts(facts("node1"))
+    state.put_facts(facts("node2"))
+    given_to = [granted(state, a_request(f"c{n}")).endpoint for n in range(clients)]
+
+    for at, weight in enumerate(weights):
+        share = clients * weight / sum(weights)
+        assert abs(given_to.count(f"t{at}") - share) <= len(weights)
+
+
+def test_replicas_on_one_node_share_their_clients():
+    state = a_state(*(an_endpoint(pod=f"e{n}") for n in range(4)))
+    for n in range(20):
+        granted(state, a_request(f"c{n}"))
+
+    assert [state.load(an_endpoint(pod=f"e{n}").key) for n in range(4)] == [5, 5, 5, 5]
+
+
+def on_two_nodes(**of_second):
+    state = a_state(an_endpoint("a", node="node2"), an_endpoint("b", node="node3", **of_second))
+    state.nodes.add("node3")
+    for node in ("node1", "node2", "node3"):
+        state.put_facts(facts(node))
+    return state
+
+
+def dead(endpoint):
+    return msgspec.structs.replace(
+        endpoint, pod=msgspec.structs.replace(endpoint.pod, node_ready=False)
+    )
+
+
+def test_an_endpoint_whose_node_died_loses_its_clients_to_another_one():
+    state = on_two_nodes()
+    assert granted(state, a_request()).endpoint == "a"
+    died = dead(an_endpoint("a", node="node2"))
+    state.put_endpoint(died.key, died)
+
+    moved = settled(state, a_request()).granted
+    assert moved is not None
+    assert moved.endpoint == "b"
+    state.put_endpoint(died.key, an_endpoint("a", node="node2"))
+    assert settled(state, a_request()).granted is None  # and does not go back
+
+
+def test_it_keeps_them_where_there_is_no_other_one():
+    state = on_two_nodes(ready=False)
+    before = granted(state, a_request())
+    died = dead(an_endpoint("a", node="node2"))
+    state.put_endpoint(died.key, died)
+
+    assert granted(state, a_request()) is before
+    refusal = refused(state, a_request("late"))
+    assert refusal.reason == "EndpointNotReady"
+    assert "is on node node2, which is not Ready" in refusal.message
+
+
+def test_an_endpoint_pod_that_ended_is_followed_by_the_next_one_at_once():
+    state = on_two_nodes()
+    granted(state, a_request())
+    state.put_endpoint(an_endpoint("a", node="node2").key, None)
+
+    assert granted(state, a_request()).endpoint == "b"
+
+
+def test_a_link_within_a_node_that_died_is_left_alone():
+    state = a_state(an_endpoint("a"), an_endpoint("b", node="node2"))
+    state.put_facts(facts("node1"))
+    state.put_facts(facts("node2"))
+    before = granted(state, a_request())
+    died = dead(an_endpoint("a"))
+    state.put_endpoint(died.key, died)
+
+    assert granted(state, a_request()) is before
+
+
+def test_of_many_candidates_twenty_are_named_and_the_rest_counted():
+    full = an_endpoint("full", prefixes=("10.9.0.0/31",), addressing="pointToPoint")
+    others = [an_endpoint(f"e{n:02}", ready=False) for n in range(30)]
+    state = a_state(full, *others)
+    granted(state, a_request("first"))
+    refusal = refused(state, a_request())
+
+    assert refusal.reason == "PoolExhausted"
+    assert len(refusal.candidates) == 20
+    assert refusal.candidates[0].endpoint.startswith("full ")
+    assert "; and 11 more;" in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("nearer", "reason"),
+    [
+        ({"prefixes": ("172.16.0.0/12",), "routes": ("10.96.0.0/12",)}, "PrefixCollision"),
+        ({"prefixes": ("x",)}, "BadEndpoint"),
+        ({"prefixes": ()}, "NoPrefixes"),
+        ({"node": "node2"}, "RemoteNotSupported"),
+        ({"ready": False}, "EndpointNotReady"),
+    ],
+)
+def test_of_different_causes_the_one_nearest_to_a_connection_leads(nearer, reason):
+    fields = dict(nearer)
+    if "routes" in fields:
+        fields["routes"] = tuple(intent.Route(destination=r) for r in fields["routes"])
+    state = a_state(
+        an_endpoint("near", labels={"a": "1"}, **fields),
+        an_endpoint("off"),
+        excluded=[("10.96.0.0/16", "Service CIDR")],
+    )
+    refusal = refused(state, a_request(labels={"a": "1"}))
+
+    assert refusal.reason == reason
+    assert [c.endpoint.split()[0] for c in refusal.candidates] == ["near", "off"]
+
+
+def test_a_full_pool_is_said_once_of_every_replica():
+    state = a_state(
+        *(an_endpoint(pod=f"e{n}", prefixes=("10.9.0.0/31",)) for n in range(3)),
+    )
+    granted(state, a_request("first"))
+    refusal = refused(state, a_request())
+
+    assert {c.reason for c in refusal.candidates} == {
+        "pool 10.9.0.0/31 is full: 2 of 2 addresses used"
+    }
+    assert len(refusal.candidates) == 3
+
+
+def test_a_networkservice_that_goes_takes_its_rules_along():
+    rules = intent.NetworkService(
+        namespace="default",
+        name="vpn",
+        matches=(
+            intent.Match(routes=(intent.Destination(destination_selector={"tier": "none"}),)),
+        ),
+    )
+    state = a_state(an_endpoint(), services=[rules])
+    assert refused(state, a_request()).reason == "NoMatchingEndpoint"
+    state.put_network_service(rules.key, None)
+
+    assert granted(state, a_request()).endpoint == "vpn"

@@ -1,0 +1,209 @@
+"""Figures of a pool, and what it hands out, against plain sets of addresses."""
+
+from ipaddress import ip_address, ip_network
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas import intent
+from services.ipam.core.state import Use
+from tests.ipam.builders import (
+    a_request,
+    a_state,
+    an_endpoint,
+    granted,
+    pair,
+    refused,
+    settled,
+    uses,
+)
+
+EXCLUDED = st.lists(
+    st.sampled_from(
+        ["10.9.0.0/30", "10.9.0.8/31", "10.9.0.5/32", "10.9.0.0/28", "10.9.0.12/30", "10.9.0.0/24"]
+    ),
+    max_size=3,
+)
+
+
+def figures_of(state):
+    told = state.figures(("default", "vpn"))
+    assert told is not None
+    return told.families[0]
+
+
+@given(
+    st.sampled_from(["shared", "pointToPoint"]),
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("ask"), st.integers(0, 9)),
+            st.tuples(st.just("leave"), st.integers(0, 9)),
+            st.tuples(st.just("confirm"), st.integers(0, 9)),
+            st.tuples(st.just("hard"), EXCLUDED),
+            st.tuples(st.just("soft"), EXCLUDED),
+        ),
+        max_size=25,
+    ),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_pool_counts_what_a_list_of_its_addresses_counts(addressing, steps):
+    endpoint = an_endpoint(
+        prefixes=("10.9.0.0/28",), addressing=addressing, exclude_prefixes=("10.9.0.6/32",)
+    )
+    state = a_state(endpoint)
+    own = set(ip_network("10.9.0.0/28")) - {ip_address("10.9.0.6")}
+    own -= {ip_address("10.9.0.0"), ip_address("10.9.0.15")} if addressing == "shared" else set()
+    held: dict[int, set[object]] = {}
+    excluded: dict[bool, list[str]] = {True: [], False: []}
+    for what, of in steps:
+        if what == "ask":
+            settled(state, a_request(f"c{of}"))
+        elif what == "leave":
+            request = a_request(f"c{of}")
+            connection = state.release(request.key)
+            if connection is not None:
+                held.setdefault(of, set()).update(map(ip_address, pair(connection)))
+        elif what == "confirm":
+            key = a_request(f"c{of}").key
+            state.gone(key, node="node1", revision=10_000)
+            held.pop(of, None)
+        else:
+            excluded[what == "hard"] = of
+            state.put_excluded(uses(*excluded[True]), uses(*excluded[False]))
+        used = {ip_address(a) for c in state.grants.values() for a in pair(c)} & own
+        waiting = {a for addresses in held.values() for a in addresses} & own - used
+        lost = {a for p in (*excluded[True], *excluded[False]) for a in ip_network(p)} & own
+        free = own - used - waiting - lost
+
+        told = figures_of(state)
+        assert (told.size, told.used, told.held, told.free) == (
+            len(own),
+            len(used),
+            len(waiting),
+            len(free),
+        )
+        assert told.size == told.used + told.held + told.excluded + told.free
+        assert told.largest_free == largest(free)
+
+
+def largest(free):
+    """The first of the shortest prefixes all of whose addresses are free."""
+    for length in range(28, 33):
+        for net in ip_network("10.9.0.0/28").subnets(new_prefix=length):
+            if set(net) <= free:
+                return str(net)
+    return ""
+
+
+@given(
+    st.lists(EXCLUDED, min_size=1, max_size=6), st.sampled_from([True, False]), st.integers(0, 6)
+)
+@settings(deadline=None)
+def test_exclusions_that_came_and_went_leave_no_trace(rounds, is_hard, clients):
+    fresh, worn = a_state(an_endpoint(prefixes=("10.9.0.0/28",))), None
+    worn = a_state(an_endpoint(prefixes=("10.9.0.0/28",)))
+    for number in range(clients):
+        granted(worn, a_request(f"c{number}"))
+    for each in rounds:
+        worn.put_uses("subject", uses(*each), is_hard=is_hard)
+    for number in range(clients):
+        worn.release(a_request(f"c{number}").key)
+        worn.gone(a_request(f"c{number}").key, node="node1", revision=1)
+    fresh.put_uses("subject", uses(*rounds[-1]), is_hard=is_hard)
+
+    for state in (fresh, worn):
+        settled(state, a_request("new"))
+    assert figures_of(fresh) == figures_of(worn)
+    if a_request("new").key in fresh.grants:
+        assert pair(fresh.grants[a_request("new").key]) == pair(worn.grants[a_request("new").key])
+
+
+@given(
+    st.integers(27, 31),
+    st.sampled_from(["shared", "pointToPoint"]),
+    st.sampled_from([("10.9.0.0", 4), ("fd00::", 6)]),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_pool_of_n_serves_n_and_tells_the_next_one_the_numbers(length, addressing, base):
+    first, family = base
+    length += 96 if family == 6 else 0
+    prefix = f"{first}/{length}"
+    state = a_state(an_endpoint(prefixes=(prefix,), addressing=addressing))
+    size = 2 ** ((32 if family == 4 else 128) - length)
+    kept_out = 0 if size == 2 else 1 + (family == 4)  # network and broadcast address
+    clients = size // 2 if addressing == "pointToPoint" else size - kept_out - 1
+    seen = set()
+    for number in range(clients):
+        seen.add(granted(state, a_request(f"c{number}")).client.addresses)
+
+    assert len(seen) == clients
+    usable = figures_of(state).size
+    refusal = refused(state, a_request("late"))
+    assert refusal.reason == "PoolExhausted"
+    assert f"pool {prefix} is full: {usable} of {usable} addresses used" in refusal.message
+    assert figures_of(state).free == 0
+
+    request = a_request("c0")
+    given_back = state.release(request.key)
+    assert refused(state, a_request("late")).reason == "PoolExhausted"
+    state.gone(request.key, node="node1", revision=given_back.revision)
+    assert granted(state, a_request("late")).client.addresses == given_back.client.addresses
+
+
+def test_a_huge_pool_with_thousands_of_exclusions_keeps_no_list():
+    state = a_state(an_endpoint(prefixes=("10.0.0.0/8", "2001:db8::/32")))
+    state.put_excluded([Use(ip_network(f"10.0.{n >> 8}.{n & 255}/32"), "x") for n in range(5000)])
+
+    # Below it are excluded; of the endpoint's own excludes nothing is left out.
+    assert pair_of(granted(state, a_request())) == ("10.0.19.136", "2001:db8::1")
+    assert (
+        figures_of(state).largest_free == "10.64.0.0/10"
+    )  # the upper half lacks its broadcast address
+
+
+def pair_of(connection):
+    return tuple(text.partition("/")[0] for text in connection.server.addresses)
+
+
+def test_collisions_name_prefixes_and_routes_and_by_whom_they_are_used():
+    endpoint = an_endpoint(
+        prefixes=("172.16.1.0/24", "fd00::/64"),
+        exclude_prefixes=("172.16.1.128/25",),
+        routes=(
+            intent.Route(destination="10.20.0.0/16"),
+            intent.Route(destination="0.0.0.0/0"),
+        ),
+    )
+    state = a_state(endpoint)
+    state.put_uses("pods", uses("172.16.0.0/12", "172.16.1.200/32", by="Pods"), is_hard=True)
+    state.put_uses("kube", uses("10.20.3.0/24", by="Services"), is_hard=True)
+    state.put_uses("seen", uses("10.20.4.0/24", by="seen"), is_hard=False)
+
+    told = state.figures(("default", "vpn"))
+    assert told is not None
+    assert [(c.prefix, c.overlaps, c.used_by) for c in told.collisions] == [
+        ("172.16.1.0/24", "172.16.0.0/12", "Pods"),
+        ("10.20.0.0/16", "10.20.3.0/24", "Services"),
+    ]
+
+
+def test_of_many_collisions_a_few_are_told():
+    state = a_state(an_endpoint())
+    state.put_excluded([Use(ip_network(f"172.16.1.{n}/32"), "x") for n in range(100)])
+
+    told = state.figures(("default", "vpn"))
+    assert told is not None
+    assert len(told.collisions) == 8
+
+
+def test_a_pool_whose_endpoint_is_gone_is_told_until_all_is_given_back():
+    endpoint = an_endpoint()
+    state = a_state(endpoint)
+    granted(state, a_request())
+    state.put_endpoint(endpoint.key, None)
+    state.release(a_request().key)
+
+    assert figures_of(state).held == 2
+    state.gone(a_request().key, node="node1", revision=1)
+    assert state.figures(("default", "vpn")) is None
+    assert ("default", "vpn") in state.changed

@@ -1,0 +1,175 @@
+"""What a writer left when it died in the middle, and what must not leak: every rule on a real bus."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from lab.nats import NatsServer
+from schemas import intent
+from schemas.codec import Tombstone
+from services.ipam.adapters import tombstone_of
+from services.ipam.service import repairing
+from tests.ipam.world import World, a_request, a_world, an_endpoint, an_ipam, status_of
+
+TWO = ("node1", "node2")
+
+
+async def two_nodes(world: World) -> None:
+    for node, address in (("node1", "192.0.2.1"), ("node2", "192.0.2.2")):
+        await world.report(node, mechanisms=("veth", "vxlan"), underlay_address=address)
+
+
+async def a_far_connection(world: World) -> tuple[Any, Any]:
+    await two_nodes(world)
+    await world.want(an_endpoint(prefix="10.9.0.0/30", node="node1"))
+    await world.want(a_request("far", node="node2"))
+    return await world.granted("far", node="node2"), await world.granted("far", node="node1")
+
+
+async def test_a_connection_across_nodes_is_told_to_both_and_free_when_both_confirmed(
+    nats: NatsServer,
+) -> None:
+    async with a_world(nats.url, nodes=TWO) as world, an_ipam(nats.url):
+        far, copy = await a_far_connection(world)
+        assert msgspec.structs.replace(copy, node="node2") == far
+        await world.plumb(far)
+        await world.plumb(copy)
+        await world.want(a_request("next"))
+        await world.refused("next")
+
+        await world.drop(a_request("far"))
+        assert await world.released(far)
+        assert await world.released(copy)
+        await world.unplumb(far)
+        pool = await world.pool(lambda pool: pool.families[0].held > 0)
+        assert pool.families[0].free == 0
+        await world.unplumb(copy)
+        assert (await world.granted("next")).client.addresses == far.client.addresses
+
+
+async def test_a_release_told_to_one_node_only_is_told_to_the_other_by_who_leads_next(
+    nats: NatsServer,
+) -> None:
+    async with a_world(nats.url, nodes=TWO) as world:
+        async with an_ipam(nats.url):
+            far, copy = await a_far_connection(world)
+        await world.drop(a_request("far"))
+        await world.bus.bury(far.key, tombstone_of(far, at="then"))
+        await world.want(a_request("next"))
+        async with an_ipam(nats.url):
+            tombstone = await world.released(copy)
+            assert tombstone.peer_addresses == copy.server.addresses
+            await world.refused("next")
+            await world.unplumb(far)
+            await world.unplumb(copy)
+            await world.granted("next")
+
+
+async def test_a_grant_told_to_the_clients_node_only_is_told_to_the_other_by_who_leads_next(
+    nats: NatsServer,
+) -> None:
+    async with a_world(nats.url, nodes=TWO) as world:
+        async with an_ipam(nats.url):
+            far, copy = await a_far_connection(world)
+        await world.bus.bury(copy.key)
+        await world.until(lambda: copy.key not in world.grants.items)
+        async with an_ipam(nats.url):
+            assert await world.granted("far", node="node1") == copy
+            assert world.grants.items[far.key] == far
+
+
+async def test_grants_that_nobody_asks_for_any_more_are_taken_back_by_who_leads_next(
+    nats: NatsServer,
+) -> None:
+    async with a_world(nats.url) as world:
+        async with an_ipam(nats.url):
+            await world.want(an_endpoint(prefix="10.9.0.0/30"), a_request("one"))
+            one = await world.granted("one")
+        await world.drop(a_request("one"))
+        async with an_ipam(nats.url):
+            await world.released(one)
+            await world.unplumb(one)
+            await world.pool(lambda pool: pool.families[0].used == pool.families[0].held == 0)
+
+
+async def test_what_a_node_has_without_a_request_is_held_until_it_says_that_it_is_gone(
+    nats: NatsServer,
+) -> None:
+    async with a_world(nats.url) as world:
+        async with an_ipam(nats.url):
+            await world.want(an_endpoint(prefix="10.9.0.0/30"), a_request("one"))
+            one = await world.granted("one")
+            await world.plumb(one)
+        await world.drop(a_request("one"))
+        await world.bus.bury(one.key)  # as after an hour: nothing says any more what it held
+        await world.until(lambda: one.key not in world.grants.items)
+        async with an_ipam(nats.url):
+            await world.want(a_request("two"))
+            await world.refused("two")
+            await world.unplumb(one)
+            assert (await world.granted("two")).client.addresses == one.client.addresses
+
+
+async def test_a_pod_that_comes_back_after_a_restart_of_ipam_gets_its_old_address(
+    nats: NatsServer,
+) -> None:
+    async with a_world(nats.url) as world:
+        async with an_ipam(nats.url):
+            await world.want(an_endpoint(), a_request("one"), a_request("two"))
+            one, two = await world.granted("one"), await world.granted("two")
+            await world.drop(a_request("one"), a_request("two"))
+            for connection in (one, two):
+                await world.released(connection)
+                await world.unplumb(connection)
+        async with an_ipam(nats.url):
+            await world.want(a_request("two", uid="uid-again"))
+            assert (await world.granted("two")).client.addresses == two.client.addresses
+            await world.pool(lambda pool: pool.families[0].used == 2 and not pool.families[0].held)
+
+
+async def test_what_a_node_said_before_kubernetes_told_of_it_counts(nats: NatsServer) -> None:
+    async with a_world(nats.url) as world, an_ipam(nats.url):
+        await world.want(an_endpoint(prefix="10.9.0.0/30"), a_request("one"))
+        one = await world.granted("one")
+        await world.drop(a_request("one"))
+        await world.released(one)
+        await world.unplumb(one)
+        await world.pool(lambda pool: pool.families[0].free == 2)
+
+        away = msgspec.structs.replace(one.client.pod, node="node9")
+        moved = msgspec.structs.replace(
+            one, node="node9", client=msgspec.structs.replace(one.client, pod=away)
+        )
+        await world.bus.publish(status_of(moved))
+        await world.want(intent.PrefixesInUse(source="node", name="node9"))
+        await world.pool(lambda pool: pool.families[0].held > 0)
+
+
+async def test_a_tombstone_that_nobody_confirmed_is_told_again_before_it_goes(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repairing, "KEEP_SECONDS", 0.05)
+    async with a_world(nats.url) as world, an_ipam(nats.url):
+        await world.want(an_endpoint(), a_request("one"), a_request("two"))
+        one, two = await world.granted("one"), await world.granted("two")
+        await world.drop(a_request("one"), a_request("two"))
+        await world.released(one)
+        await world.released(two)
+        await world.unplumb(two)
+        await world.pool(lambda pool: pool.families[0].used == 0)
+        again = first = await told(world, one)
+        while again == first:
+            again = await told(world, one)
+        before, last = await told(world, two), again
+        while last == again:
+            last = await told(world, one)
+        assert await told(world, two) == before
+
+
+async def told(world: World, connection: Any) -> int:
+    """The sequence of the tombstone of a connection."""
+    found = await world.bus.read(connection.key)
+    assert found is not None
+    assert isinstance(found[0], Tombstone)
+    return found[1]
