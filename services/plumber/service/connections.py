@@ -122,6 +122,9 @@ class Connections:
         try:
             await self.tunnels.prepare(key, wiring)
             before = await self._kernel.read(wiring)
+            if formerly is not None and wiring.tunnel is not None and before == Pair():
+                # A pair's other end would take it along; a renamed tunnel would keep its number for itself.
+                await self.strays.hunt(wiring.tag, [end.place for end in wiring.ends])
             pair = await self._apply(_applied(grant, wiring, cluster), (wiring, formerly), before)
             is_new = [end.index for end in before.ends] != [end.index for end in pair.ends]
             waiting = await self.tunnels.follow(grant, wiring, is_new=is_new)
