@@ -199,9 +199,8 @@ def test_policies_answer_as_in_the_anchors_example(cluster, namespace):
         "prefixes": ["172.16.1.100/31", "2001:db8:4::/127"],
         "addressing": "pointToPoint",
     }
-    routes = [{"destination": "172.16.2.200/32"}, {"destination": "2004::6/128"}]
     cluster.apply(
-        offer("pbr", namespace, app="far", ipam=ipam, policies=policies, routes=routes),
+        offer("pbr", namespace, app="far", ipam=ipam, policies=policies),
         answering("far", namespace, node="node2"),
         answering("app", namespace, node="node1"),
     )
