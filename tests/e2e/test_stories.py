@@ -133,7 +133,7 @@ def test_a_deleted_client_leaves_nothing_at_the_endpoint_and_its_address_is_free
     cluster.connected("first", namespace)
     cluster.apply(pod("second", namespace, "vpn/nsm-1"))
     message = cluster.refused("second", namespace, "PoolExhausted")
-    assert "172.20.5.0/30 is full: 2 of 2 addresses used" in message
+    assert "172.20.5.0/30 is full: 2 of 2 addresses taken" in message
     assert "172.20.5.2/32" in cluster.interfaces("first", namespace)["nsm-1"]["addresses"]
 
     cluster.nsm("lab", "delete", "pod", "first", "-n", namespace)
@@ -240,16 +240,6 @@ def test_addresses_and_routes_that_overlap_cluster_prefixes_are_refused_naming_b
     message = cluster.refused("app", namespace, "PrefixCollision")
     for text in named:
         assert text in message
-
-
-def test_an_endpoint_on_another_node_is_refused_as_not_yet_supported(cluster, namespace):
-    cluster.apply(
-        endpoint("far", namespace, "far", "172.20.8.0/24"),
-        endpoint_pod("far-1", namespace, "far", nodeName="node2"),
-        pod("app", namespace, "far/nsm-1"),
-    )
-    message = cluster.refused("app", namespace, "RemoteNotSupported")
-    assert "node2" in message
 
 
 @pytest.mark.parametrize("process", ["watcher", "ipam", "plumber/node1", "nats"])

@@ -163,3 +163,16 @@ def test_of_many_links_some_are_told_and_the_rest_counted():
 
     assert len(lines) == 21
     assert lines[-1].text == "and 30 more like these"
+
+
+def test_what_one_pool_gave_is_free_in_another_one():
+    state = a_state(an_endpoint("a", services=("a",)), an_endpoint("b", services=("b",)))
+    connection = granted(state, a_request(service="a"))
+    for name in "ab":
+        state.pool(an_endpoint(name))
+    pools = [state.figures(("default", name)) for name in "ab"]
+    picture = Picture.from_messages((m.key, m) for m in (connection, *pools))
+    told = [line.text for line in explain_address(picture, ip_address("172.16.1.2"))]
+
+    assert "172.16.1.2 lies in 172.16.1.0/24 of pool default/a" in told
+    assert "172.16.1.2 lies in 172.16.1.0/24 of pool default/b, and is free" in told

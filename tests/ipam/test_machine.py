@@ -500,7 +500,6 @@ def test_on_a_wiped_bus_nothing_is_given_that_a_silent_node_may_have():
     machine.teardown()
 
 
-@pytest.mark.xfail(strict=True, reason="the bus keeps only the revision that replaced it")
 def test_a_replaced_revision_that_no_node_spoke_of_is_held_over_a_restart():
     machine = begun()
     ask(machine, "c0")

@@ -166,6 +166,9 @@ class Connections:
             except errors.Standing:
                 pass  # its file was lost
         before = await self._kernel.read(wiring)
+        if formerly is not None and wiring.tunnel is not None and before == Pair():
+            # A pair's other end would take it along; a renamed tunnel would keep its number for itself.
+            await self.strays.hunt(wiring.tag, [end.place for end in wiring.ends])
         return before, await self._apply(applied, wirings, before)
 
     async def _apply(
