@@ -343,16 +343,20 @@ def ends(
 
 
 def node_address(cluster: Cluster) -> str:
-    """Of node1, as the watcher tells it."""
+    """Of node1, as soon as the watcher tells it."""
     pods = [ipaddress.ip_network("10.244.0.0/16"), ipaddress.ip_network("10.96.0.0/16")]
-    found = [
-        p.prefix
-        for key, message in picture(cluster).prefixes.items()
-        if key.source == "node"
-        for p in message.prefixes
-        if p.prefix.endswith("/32") and not _within(p.prefix, pods)
-    ]
-    return min(found)
+
+    def told() -> list[str]:
+        return sorted(
+            p.prefix
+            for key, message in picture(cluster).prefixes.items()
+            if key.source == "node"
+            for p in message.prefixes
+            if p.prefix.endswith("/32") and not _within(p.prefix, pods)
+        )
+
+    cluster.until("node addresses are told", lambda: bool(told()))
+    return told()[0]
 
 
 def object_condition(cluster: Cluster, name: str, namespace: str, kind: str) -> dict[str, Any]:
