@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench soak compose-test clean
+.PHONY: help setup demo test check format reference lock bench soak compose-test clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,16 +28,20 @@ demo: setup ## the whole story on this machine, in under a minute
 test: check ## everything CI runs: check, then all tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/manifests
 
-check: setup ## format, lint, types, import laws, manifests
+check: setup ## format, lint, types, import laws, written pages, manifests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.reference --check
 	$(BIN)/python -m pytest -q tests/manifests
 
 format: setup ## let ruff format and fix what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+reference: setup ## docs/reference written anew from the code
+	$(BIN)/python -m tools.reference
 
 lock: ## the locks anew from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --extra dev \
