@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from cli import dnswire, labs
+from cli import dnswire, labs, pods
 from cli.dnswire import Answer
 from cli.output import OutputFormat, print_json
 from cli.problems import Problem
@@ -33,7 +33,9 @@ class ResolvConf(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def dig(  # noqa: PLR0917 options of a command
-    pod: Annotated[str, typer.Argument(help="The Pod to ask from.", show_default=False)],
+    pod: Annotated[
+        str, typer.Argument(metavar=pods.METAVAR, help="The Pod to ask from.", show_default=False)
+    ],
     words: Annotated[
         list[str],
         typer.Argument(metavar="[@SERVER] NAME", help="What to ask, and whom.", show_default=False),
@@ -58,6 +60,7 @@ def dig(  # noqa: PLR0917 options of a command
     if not dnswire.is_type(kind):
         raise Problem(f"--type {kind}: no type of DNS record; such as A, AAAA, TXT", exit_code=2)
     seconds = labs.duration_seconds(timeout)
+    namespace, pod = pods.place_of(pod, namespace)
     inside = labs.Inside(namespace, pod)
     config = read_resolv_conf(inside.resolv_conf)
     servers = (server,) if server else config.servers

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import typer
 
-from cli import labs, lazy
+from cli import labs, lazy, pods
 from cli.output import OutputFormat, print_json, print_table
 from cli.problems import Problem
 
@@ -26,7 +26,10 @@ DNS = lazy.group(
 
 
 def explain(
-    pod: Annotated[str, typer.Argument(help="The Pod that asks.", show_default=False)],
+    pod: Annotated[
+        str,
+        typer.Argument(metavar=pods.METAVAR, help="The Pod that asks.", show_default=False),
+    ],
     name: Annotated[str, typer.Argument(help="What it asks for; without: its servers.")] = ".",
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="The Pod's namespace.")
@@ -42,7 +45,11 @@ def explain(
     output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
 ) -> None:
     """Tell who would be asked for a name, why, and how they are."""
+    namespace, pod = pods.place_of(pod, namespace)
     question = urlencode({"pod": f"{namespace}/{pod}", "name": name})
+    # Where a node is named there may be no lab, or another one.
+    if not at and pods.exists(namespace, pod) is False:
+        raise Problem(f"no such Pod: {namespace}/{pod}; see: nsm lab get pods -n {namespace}")
     found = _ask_all([at] if at else lab_ports(), question)
     if output is OutputFormat.JSON:
         print_json(found)

@@ -1,16 +1,18 @@
 """`nsm ipam`: what the pools hold, and why an address is whose it is. Reads the bus only."""
 
 import ipaddress
+import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from cli import lazy
+from cli import lazy, pods
 from cli.output import OutputFormat, print_json, print_list, print_table
 from cli.problems import Problem
-from schemas import grant, values
+from schemas import grant, intent, values
 
 if TYPE_CHECKING:
     from services.ipam.core.explaining import Line, Picture
@@ -49,6 +51,7 @@ _HEADERS = (
     "COLLISIONS",
 )
 _PLAIN = 10**9  # up to here people read digits
+_NUMBERS = re.compile(r"[\d.]+(/\d*)?")
 
 Url = Annotated[
     str, typer.Option("--url", help="A NATS server; default: the lab's.", show_default=False)
@@ -88,8 +91,8 @@ def explain(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="ADDRESS|PREFIX|POD",
-            help="172.16.1.5, 172.16.1.0/24, a Pod's name or NAMESPACE/NAME.",
+            metavar="ADDRESS|PREFIX|POD|ENDPOINT",
+            help="172.16.1.5, 172.16.1.0/24, the name of a Pod or an endpoint, or NAMESPACE/NAME.",
             show_default=False,
         ),
     ],
@@ -97,13 +100,15 @@ def explain(
     url: Url = "",
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Say who holds an address, or why it is not given; what a Pod was granted, or why not."""
+    """Say who holds an address, or why it is not given; what a Pod was granted, or why not; how an endpoint is."""
     from cli import bus  # noqa: PLC0415 slow to import
     from services.ipam.core.explaining import Picture  # noqa: PLC0415
 
     asked = parse(what, namespace)
     picture = Picture.from_messages(bus.snapshot(_TOLD_BY, server=url, tombstones=True))
     lines = _answer(picture, asked)
+    if isinstance(asked, tuple) and not lines:
+        lines = _of_nobody(picture, *asked, ask_lab=not url)
     if output is OutputFormat.JSON:
         print_json([msgspec.to_builtins(each) for each in lines])
         return
@@ -117,31 +122,71 @@ Asked = values.Address | values.Prefix | tuple[str, str]
 def parse(what: str, namespace: str) -> Asked:
     """What is asked about; two words: the namespace and the name of a Pod. Raises Problem."""
     try:
-        return ipaddress.ip_address(what)
-    except ValueError:
-        pass
-    before, slash, after = what.partition("/")
-    try:
-        return values.parse_prefix_loosely(what)
+        return values.parse_prefix_loosely(what) if "/" in what else ipaddress.ip_address(what)
     except ValueError as exc:
-        if after.isdecimal() and (":" in before or before.replace(".", "").isdecimal()):
-            raise Problem(str(exc), exit_code=2) from exc
-    place = (before, after) if slash else (namespace, what)
-    if not values.is_namespace_name(place[0]) or not values.is_object_name(place[1]):
-        raise Problem(f"{what!r} is no address, no prefix and no name of a Pod", exit_code=2)
-    return place
+        if ":" in what or _NUMBERS.fullmatch(what):
+            reason = (
+                str(exc)
+                if "/" in what
+                else f"{what!r} is no address; a Pod of that name: pod/{what}"
+            )
+            raise Problem(reason, exit_code=2) from exc
+    try:
+        return pods.place_of(what, namespace)
+    except Problem as exc:
+        reason = f"{what!r} is no address, no prefix and no name of a Pod or an endpoint"
+        raise Problem(reason, exit_code=2) from exc
 
 
 def _answer(picture: "Picture", asked: Asked) -> "Sequence[Line]":
     from services.ipam.core import explaining  # noqa: PLC0415
 
     match asked:
-        case (namespace, pod):
-            return explaining.explain_pod(picture, namespace, pod)
+        case (namespace, name):
+            of_pod = explaining.explain_pod(picture, namespace, name)
+            return [*of_pod, *explaining.explain_endpoint(picture, namespace, name)]
         case ipaddress.IPv4Address() | ipaddress.IPv6Address():
-            return explaining.explain_address(picture, asked)
+            lines = explaining.explain_address(picture, asked)
         case _:
-            return explaining.explain_prefix(picture, asked)
+            lines = explaining.explain_prefix(picture, asked)
+    why = never_given(asked)
+    if not why:
+        return lines
+    told = [line for line in lines if line.subject]
+    return [explaining.Line(f"{asked} is never given: {why}"), *told]
+
+
+def never_given(asked: values.Address | values.Prefix) -> str:
+    """Why no pool may have an address or a prefix, whatever the bus says; empty: one may."""
+    from services.watcher.core import limits  # noqa: PLC0415
+
+    try:
+        limits.destination(str(ipaddress.ip_network(asked)))
+    except ValueError as exc:
+        return str(exc)
+    return ""
+
+
+def _of_nobody(picture: "Picture", namespace: str, name: str, *, ask_lab: bool) -> "Sequence[Line]":
+    """Of a name that the bus does not speak of. Raises Problem unless it is a Pod's."""
+    from services.ipam.core.explaining import Line  # noqa: PLC0415
+
+    pod = f"{namespace}/{name}"
+    there = pods.exists(namespace, name) if ask_lab else None
+    if there:
+        return [Line(f"pod {pod} asks for no network service and offers none")]
+    offered = sorted(
+        f"{key.namespace}/{endpoint.endpoint}"
+        for key, endpoint in picture.of(intent.Endpoint)
+        if name in endpoint.network_services
+    )
+    if offered:
+        by = ", ".join(dict.fromkeys(offered))
+        remedy = f"network service {name} is offered by endpoint {by}: ask for that"
+    else:
+        remedy = f"see: kubectl get pods,nse -n {namespace}"
+    unsure = "" if there is False else "with a network service, "
+    raise Problem(f"no such Pod {unsure}and no such endpoint: {pod}; {remedy}")
 
 
 def rows(pool: grant.Pool) -> Iterable[list[str]]:
@@ -180,7 +225,7 @@ def collisions(pool: grant.Pool) -> Iterable[str]:
 
 def count(number: int) -> str:
     """`253`; of an IPv6 pool about how many."""
-    return str(number) if number < _PLAIN else f"~2^{number.bit_length() - 1}"
+    return str(number) if number < _PLAIN else f"~2^{round(math.log2(number))}"
 
 
 def _item(subject: str, pool: grant.Pool) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+MOST_NAMED = 8
+
 
 class OutputFormat(enum.StrEnum):
     """What `-o` takes."""
@@ -33,6 +35,12 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_list(items: Sequence[Any]) -> None:
     """Objects as `kubectl get -o json` prints them."""
     print_json({"apiVersion": "v1", "kind": "List", "items": list(items)})
+
+
+def few(texts: Sequence[str]) -> str:
+    """`a, b`; of many some, and how many more: nobody reads a thousand prefixes."""
+    rest = len(texts) - MOST_NAMED
+    return ", ".join(texts[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _padded(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import labs
+from cli import labs, pods
 from cli.icmp import Outcome, Target
 from cli.icmp import ping as ask
 from cli.output import OutputFormat, print_json
@@ -15,7 +15,9 @@ from cli.problems import Problem
 
 
 def ping(  # noqa: PLR0917 options of a command
-    pod: Annotated[str, typer.Argument(help="The Pod to ping from.", show_default=False)],
+    pod: Annotated[
+        str, typer.Argument(metavar=pods.METAVAR, help="The Pod to ping from.", show_default=False)
+    ],
     address: Annotated[
         str | None,
         typer.Argument(
@@ -36,6 +38,7 @@ def ping(  # noqa: PLR0917 options of a command
     """Ping from a Pod. Exit code 0: every target answered every time."""
     interval_seconds = labs.duration_seconds(interval)
     timeout_seconds = labs.duration_seconds(timeout)
+    namespace, pod = pods.place_of(pod, namespace)
     inside = labs.Inside(namespace, pod)
     targets = (
         [Target(address=_checked(address), interface=interface)]

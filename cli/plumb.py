@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import labs, lazy
-from cli.output import OutputFormat, print_json
+from cli import labs, lazy, pods
+from cli.output import OutputFormat, few, print_json
 from cli.problems import Problem
 
 _TIMEOUT_SECONDS = 10
@@ -25,17 +25,20 @@ PLUMB = lazy.group("plumb", COMMANDS, help_text="What the plumber of a node sees
 
 
 def explain(
-    pod: Annotated[str, typer.Argument(help="The Pod, client or endpoint.", show_default=False)],
+    pod: Annotated[
+        str,
+        typer.Argument(metavar=pods.METAVAR, help="Client or endpoint Pod.", show_default=False),
+    ],
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="The Pod's namespace.")
     ] = "default",
     output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
 ) -> None:
     """Desired, actual, the difference and the last error of each connection of a Pod."""
-    name = f"{namespace}/{pod}"
+    name = "/".join(pods.place_of(pod, namespace))
     answers = [found for where in _plumbers() if (found := _asked(where, name)) is not None]
     if not answers:
-        raise Problem(f"pod {name} has no connection here; see: nsm lab get connections -A")
+        raise Problem(f"pod {name} has no connection here; why: nsm ipam explain {name}")
     if output is OutputFormat.JSON:
         print_json(answers)
         return
@@ -128,9 +131,18 @@ def _actual(actual: Any, side: str) -> str:
 
 def _end(end: Any) -> str:
     parts = [end["interface"], end["mac"], *sorted(end["addresses"])]
-    parts += [_route(route) for route in sorted(end["routes"], key=lambda r: str(r["destination"]))]
+    parts += _routes(end["routes"])
     parts += [f"rule {_rule(each)}" for each in end.get("lookups", ())]
     return ", ".join(parts)
+
+
+def _routes(routes: list[Any]) -> Iterator[str]:
+    """Those through the link, then what its table leaves to the next rule."""
+    ordered = sorted(routes, key=lambda route: str(route["destination"]))
+    yield from (_route(each) for each in ordered if not each["yields"])
+    staying = [each["destination"] for each in ordered if each["yields"]]
+    if staying:
+        yield f"stays on the Pod's own interface: {few(staying)}"
 
 
 def _route(route: Any) -> str:
@@ -142,4 +154,4 @@ def _rule(lookup: Any) -> str:
     rule = lookup["rule"]
     match = {name: value for name, value in rule.items() if value and name != "family"}
     told = " ".join(f"{name.replace('_', ' ')} {value}" for name, value in match.items())
-    return f"{told} [{'; '.join(_route(route) for route in lookup['routes'])}]"
+    return f"{told} [{'; '.join(_routes(lookup['routes']))}]"

@@ -61,6 +61,7 @@ class Tombstone(msgspec.Struct, frozen=True, kw_only=True):
     peer_addresses: tuple[str, ...] = ()  # the endpoint Pod's, families in the same order
     vni: int = 0
     node: str = ""  # the client's, where it is not that of the subject
+    held: tuple[grant.Former, ...] = ()  # what the node may still have of before
     at: str = ""  # RFC 3339
 
 

@@ -24,6 +24,20 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
         return self.pod.node == node
 
 
+class Former(msgspec.Struct, frozen=True, kw_only=True):
+    """What a former revision took and its successor under the same subject does not name.
+
+    It is nobody else's until the node says the successor, or that nothing stands.
+    """
+
+    uid: str  # of the client Pod
+    revision: int
+    endpoint: str  # `<namespace>/<name>` of the endpoint object whose pool the addresses return to
+    addresses: tuple[str, ...] = ()  # the client's
+    peer_addresses: tuple[str, ...] = ()  # the endpoint Pod's, families in the same order
+    vni: int = 0
+
+
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """A granted connection, complete: a plumber needs nothing else.
 
@@ -43,6 +57,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     vni: int = 0  # of the tunnel; 0 on one node
     mtu: int = 1500
     readdressed: str = ""  # why its addresses are others than before, for people
+    held: tuple[Former, ...] = ()  # what its nodes may still have of before
     policies: tuple[Policy, ...] = ()
     dns: Dns | None = None
 

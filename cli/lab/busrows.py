@@ -33,6 +33,21 @@ def select(found: Found, *, namespace: str, name: str) -> list[tuple[Any, Any]]:
     ]
 
 
+def once(found: Found) -> list[tuple[Any, Any]]:
+    """Without the copies of connections for the endpoint Pods' nodes, where the connection itself is there."""
+    whole = {_place(key) for key, message in found if not _is_copy(message)}
+    return [each for each in found if not _is_copy(each[1]) or _place(each[0]) not in whole]
+
+
+def _is_copy(message: Any) -> bool:
+    return isinstance(message, grant.Connection) and message.node != message.client.pod.node
+
+
+def _place(key: Any) -> tuple[str, ...]:
+    """What a connection and its copy have in common."""
+    return tuple(getattr(key, field, "") for field in ("kind", "namespace", "pod", "interface"))
+
+
 def kind_of(name: str) -> str | None:
     """What people type, `resolver` too, as a key of KINDS."""
     return next((many for many, one in KINDS.items() if name.lower() in (many, one)), None)
@@ -53,7 +68,7 @@ def _connection(connection: grant.Connection) -> list[str]:
         _pod(server.pod),
         server.interface,
         _addresses(server.addresses),
-        connection.node,
+        ",".join(dict.fromkeys((client.pod.node, server.pod.node))),
         connection.mechanism,
         str(connection.revision),
     ]

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import labs
+from cli import labs, pods
 from cli.problems import Problem
 from lab import entering, linux
 
@@ -17,7 +17,9 @@ NOT_EXECUTABLE = 126
 
 
 def execute(
-    pod: Annotated[str, typer.Argument(help="Name of a Pod.", show_default=False)],
+    pod: Annotated[
+        str, typer.Argument(metavar=pods.METAVAR, help="Where to run it.", show_default=False)
+    ],
     command: Annotated[
         list[str], typer.Argument(help="-- and what to run there.", show_default=False)
     ],
@@ -29,7 +31,7 @@ def execute(
     words = command[1:] if command[:1] == ["--"] else command
     if not words:
         raise Problem("no command to run; write: nsm lab exec POD -- CMD…", exit_code=2)
-    sys.exit(run(labs.Inside(namespace, pod), words))
+    sys.exit(run(labs.Inside(*pods.place_of(pod, namespace)), words))
 
 
 def run(inside: labs.Inside, words: list[str]) -> int:

@@ -127,6 +127,11 @@ def schema(definition: Obj, kind: Kind) -> structural.Schema:
     return fields.part(_version(definition, kind), "schema", "openAPIV3Schema")
 
 
+def has_status(definition: Obj, kind: Kind) -> bool:
+    """Whether a status is written by a request of its own; without, there is no such path."""
+    return "status" in fields.part(_version(definition, kind), "subresources")
+
+
 def columns(definition: Obj, kind: Kind) -> list[Obj]:
     """Columns as `kubectl get` shows them: the name, then what the definition names, or the age."""
     told = fields.items(_version(definition, kind), "additionalPrinterColumns")

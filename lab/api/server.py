@@ -13,11 +13,12 @@ import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from lab.api import conversion, discovery, plain_routes, requests, responses
+from lab.api import conversion, definitions, discovery, plain_routes, requests, responses
 from lab.api.errors import (
     bad_request,
     method_not_allowed,
     no_such_path,
+    not_found,
     unauthorized,
     unsupported_media_type,
 )
@@ -153,8 +154,12 @@ class LabApi:
     async def _object(self, request: web.Request) -> web.StreamResponse:
         where = request.match_info
         target = requests.parse_target(where.get("group", ""), where["version"], where["tail"])
-        if target.kind.custom and self.store.definition(target.kind) is None:
-            raise no_such_path()
+        if target.kind.custom:
+            definition = self.store.definition(target.kind)
+            if definition is None:
+                raise no_such_path()
+            if target.subresource and not definitions.has_status(definition, target.kind):
+                raise not_found(target.kind, target.name)  # in these words
         match (request.method, bool(target.name)):
             case ("GET", named):
                 watching = requests.flag(request.query, "watch") and not target.subresource

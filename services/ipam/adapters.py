@@ -58,5 +58,6 @@ def tombstone_of(connection: Connection, *, at: str) -> Tombstone:
         peer_addresses=connection.server.addresses,
         vni=connection.vni,
         node=connection.client.pod.node if is_copy(connection) else "",
+        held=connection.held,
         at=at,
     )

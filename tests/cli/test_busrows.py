@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from cli.lab import busrows
 from schemas.grant import ClusterPrefixes, Collision, Connection, End, Pool, PoolFigures, Refusal
@@ -104,10 +105,22 @@ def test_a_pool_tells_its_figures_by_family_and_what_collides():
         "2/0",
         "1/0",
         "0/5",
-        "251/~2^79",
+        "251/~2^80",
         "no",
         "172.16.1.0/24 overlaps 172.16.0.0/16",
     ]
+
+
+def test_a_connection_across_nodes_is_one_row_with_both_nodes():
+    far = replace(SERVER, node="node2")
+    whole = replace(MESSAGES["connections"], server=End(pod=far, interface="nse-1", mac="n"))
+    copy = replace(whole, node="node2")
+    found = [(each.key, each) for each in (copy, whole)]
+    (kept,) = busrows.once(found)
+    assert kept == (whole.key, whole)
+    _, (row,) = busrows.table("connections", [kept])
+    assert row[7] == "node1,node2"
+    assert busrows.once(found[:1]) == found[:1], "a copy alone is worth seeing"
 
 
 def test_prefixes_in_use_tell_by_what():

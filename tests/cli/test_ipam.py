@@ -15,7 +15,7 @@ from schemas.codec import Tombstone
 from schemas.grant import Collision, Pool, PoolFigures
 from schemas.subjects import PoolKey
 from services._runtime.bus import Bus
-from tests.builders import a_connection, a_request
+from tests.builders import a_connection, a_request, an_endpoint
 from tests.cli.test_main import nsm
 
 VPN = Pool(
@@ -121,8 +121,11 @@ async def test_what_is_gone_is_read_only_where_it_is_asked_for(told):
         ("172.16.1.2", ("172.16.1.2", "default/client", "nsm-vpn")),
         ("172.16.1.0/24", ("default/vpn", "172.16.1.2")),
         ("client", ("nsm-vpn: granted 172.16.1.2/32", "default/vpn")),
+        ("default/vpn", ("1 connection of 1 client", "172.16.1.0/24 collides with 172.16.1.8/29")),
         ("9.9.9.9", ("9.9.9.9",)),
-        ("nobody", ("default/nobody",)),
+        ("127.0.0.1", ("127.0.0.1 is never given", "loopback")),
+        ("224.0.0.0/8", ("never given", "multicast")),
+        ("fe80::1", ("never given", "link-local")),
     ],
 )
 async def test_who_has_what_is_told_with_where_it_stands(told, tmp_path, what, words):
@@ -148,6 +151,8 @@ async def test_who_has_what_is_told_with_where_it_stands(told, tmp_path, what, w
         ("2001:db8::/112", ip_network("2001:db8::/112")),
         ("app", ("here", "app")),
         ("team/app-0", ("team", "app-0")),
+        ("pod/app", ("here", "app")),
+        ("pod/1.2.3", ("here", "1.2.3")),
     ],
 )
 def test_an_address_a_prefix_or_a_pod_may_be_asked_about(what, asked):
@@ -158,3 +163,29 @@ def test_an_address_a_prefix_or_a_pod_may_be_asked_about(what, asked):
 def test_nothing_else_may(what):
     with pytest.raises(Problem):
         ipam.parse(what, "here")
+
+
+@pytest.mark.parametrize("what", ["172.16.1.300", "1.2.3", "172.16.01.2", "12", "fd00::12345"])
+def test_numbers_that_make_no_address_are_no_name_either(what):
+    with pytest.raises(Problem, match="is no address"):
+        ipam.parse(what, "here")
+
+
+async def test_what_nobody_knows_is_exit_code_1_and_what_was_meant(told, tmp_path):
+    bus = await Bus.connect(told.url, name="ipam")
+    await bus.publish(an_endpoint("gateway", network_services=("my-service",)))
+    await bus.close()
+    code, out, err = await run(told, "explain", "nosuch", "-o", "json", lab=tmp_path)
+    assert (code, out) == (1, "")
+    assert "no such Pod with a network service, and no such endpoint: default/nosuch" in err
+    code, _, err = await run(told, "explain", "my-service", lab=tmp_path)
+    assert code == 1
+    assert "my-service is offered by endpoint default/gateway" in err
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(253, "253"), (2**64 - 1, "~2^64"), (2**80 - 2, "~2^80"), (2**64, "~2^64")],
+)
+def test_of_many_addresses_the_nearest_power_is_told(number, shown):
+    assert ipam.count(number) == shown

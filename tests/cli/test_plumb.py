@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -12,7 +13,17 @@ from cli.output import OutputFormat
 from cli.problems import Problem
 from services._runtime.health import Health
 from services.plumber import core
-from services.plumber.model import Blocked, Found, Pair, Place, Traffic, Waiting
+from services.plumber.model import (
+    Blocked,
+    Found,
+    Lookup,
+    Pair,
+    Place,
+    Route,
+    Rule,
+    Traffic,
+    Waiting,
+)
 from services.plumber.service.explaining import Answer, Explained
 from tests.plumber.grants import V4, a_grant
 
@@ -121,6 +132,22 @@ async def test_why_nothing_can_stand_now_is_told(
     assert "difference  none" in told
 
 
+async def test_what_a_table_leaves_alone_is_not_told_as_a_route(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefixes = [f"10.{n}.0.0/16" for n in range(10, 22)]
+    routes = {Route(destination="0.0.0.0/0", gateway="172.16.1.1")}
+    routes |= {Route(destination=each, yields=True) for each in prefixes}
+    table = Lookup(rule=Rule(family=4, priority=20002, table=1), routes=frozenset(routes))
+    actual = msgspec.structs.replace(FOUND, lookups=frozenset({table}))
+    each = explained(actual=Pair(client=actual))
+    await run(an_answer(each), "pod/client", monkeypatch, OutputFormat.TABLE)
+    told = capsys.readouterr().out
+
+    own = f"stays on the Pod's own interface: {', '.join(prefixes[:8])} and 4 more"
+    assert f"[route 0.0.0.0/0 via 172.16.1.1; {own}]" in told
+
+
 async def test_programs_get_everything(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,8 +160,10 @@ async def test_programs_get_everything(
 async def test_a_pod_without_connections_is_a_problem_of_the_user(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(Problem, match="default/stranger has no connection here"):
-        await run(an_answer(explained()), "stranger", monkeypatch, OutputFormat.TABLE)
+    with pytest.raises(
+        Problem, match="has no connection here; why: nsm ipam explain default/stranger"
+    ):
+        await run(an_answer(explained()), "default/stranger", monkeypatch, OutputFormat.TABLE)
 
 
 def test_an_ipv6_address_gets_its_brackets(monkeypatch: pytest.MonkeyPatch) -> None:

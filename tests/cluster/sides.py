@@ -45,6 +45,7 @@ class Side:
         self.real = real
         self.namespace = f"nsm-test-{secrets.token_hex(4)}"
         self.node = self.namespace
+        self._given: list[str] = []  # paths of rights, outside of the namespace, too
 
     # ---- requests
 
@@ -89,7 +90,7 @@ class Side:
         plurals = ("pods", "networkservices", "networkserviceendpoints")
         places = [self.path(plural) for plural in plurals]
         places += [f"/api/v1/nodes/{self.node}", f"/api/v1/namespaces/{self.namespace}"]
-        for path in places:
+        for path in self._given + places:
             try:
                 await self.ask("DELETE", path, gracePeriodSeconds="0")
             except (Missing, Conflict):
@@ -114,7 +115,7 @@ class Side:
         return True
 
     async def _give_rights(self) -> None:
-        """What k8s/base gives the watcher, and a kubeconfig with its token."""
+        """What k8s/base gives the watcher, under names of this story, and a kubeconfig with its token."""
         places = {
             "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
             "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
@@ -122,12 +123,16 @@ class Side:
             "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
             "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
         }
+        account = f"{self.namespace}-watcher"
         text = (BASE / "watcher.yaml").read_text().replace("nsm-system", self.namespace)
+        text = text.replace("name: nsm-watcher", f"name: {account}")
         for each in yaml.safe_load_all(text):
             if each["kind"] in places:
                 namespace = each["metadata"].get("namespace", "")
-                await self.apply(places[each["kind"]].format(namespace), each)
-        path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/nsm-watcher/token"
+                path = places[each["kind"]].format(namespace)
+                self._given.append(f"{path}/{each['metadata']['name']}")
+                await self.apply(path, each)
+        path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{account}/token"
         token = (await self.ask("POST", path, {"spec": {"expirationSeconds": 3600}}))["status"]
         config = yaml.safe_load(self.kubeconfig.read_text())
         chosen = next(c for c in config["contexts"] if c["name"] == config["current-context"])

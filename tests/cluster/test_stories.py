@@ -5,14 +5,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from schemas.grant import Refusal
 from schemas.subjects import EndpointKey, NetworkServiceKey, PrefixKey, RequestKey
+from services._runtime.errors import Conflict
 from services.watcher import model
 from services.watcher.adapters import Denied, Informer, Resource
 from services.watcher.adapters import informer as informing
 from services.watcher.adapters.decoding import Decoder
 from services.watcher.adapters.kube import MERGE
+from services.watcher.service import describing
 from tests.cluster.sides import DEFINITIONS, GROUP, Side, a_watcher
 from tests.watcher.conftest import running
 
@@ -214,6 +217,51 @@ async def test_a_typo_outside_of_the_spec_is_refused_where_asked(side):
     bad = an_endpoint(side) | {"sepc": {}}
     with pytest.raises(Denied, match='unknown field "sepc"'):
         await side.ask("POST", side.path("networkserviceendpoints"), bad, fieldValidation="Strict")
+
+
+async def test_what_is_left_out_is_filled_in(side):
+    ipam = {"prefixes": ["172.16.1.0/24"]}
+    endpoint = an_endpoint(side, ipam=ipam)
+    made = await side.ask("POST", side.path("networkserviceendpoints"), endpoint)
+    assert made["spec"]["ipam"] == ipam | {"addressing": "shared"}
+    bare = a_service(side)
+    del bare["spec"]
+    made = await side.ask("POST", side.path("networkservices"), bare)
+    assert made["spec"] == {"payload": "IP"}
+    matches = [{"routes": [{"destination_selector": {"app": "vpn"}}]}]
+    patch = {"spec": {"matches": matches}}
+    made = await side.ask("PATCH", side.path("networkservices", "svc"), patch, MERGE)
+    assert made["spec"]["matches"][0]["routes"] == [matches[0]["routes"][0] | {"weight": 1}]
+
+
+async def test_the_definition_of_another_mesh_is_told_and_not_overwritten(
+    side, nats, reader, monkeypatch
+):
+    monkeypatch.setattr(describing, "_GONE_SECONDS", 0.01)
+    name = "networkservices.networkservicemesh.io"
+    ours = await side.ask("GET", f"{DEFINITIONS}/{name}")
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    head = {key: ours[key] for key in ("apiVersion", "kind")} | {"metadata": {"name": name}}
+    theirs = head | {"spec": ours["spec"] | {"versions": [version]}}
+    await side.apply(DEFINITIONS, theirs, fieldManager="another-mesh")
+    try:
+        await side.ask("POST", side.path("networkservices"), a_service(side))
+        with capture_logs() as logged:
+
+            async def said() -> bool:
+                return any("definition of a kind is not ours" in each["event"] for each in logged)
+
+            async with a_watcher(side, nats):
+                key = NetworkServiceKey(side.namespace, "svc")
+                await reader.until(lambda: reader.get(key) is not None)
+                await side.until(said)
+        if side.real:  # nobody owns fields in the lab
+            spec = {key: ours["spec"][key] for key in ("group", "names", "scope", "versions")}
+            with pytest.raises(Conflict, match="another-mesh"):
+                await side.apply(DEFINITIONS, head | {"spec": spec}, fieldManager="nsm", force="0")
+    finally:
+        await side.define()
 
 
 async def test_installing_the_definitions_again_changes_nothing(side):

@@ -42,7 +42,7 @@ def test_the_two_addresses_of_a_31_are_the_endpoints_and_the_clients(cluster, na
     assert ends(cluster, "app", namespace) == (["172.16.1.101/32"], ["172.16.1.100/32"])
     cluster.nsm("ping", "app", "-n", namespace, "-I", "nsm-1", "--count", "2")
     cluster.apply(pod("second", namespace, "p/nsm-1"))
-    assert "2 of 2 addresses used" in cluster.refused("second", namespace, "PoolExhausted")
+    assert "2 of 2 addresses taken" in cluster.refused("second", namespace, "PoolExhausted")
 
 
 def test_excluded_addresses_of_a_pool_are_left_out(cluster, namespace):
@@ -228,7 +228,7 @@ def test_a_pool_of_five_serves_five_and_the_sixth_as_soon_as_one_is_freed(cluste
     for number in range(5):
         cluster.connected(f"app{number}", namespace)
     cluster.apply(pod("sixth", namespace, "p/nsm-1"))
-    assert "6 of 6 addresses used" in cluster.refused("sixth", namespace, "PoolExhausted")
+    assert "6 of 6 addresses taken" in cluster.refused("sixth", namespace, "PoolExhausted")
     freed = granted(cluster, namespace)["app3", "nsm-1"].client.addresses
 
     cluster.nsm("lab", "delete", "pod", "app3", "-n", namespace)
@@ -343,16 +343,20 @@ def ends(
 
 
 def node_address(cluster: Cluster) -> str:
-    """Of node1, as the watcher tells it."""
+    """Of node1, as soon as the watcher tells it."""
     pods = [ipaddress.ip_network("10.244.0.0/16"), ipaddress.ip_network("10.96.0.0/16")]
-    found = [
-        p.prefix
-        for key, message in picture(cluster).prefixes.items()
-        if key.source == "node"
-        for p in message.prefixes
-        if p.prefix.endswith("/32") and not _within(p.prefix, pods)
-    ]
-    return min(found)
+
+    def told() -> list[str]:
+        return sorted(
+            p.prefix
+            for key, message in picture(cluster).prefixes.items()
+            if key.source == "node"
+            for p in message.prefixes
+            if p.prefix.endswith("/32") and not _within(p.prefix, pods)
+        )
+
+    cluster.until("node addresses are told", lambda: bool(told()))
+    return told()[0]
 
 
 def object_condition(cluster: Cluster, name: str, namespace: str, kind: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def surely_possible(
     others = [c for k, c in cluster.granted().items() if k != but]
     uids = {uid for c in others for uid in (c.client.pod.uid, c.server.pod.uid)}
     clients = {c.client.pod.uid for c in others}
-    if request.pod.uid in uids:
+    if request.pod.uid in uids or _leaves(cluster, request):
         return ""
     for endpoint in cluster.endpoints.values():
         if (
@@ -83,6 +83,18 @@ def surely_possible(
         ):
             return endpoint.pod.name
     return ""
+
+
+def _leaves(cluster: Cluster, request: Request) -> bool:
+    """Whether a node has not confirmed yet that something of this very Pod is gone: what that blocks is in doubt."""
+    for key, grave in cluster.grants.items():
+        if not isinstance(grave, Tombstone):
+            continue
+        if (key.namespace, key.pod) == (request.pod.namespace, request.pod.name):
+            said = cluster.delivered.get(status_key(key))
+            if not isinstance(said, Tombstone) or said.revision < grave.revision:
+                return True
+    return False
 
 
 def _offers(endpoint: Endpoint, request: Request) -> bool:

@@ -111,6 +111,7 @@ async def test_a_stopped_writer_that_wakes_up_in_a_burst_writes_nothing(
             assert await taken_over(world, before) == "ipam-1"
             await world.until(lambda: len(checker.granted) == 2 * PODS, 60)
             await world.pool(lambda pool: pool.families[0].used == 2 * PODS + 1)
+            await world.until(lambda: world.leader().complete)  # nothing is left to be said
             last = (await world.bus.place(GRANT)).last_sequence
 
             ipams.resume("ipam-0")

@@ -185,3 +185,97 @@ def test_swallowed_later_it_is_replaced_for_new_clients_and_old_ones_move_when_t
     state.figures(("default", "vpn"))  # tidies up
     assert settled(state, a_request("a")).granted is None
     assert old not in prefixes_of(state)
+
+
+def families(connection):
+    return [address.version for address in addresses_of(connection.client)]
+
+
+def test_what_stands_keeps_its_families_and_new_ones_get_all_there_are_now():
+    state = a_state(automatic(), supernets=BOTH)
+    state.put_excluded(uses("100.64.0.0/10"))
+    early = granted(state, a_request("early"))
+    assert families(early) == [6]
+    state.put_excluded(())
+
+    assert granted(state, a_request("early")) is early
+    assert families(granted(state, a_request("late"))) == [4, 6]
+
+
+@pytest.mark.parametrize("is_restarted", [True, False])
+def test_a_family_whose_supernet_is_swallowed_falls_away_for_new_ones(is_restarted):
+    state = a_state(automatic(), supernets=BOTH)
+    before = granted(state, a_request("a"))
+    if is_restarted:
+        state = a_state(automatic(), supernets=BOTH)
+        state.grant(before)
+    state.put_excluded(uses("100.64.0.0/10"))
+
+    assert settled(state, a_request("a")).granted is None
+    assert settled(state, a_request("a"), readdress=True).granted is None
+    assert families(granted(state, a_request("b"))) == [6]
+
+
+def test_with_all_supernets_swallowed_it_is_refused_naming_one():
+    state = a_state(automatic(), supernets=BOTH[:1])
+    granted(state, a_request("a"))
+    state.put_excluded(uses("100.64.0.0/10", by="Pod CIDR"))
+
+    assert "overlaps 100.64.0.0/10 (Pod CIDR)" in refused(state, a_request("b")).message
+
+
+def test_a_full_one_is_not_extended_for_the_little_that_others_took():
+    eights = (Supernet(ip_network("100.112.0.0/12"), 29),)
+    state = a_state(automatic(), supernets=eights)
+    state.pool(automatic())
+    (own,) = prefixes_of(state)
+    state.put_excluded(uses(f"{ip_network(own)[6]}/32"))
+    for number in range(4):
+        granted(state, a_request(f"c{number}"))
+
+    assert refused(state, a_request("late")).reason == "PoolExhausted"
+    assert prefixes_of(state) == [own]
+    # Who has to give up what others took gets something else.
+    state.put_excluded(uses(*(f"{ip_network(own)[at]}/32" for at in (2, 6))))
+    assert settled(state, a_request("c0"), readdress=True).granted is not None
+    assert len(prefixes_of(state)) == 2
+
+
+@pytest.mark.parametrize("relief", ["exclusion", "prefix", "connection"])
+def test_used_up_supernets_are_looked_at_again_once_something_was_given_up(relief):
+    names = [f"e{number}" for number in range(5)]
+    automatics = [automatic(name, addressing="pointToPoint") for name in names]
+    named = an_endpoint("named", services=("named",), prefixes=("100.112.0.4/30",))
+    state = a_state(*automatics, named, supernets=SMALL, excluded=[("100.112.0.0/31", "user")])
+    assert ask(state, "c0", "e0").granted is not None
+    assert ask(state, "c1", "e1").refused is not None
+    looked: list[object] = []
+    in_the_way = state.pools._in_the_way
+
+    def looking(block):
+        looked.append(block)
+        return in_the_way(block)
+
+    state.pools._in_the_way = looking
+    assert ask(state, "c2", "e2").refused is not None
+    assert looked == []
+
+    if relief == "exclusion":
+        state.put_excluded(())
+    elif relief == "prefix":
+        state.put_endpoint(named.key, None)
+    else:
+        abandon(state, a_request("c0").key, refusal=None)
+        state.gone(a_request("c0").key, node="node1", revision=1)
+        state.put_endpoint(automatics[0].key, None)
+        state.figures(("default", "e0"))
+    assert ask(state, "c1", "e1").granted is not None
+
+
+def test_who_had_addresses_of_named_prefixes_gets_all_families_of_carved_ones():
+    state = a_state(an_endpoint(), supernets=BOTH)
+    granted(state, a_request())
+    edited = automatic()
+    state.put_endpoint(edited.key, edited)
+
+    assert families(granted(state, a_request())) == [4, 6]

@@ -6,6 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import intent
+from schemas.subjects import EndpointKey
+from services.ipam.core.offering import Offers
+from services.ipam.core.settling import abandon
 from tests.ipam.builders import a_request, a_state, an_endpoint, facts, granted, refused, settled
 
 
@@ -292,7 +295,7 @@ def test_a_full_pool_is_said_once_of_every_replica():
     refusal = refused(state, a_request())
 
     assert {c.reason for c in refusal.candidates} == {
-        "pool 10.9.0.0/31 is full: 2 of 2 addresses used"
+        "pool 10.9.0.0/31 is full: 2 of 2 addresses taken"
     }
     assert len(refusal.candidates) == 3
 
@@ -310,3 +313,167 @@ def test_a_networkservice_that_goes_takes_its_rules_along():
     state.put_network_service(rules.key, None)
 
     assert granted(state, a_request()).endpoint == "vpn"
+
+
+def a_service(namespace, *matches, allowed=("*",)):
+    return intent.NetworkService(
+        namespace=namespace, name="vpn", matches=matches, allowed_namespaces=allowed
+    )
+
+
+def test_a_foreign_namespace_takes_no_standing_connection_away():
+    state = a_state(an_endpoint(namespace="infra"), services=[a_service("infra")])
+    before = granted(state, a_request())
+    evil = a_service("evil")
+    state.put_network_service(evil.key, evil)
+
+    assert granted(state, a_request()) is before
+    assert refused(state, a_request("new")).reason == "AmbiguousNetworkService"
+    assert refused(state, a_request(uid="a new Pod")).reason == "AmbiguousNetworkService"
+
+
+def test_a_namespace_that_allows_it_no_more_loses_its_clients():
+    state = a_state(an_endpoint(namespace="infra"), services=[a_service("infra")])
+    granted(state, a_request())
+    for other in (a_service("evil"), a_service("third"), a_service("infra", allowed=())):
+        state.put_network_service(other.key, other)
+
+    assert "evil and third" in refused(state, a_request()).message
+
+
+def test_where_no_rule_is_for_the_client_the_refusal_names_what_the_rules_want():
+    gold = intent.Match(source_selector={"app": "gold"}, routes=(intent.Destination(),))
+    state = a_state(an_endpoint(), services=[a_service("default", gold)])
+    refusal = refused(state, a_request(labels={"app": "tin"}))
+
+    assert refusal.reason == "NoMatchingEndpoint"
+    assert "NetworkService default/vpn" in refusal.message
+    assert "they want app=gold, it has app=tin, namespace=default" in refusal.message
+
+
+def test_where_a_rule_leads_to_others_the_refusal_says_which_rule():
+    gold = intent.Match(routes=(intent.Destination(destination_selector={"tier": "gold"}),))
+    state = a_state(an_endpoint(), services=[a_service("default", gold)])
+
+    assert (
+        "matches[0] of NetworkService default/vpn, which leads to tier=gold"
+        in refused(state, a_request()).message
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"prefixes": ("10.9.0.0/31",), "addressing": "pointToPoint"}, "PoolExhausted"),
+        ({"prefixes": ("10.96.3.0/24",)}, "PrefixCollision"),
+        ({"routes": (intent.Route(destination="10.96.0.0/20"),)}, "PrefixCollision"),
+        ({"routes": (intent.Route(destination="x"),)}, "BadEndpoint"),
+        ({"prefixes": ("10.9.0.1/31",)}, "BadEndpoint"),
+        ({"prefixes": ()}, "NoPrefixes"),
+    ],
+)
+def test_what_is_true_of_all_replicas_is_found_at_one_of_them(spec, reason):
+    state = a_state(
+        *(an_endpoint(pod=f"e{n:03}", **spec) for n in range(300)),
+        excluded=[("10.96.0.0/16", "Service CIDR")],
+    )
+    settled(state, a_request("first"))
+    looked_at = []
+    pool = state.pool
+
+    def looking(endpoint):
+        looked_at.append(endpoint)
+        return pool(endpoint)
+
+    state.pool = looking
+    refusal = refused(state, a_request("second"))
+
+    assert refusal.reason == reason
+    assert {each.pod.name for each in looked_at} == {looked_at[0].pod.name}
+    assert len({c.endpoint for c in refusal.candidates}) == 20
+    assert "; and 280 more;" in refusal.message
+
+
+def test_what_is_true_of_one_replica_alone_does_not_rule_out_the_others():
+    """The Pod of the first one has what is left of the pool as its own addresses in the cluster."""
+    spec = {"prefixes": ("10.9.0.0/31",), "addressing": "pointToPoint"}
+    state = a_state(an_endpoint(pod="e1", ips=("10.9.0.0",), **spec), an_endpoint(pod="e2", **spec))
+
+    assert granted(state, a_request()).server.pod.name == "e2"
+
+
+def test_another_object_serves_when_all_replicas_of_one_are_full():
+    full = {"prefixes": ("10.9.0.0/31",), "addressing": "pointToPoint"}
+    state = a_state(
+        *(an_endpoint("full", pod=f"e{n}", **full) for n in range(5)),
+        an_endpoint("roomy", pod="r0", node="node2"),
+        an_endpoint("roomy", pod="r1"),
+    )
+    first = granted(state, a_request("first"))
+
+    assert first.endpoint == "full"
+    assert granted(state, a_request("second")).server.pod.name == "r1"
+
+
+def test_a_refusal_stays_the_same_while_loads_change():
+    spec = {"prefixes": ("10.9.0.0/29",)}
+    state = a_state(*(an_endpoint(pod=f"e{n:02}", **spec) for n in range(30)))
+    for number in range(5):
+        granted(state, a_request(f"c{number}"))
+    before = refused(state, a_request("late"))
+    abandon(state, a_request("c0").key, refusal=None)
+
+    assert settled(state, a_request("late"), refusal=before).refused is None
+
+
+PODS = st.integers(0, 7)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("load"), PODS, st.integers(0, 3)),
+            st.tuples(st.just("label"), PODS, st.booleans()),
+            st.tuples(st.just("ready"), PODS, st.booleans()),
+            st.tuples(st.just("node"), PODS, st.integers(0, 1)),
+            st.tuples(st.just("gone"), PODS, st.none()),
+        ),
+        max_size=40,
+    ),
+    st.sets(st.sampled_from(["o0", "o1", "o2"])),
+)
+@settings(max_examples=200, deadline=None)
+def test_groups_that_are_kept_up_are_what_sorting_all_would_give(steps, passed):
+    endpoints: dict[EndpointKey, intent.Endpoint] = {}
+    loads: dict[EndpointKey, int] = {}
+    offers = Offers("default", lambda key: loads.get(key, 0))
+    (group,) = offers.select("all", [({"a": "1"}, 1)])
+    for what, number, value in steps:
+        key = an_endpoint(f"o{number % 3}", pod=f"p{number}").key
+        old = endpoints.get(key, an_endpoint(key.endpoint, pod=key.pod, labels={"a": "1"}))
+        if what == "load":
+            loads[key] = value
+            offers.count(key, value)
+            continue
+        if what == "gone":
+            endpoints.pop(key, None)
+        elif what == "label":
+            endpoints[key] = msgspec.structs.replace(old, labels={"a": "1"} if value else {})
+        elif what == "ready":
+            endpoints[key] = msgspec.structs.replace(old, ready=value)
+        else:
+            pod = msgspec.structs.replace(old.pod, node=f"node{value}")
+            endpoints[key] = msgspec.structs.replace(old, pod=pod)
+        offers.put(key, endpoints.get(key))
+
+    members = {k: e for k, e in endpoints.items() if e.labels}
+    ordered = sorted((loads.get(k, 0), k.endpoint, k.pod) for k, e in members.items() if e.ready)
+    assert offers.names == sorted((k.endpoint, k.pod) for k in endpoints)
+    assert group.members.keys() == members.keys()
+    assert group.load == sum(loads.get(k, 0) for k in members)
+    assert group.closed == sorted((k.endpoint, k.pod) for k, e in members.items() if not e.ready)
+    assert list(group.open.best_first(passed)) == [e for e in ordered if e[1] not in passed]
+    for node in ("node0", "node1"):
+        at_home = {k.pod for k, e in members.items() if e.pod.node == node}
+        found = group.on_node[node].best_first(()) if node in group.on_node else ()
+        assert list(found) == [e for e in ordered if e[2] in at_home]

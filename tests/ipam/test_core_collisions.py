@@ -203,8 +203,10 @@ def with_policy(*routes, **kwargs):
         (intent.Route(destination="172.16.3.0/24", next_hop="172.16.1.200"), None),
         (intent.Route(destination="172.16.3.0/24", next_hop="10.20.0.1"), None),
         (intent.Route(destination="0.0.0.0/0"), None),
-        (intent.Route(destination="172.16.3.0/24", next_hop="172.16.9.1"), "BadEndpoint"),
-        (intent.Route(destination="172.16.3.0/24", next_hop="172.16.3.1"), "BadEndpoint"),
+        (intent.Route(destination="172.16.3.0/24", next_hop="172.16.9.1"), None),
+        (intent.Route(destination="172.16.3.0/24", next_hop="172.16.3.1"), None),
+        (intent.Route(destination="172.16.3.0/24", next_hop="10.96.0.1"), "PrefixCollision"),
+        (intent.Route(destination="172.16.3.0/24", next_hop="127.0.0.1"), "BadEndpoint"),
         (intent.Route(destination="fd00::/64"), "BadEndpoint"),
         (intent.Route(destination="x"), "BadEndpoint"),
     ],
@@ -235,3 +237,110 @@ def test_a_route_against_thousands_of_exclusions_names_the_one():
     state.put_excluded([*every, Use(ip_network("10.20.7.9/32"), "Service x/y")])
 
     assert "overlaps 10.20.7.9/32 (Service x/y)" in refused(state, a_request()).message
+
+
+def from_host(name, source, **kwargs):
+    policy = intent.Policy(source=source, protocol="tcp", destination_port="6666")
+    return an_endpoint(name, services=(name,), policies=(policy,), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("source", "ips", "words"),
+    [
+        (
+            "10.96.0.10",
+            (),
+            "a policy from 10.96.0.10/32, which overlaps 10.96.0.0/16 (Service CIDR)",
+        ),
+        ("10.244.1.7/32", ("10.244.1.7",), "(the Pod's own address)"),
+        ("172.16.9.2/32", (), "(connection i0 of pod default/client)"),
+        ("10.20.3.4/32", (), "(connection i0 of pod default/client)"),
+    ],
+)
+def test_the_address_of_a_policy_is_the_clients_and_collides_like_others(source, ips, words):
+    state = a_state(
+        with_routes("other", "10.20.0.0/16", prefixes=("172.16.9.0/24",)),
+        from_host("vpn", source),
+        excluded=[("10.96.0.0/16", "Service CIDR")],
+    )
+    granted(state, a_request(interface="i0", service="other", ips=ips))
+    refusal = refused(state, a_request(ips=ips))
+
+    assert refusal.reason == "PrefixCollision"
+    assert words in refusal.message
+
+
+def test_a_policy_from_a_whole_prefix_gives_no_address_and_collides_with_nothing():
+    state = a_state(from_host("vpn", "10.96.0.0/16"), excluded=[("10.96.0.0/16", "Service CIDR")])
+
+    assert granted(state, a_request())
+
+
+def test_what_a_policy_gave_a_pod_no_other_connection_of_it_gets():
+    state = a_state(
+        from_host("one", "172.16.1.1", prefixes=("172.16.9.0/24",)),
+        an_endpoint("two", services=("two",)),
+        from_host("three", "172.16.1.1/32", prefixes=("172.16.8.0/24",)),
+    )
+    first = granted(state, a_request(interface="i1", service="one"))
+
+    assert "172.16.1.1" not in pair(granted(state, a_request(interface="i2", service="two")))
+    assert refused(state, a_request(interface="i3", service="three")).reason == "PrefixCollision"
+    state.put_excluded([Use(ip_network("172.16.1.1/32"), "user")])
+    assert granted(state, a_request(interface="i1", service="one")) is first
+    assert state.affected() == [a_request(interface="i1").key]
+
+
+def test_a_policy_from_the_endpoints_own_address_is_refused():
+    state = a_state(from_host("vpn", "172.16.1.1/32"))
+
+    assert "the endpoint's own address" in refused(state, a_request()).message
+
+
+@pytest.mark.parametrize("is_policy", [True, False])
+def test_a_next_hop_in_a_prefix_in_use_is_refused(is_policy):
+    route = intent.Route(destination="192.168.5.0/24", next_hop="10.96.0.10")
+    kwargs = {"policies": (intent.Policy(routes=(route,)),)} if is_policy else {"routes": (route,)}
+    state = a_state(
+        an_endpoint(prefixes=("10.0.0.0/8",), **kwargs),
+        excluded=[("10.96.0.0/12", "Service CIDR")],
+    )
+    refusal = refused(state, a_request())
+
+    assert refusal.reason == "PrefixCollision"
+    assert "via 10.96.0.10, which overlaps 10.96.0.0/12" in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_refused"),
+    [
+        ({}, {}, True),
+        ({"source": "172.16.7.0/24"}, {"source": "172.16.7.9/24"}, True),
+        ({"protocol": "tcp"}, {"protocol": "TCP"}, True),
+        ({"protocol": "tcp"}, {"protocol": "udp"}, False),
+        ({"destination_port": "80"}, {"destination_port": "81"}, False),
+        ({}, {"routes": (intent.Route(destination="10.7.0.0/16"),)}, False),
+        ({}, {"routes": (intent.Route(destination="::/0"),)}, False),
+    ],
+)
+def test_of_one_traffic_only_one_connection_of_a_pod_is_the_default(one, other, is_refused):
+    default = {"routes": (intent.Route(destination="0.0.0.0/0"),)}
+    state = a_state(
+        an_endpoint("one", services=("one",), policies=(intent.Policy(**default | one),)),
+        an_endpoint(
+            "two",
+            services=("two",),
+            prefixes=("172.16.9.0/24", "fd00::/64"),
+            policies=(intent.Policy(**default | other),),
+        ),
+    )
+    granted(state, a_request(interface="i1", service="one"))
+    second = a_request(interface="i2", service="two")
+
+    if is_refused:
+        refusal = refused(state, second)
+        assert refusal.reason == "PrefixCollision"
+        assert "connection i1 of pod default/client has one for the same" in refusal.message
+    else:
+        assert granted(state, second)
+    assert granted(state, a_request("another Pod", service="two"))

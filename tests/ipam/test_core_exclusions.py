@@ -150,3 +150,30 @@ def test_prefixes_of_the_cluster_are_the_hard_ones_merged():
     )
 
     assert state.cluster_prefixes() == ("10.96.0.0/16", "10.244.0.0/23", "fd00::/64")
+
+
+def test_where_only_the_endpoints_address_is_swallowed_the_client_keeps_its_own():
+    state = a_state(an_endpoint())
+    for name in ("a", "b"):
+        granted(state, a_request(name))
+    state.put_excluded(uses("172.16.1.1/32"))
+    moved = [settled(state, a_request(name), readdress=True).granted for name in ("a", "b")]
+
+    assert [pair(each) for each in moved] == [
+        ("172.16.1.4", "172.16.1.2"),
+        ("172.16.1.4", "172.16.1.3"),
+    ]
+    assert state.affected() == []
+
+
+def test_a_pod_that_returns_gets_its_address_back_beside_the_endpoints_of_now():
+    state = a_state(an_endpoint(prefixes=("172.16.1.0/29",)))
+    for name in ("a", "b"):
+        granted(state, a_request(name))
+        state.release(a_request(name).key)
+        state.gone(a_request(name).key, node="node1", revision=1)
+    state.put_excluded(uses("172.16.1.1/32"))
+
+    # What the first one had is the endpoint's now.
+    assert pair(granted(state, a_request("b"))) == ("172.16.1.2", "172.16.1.3")
+    assert pair(granted(state, a_request("a"))) == ("172.16.1.2", "172.16.1.4")

@@ -5,13 +5,14 @@ from ipaddress import ip_address, ip_network
 import msgspec
 import pytest
 
-from schemas import intent
+from schemas import grant, intent
 from schemas import state as states
 from schemas.codec import Tombstone
 from schemas.subjects import StatusKey
 from services.ipam.core.explaining import (
     Picture,
     explain_address,
+    explain_endpoint,
     explain_pod,
     explain_prefix,
 )
@@ -147,12 +148,61 @@ def test_a_pod_tells_each_interface_and_what_it_serves():
     assert "node node1 has not said anything about it yet" in told
     assert "refused, NoEndpoint" in text(explain_pod(picture, "default", "lost"))
     assert "held back" in text(explain_pod(picture, "default", "gone"))
-    assert "serves vpn as a Pod of endpoint default/vpn: 1 connections" in text(
+    assert "serves vpn as a Pod of endpoint default/vpn: 1 connection" in text(
         explain_pod(picture, "default", "vpn-pod")
     )
-    assert "asks for no network service and offers none" in text(
-        explain_pod(picture, "default", "nobody")
+    assert explain_pod(picture, "default", "nobody") == []
+
+
+def test_a_pod_tells_where_its_connections_lead():
+    policy = intent.Policy(
+        source="172.16.1.9/32",
+        protocol="tcp",
+        destination_port="6666",
+        routes=(intent.Route(destination="10.30.0.0/16", next_hop="172.16.1.1"),),
     )
+    endpoint = an_endpoint(routes=(intent.Route(destination="0.0.0.0/0"),), policies=(policy,))
+    request = a_request("a")
+    connection = granted(a_state(endpoint), request)
+    picture = Picture.from_messages((m.key, m) for m in (endpoint, request, connection))
+    told = text(explain_pod(picture, "default", "a"))
+
+    assert "nsm-1: routes 0.0.0.0/0" in told
+    assert (
+        "nsm-1: policy from 172.16.1.9/32 tcp to port 6666: routes 10.30.0.0/16 via 172.16.1.1"
+        in told
+    )
+
+
+def test_why_a_candidate_fell_out_is_told_once():
+    request = a_request("a", labels={"app": "other"})
+    refusal = settled(a_state(an_endpoint()), request).refused
+    assert refusal.candidates
+    picture = Picture.from_messages((m.key, m) for m in (request, refusal))
+    told = text(explain_pod(picture, "default", "a"))
+
+    assert told.count(refusal.candidates[0].reason) == 1
+    short = msgspec.structs.replace(refusal, message="nobody")
+    picture = Picture.from_messages((m.key, m) for m in (request, short))
+    assert "considered vpn" in text(explain_pod(picture, "default", "a"))
+
+
+def test_an_endpoint_tells_its_pool_clients_collisions_and_pods():
+    picture, _ = a_bus()
+    key, pool = next(picture.of(grant.Pool))
+    overlap = grant.Collision(prefix="172.16.1.0/24", overlaps="172.16.1.8/29", used_by="Node n1")
+    picture.messages[key] = msgspec.structs.replace(pool, collisions=(overlap,))
+    told = text(explain_endpoint(picture, "default", "vpn"))
+
+    for words in (
+        "endpoint default/vpn has 1 Pod and 1 connection of 1 client",
+        "pool IPv4 172.16.1.0/24: 2 of 238 used, 1 held back",
+        "172.16.1.0/24 collides with 172.16.1.8/29 (Node n1)",
+        "declares routes 10.20.0.0/16",
+        "pod default/vpn-pod on node node1 serves vpn: 1 connection",
+    ):
+        assert words in told
+    assert explain_endpoint(picture, "default", "none") == []
 
 
 def test_of_many_links_some_are_told_and_the_rest_counted():
@@ -163,3 +213,16 @@ def test_of_many_links_some_are_told_and_the_rest_counted():
 
     assert len(lines) == 21
     assert lines[-1].text == "and 30 more like these"
+
+
+def test_what_one_pool_gave_is_free_in_another_one():
+    state = a_state(an_endpoint("a", services=("a",)), an_endpoint("b", services=("b",)))
+    connection = granted(state, a_request(service="a"))
+    for name in "ab":
+        state.pool(an_endpoint(name))
+    pools = [state.figures(("default", name)) for name in "ab"]
+    picture = Picture.from_messages((m.key, m) for m in (connection, *pools))
+    told = [line.text for line in explain_address(picture, ip_address("172.16.1.2"))]
+
+    assert "172.16.1.2 lies in 172.16.1.0/24 of pool default/a" in told
+    assert "172.16.1.2 lies in 172.16.1.0/24 of pool default/b, and is free" in told

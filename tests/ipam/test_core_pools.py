@@ -2,11 +2,13 @@
 
 from ipaddress import ip_address, ip_network
 
+import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import intent
-from services.ipam.core.state import Use
+from services.ipam.core.state import Holding, Use
 from tests.ipam.builders import (
     a_request,
     a_state,
@@ -65,7 +67,7 @@ def test_a_pool_counts_what_a_list_of_its_addresses_counts(addressing, steps):
                 held.setdefault(of, set()).update(map(ip_address, pair(connection)))
         elif what == "confirm":
             key = a_request(f"c{of}").key
-            state.gone(key, node="node1", revision=10_000)
+            state.gone(key, node="node1", revision=state.last_revision(key))
             held.pop(of, None)
         else:
             excluded[what == "hard"] = of
@@ -140,7 +142,7 @@ def test_a_pool_of_n_serves_n_and_tells_the_next_one_the_numbers(length, address
     usable = figures_of(state).size
     refusal = refused(state, a_request("late"))
     assert refusal.reason == "PoolExhausted"
-    assert f"pool {prefix} is full: {usable} of {usable} addresses used" in refusal.message
+    assert f"pool {prefix} is full: {usable} of {usable} addresses taken" in refusal.message
     assert figures_of(state).free == 0
 
     request = a_request("c0")
@@ -185,6 +187,71 @@ def test_collisions_name_prefixes_and_routes_and_by_whom_they_are_used():
         ("172.16.1.0/24", "172.16.0.0/12", "Pods"),
         ("10.20.0.0/16", "10.20.3.0/24", "Services"),
     ]
+
+
+def test_while_replicas_tell_two_specs_the_one_told_last_is_the_objects():
+    """Half published, an edit makes one pool, not another one at every decision."""
+    state = a_state(*(an_endpoint(pod=f"e{n}") for n in range(4)))
+    edited = an_endpoint(pod="e2", prefixes=("10.9.0.0/24",))
+    state.put_endpoint(edited.key, edited)
+    ready = an_endpoint(pod="e3", ready=False)  # not what it names has changed
+    state.put_endpoint(ready.key, ready)
+    pools = set()
+    for number in range(6):
+        connection = granted(state, a_request(f"c{number}"))
+        assert connection.client.addresses[0].startswith("10.9.0.")
+        pools.add(id(state.pool(an_endpoint(pod="e0"))))
+
+    assert len(pools) == 1
+
+
+def test_a_pool_whose_endpoint_went_before_a_restart_is_told_while_anything_is_held():
+    state = a_state(an_endpoint())
+    gone = [granted(state, a_request(f"c{n}")) for n in range(2)]
+    for connection in gone:
+        state.release(a_request(connection.client.pod.name).key)
+    late = a_state()
+    for connection in gone:
+        late.hold(msgspec.structs.replace(Holding.of(connection), is_released=True))
+
+    told = figures_of(late)
+    assert (told.size, told.used, told.held, told.free) == (3, 0, 3, 0)
+    assert told.prefixes == ("172.16.1.1/32", "172.16.1.2/31")
+    for connection in gone:
+        late.gone(a_request(connection.client.pod.name).key, node="node1", revision=1)
+    assert late.figures(("default", "vpn")) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "excluded", "clients", "reason", "words"),
+    [
+        ("172.16.1.0/29", (), 5, "PoolExhausted", "6 of 6 addresses taken;"),
+        ("172.16.1.0/29", ("172.16.1.6/32",), 4, "PoolExhausted", "5 of 6 addresses taken, 1 in"),
+        ("172.16.1.0/29", ("172.16.1.4/30",), 2, "PoolExhausted", "3 of 6 addresses taken, 3 in"),
+        ("172.16.1.0/29", ("172.16.1.3/32", "172.16.1.4/30"), 1, "PrefixCollision", "left outside"),
+        ("172.16.1.0/29", ("172.16.1.0/24",), 0, "PrefixCollision", "none of 6 addresses left"),
+        ("172.16.1.4/31", ("172.16.1.5/32",), 0, "PrefixCollision", "overlaps 172.16.1.5/32"),
+        ("172.16.1.5/32", (), 0, "BadEndpoint", "room for one end of a connection only"),
+    ],
+)
+def test_full_or_swallowed_is_said_by_which_took_more(spec, excluded, clients, reason, words):
+    state = a_state(an_endpoint(prefixes=(spec,)), excluded=[(p, "user") for p in excluded])
+    for number in range(clients):
+        granted(state, a_request(f"c{number}"))
+    refusal = refused(state, a_request("late"))
+
+    assert refusal.reason == reason
+    assert words in refusal.message
+
+
+def test_a_confirmation_elsewhere_changes_no_refusal():
+    state = a_state(an_endpoint(prefixes=("172.16.1.0/29",), addressing="pointToPoint"))
+    for number in range(4):
+        granted(state, a_request(f"c{number}"))
+    refusal = refused(state, a_request("late"))
+    state.release(a_request("c0").key)
+
+    assert settled(state, a_request("late"), refusal=refusal).refused is None
 
 
 def test_of_many_collisions_a_few_are_told():

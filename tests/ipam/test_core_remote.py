@@ -128,7 +128,7 @@ def test_addresses_and_number_are_free_when_both_nodes_have_confirmed(first):
     abandon(state, a_request("a").key, refusal=None)
     second = "node2" if first == "node1" else "node1"
 
-    assert not state.gone(a_request("a").key, node=first, revision=before.revision)
+    state.gone(a_request("a").key, node=first, revision=before.revision)
     assert refused(state, a_request("b")).reason == "PoolExhausted"
     assert not state.vnis.is_free_for(before.vni, a_request("b").key)
     assert state.gone(a_request("a").key, node=second, revision=before.revision)
@@ -211,6 +211,61 @@ def test_what_a_node_that_was_silent_has_after_all_stays_its():
 
     (held,) = state.held(a_request().key)
     assert held.nodes == {"node1", "node2"}
+
+
+def test_a_node_that_tells_no_mtu_has_the_usual_one():
+    state = a_state(an_endpoint(node="node2"))
+    state.put_facts(facts("node1", mtu=0))
+    state.put_facts(facts("node2", mtu=9000))
+
+    assert granted(state, a_request()).mtu == 1450
+
+
+def test_ipv6_through_a_tunnel_that_is_too_small_for_it_is_refused_with_a_remedy():
+    endpoint = an_endpoint(node="node2", prefixes=("172.16.1.0/24", "2001:db8::/112"))
+    state = two_nodes(endpoint)
+    state.put_facts(facts("node2", mtu=1300))
+    refusal = settled(state, a_request()).refused
+
+    assert refusal is not None
+    assert refusal.reason == "RemoteNotSupported"
+    assert "nodes node1 and node2 has an MTU of 1250" in refusal.message
+    assert "raise the MTU" in refusal.message
+    state.put_facts(facts("node2", mtu=1330))
+    assert again(state, a_request()).mtu == 1280
+
+
+def test_what_stands_stays_as_it_is_when_its_tunnel_becomes_too_small_for_ipv6():
+    state = two_nodes(an_endpoint(node="node2", prefixes=("2001:db8::/112",)))
+    before = again(state, a_request())
+    state.put_facts(facts("node2", mtu=1300))
+    writes = settled(state, a_request())
+
+    assert writes.refused is writes.granted is None
+    assert not writes.released
+    assert state.grants[a_request().key] == before
+
+
+def test_on_one_node_ipv6_always_fits():
+    state = a_state(an_endpoint(prefixes=("2001:db8::/112",)))
+    state.put_facts(facts("node1", mtu=1000))
+
+    assert granted(state, a_request()).mtu == 1280
+
+
+@pytest.mark.parametrize("first", ["node1", "node2"])
+def test_a_pod_may_have_again_what_its_own_node_let_go(first):
+    endpoints = [
+        an_endpoint(n, services=(n,), node="node2", addressing="pointToPoint") for n in "ab"
+    ]
+    state = two_nodes(*endpoints)
+    before = again(state, a_request(service="a", interface="i1"))
+    abandon(state, a_request(interface="i1").key, refusal=None)
+    assert settled(state, a_request(service="b", interface="i2")).refused is not None
+
+    assert state.gone(a_request(interface="i1").key, node=first, revision=before.revision)
+    writes = settled(state, a_request(service="b", interface="i2"))
+    assert (writes.granted is not None) == (first == "node1")
 
 
 def test_a_number_that_was_given_back_rests():

@@ -4,10 +4,12 @@ import asyncio
 
 from lab.nats import NatsServer
 from schemas import intent
+from schemas.codec import Tombstone
 from schemas.subjects import ConnectionKey, LeaderKey, PrefixKey, RefusalKey
 from services._runtime.streams import GRANT
+from services.ipam.service.past import Past
 from tests.ipam.conftest import wipe
-from tests.ipam.world import World, a_request, a_world, an_endpoint, an_ipam, knows
+from tests.ipam.world import World, a_request, a_world, an_endpoint, an_ipam, knows, status_key
 
 TWO = ("node1", "node2")
 TUNNEL = {"mechanisms": ("veth", "vxlan")}
@@ -172,3 +174,61 @@ async def test_on_a_running_bus_a_node_that_has_not_reported_yet_keeps_nobody_wa
         async with an_ipam(nats.url, adoption_seconds=3600):
             await world.want(a_request("two"), an_endpoint("vpn-9", node="node9"))
             await world.granted("two")
+
+
+async def test_a_new_interface_waits_until_what_its_pod_has_is_adopted(nats: NatsServer) -> None:
+    one, other = an_endpoint("a-1", name="a"), an_endpoint("b-1", name="b")
+    old, new = a_request("app", "i1", service="a"), a_request("app", "i0", service="b")
+    async with a_world(nats.url) as world, an_ipam(nats.url):
+        await world.want(one, old)
+        before = await world.granted("app", "i1")
+    wipe(nats)
+    async with a_world(nats.url, reports=False) as world, an_ipam(nats.url):
+        await world.want(one, other, old, new)
+        await world.plumb(before)
+        await world.report()
+
+        assert await world.granted("app", "i1") == before
+        assert (await world.granted("app", "i0")).client.addresses != before.client.addresses
+
+
+async def test_what_was_edited_during_a_silence_is_settled_when_all_are_heard(
+    nats: NatsServer,
+) -> None:
+    here = an_endpoint("vpn-1")
+    async with a_world(nats.url, nodes=TWO) as world, an_ipam(nats.url):
+        await world.want(here, a_request("one"))
+        before = await world.granted("one")
+    wipe(nats)
+    async with (
+        a_world(nats.url, nodes=TWO, reports=False) as world,
+        an_ipam(nats.url, adoption_seconds=0.2),
+    ):
+        edited = "172.16.9.0/24"
+        await world.plumb(before)
+        await world.report("node1")
+        await world.want(
+            an_endpoint("vpn-1", edited),
+            an_endpoint("vpn-2", edited, node="node2"),
+            a_request("one"),
+            a_request("two"),
+        )
+        assert (await world.refused("two")).reason == "NodeSilent"
+        assert await world.granted("one") == before
+
+        await world.report("node2")
+        after = await world.until(lambda: (c := world.grants.items[before.key]) != before and c)
+        assert after.client.addresses[0].startswith("172.16.9.")
+
+
+def test_a_confirmation_about_another_pod_of_that_name_confirms_nothing() -> None:
+    key = ConnectionKey("node1", "default", "app", "nsm-1")
+    past = Past()
+    released = Tombstone(released="uid-new", revision=1)
+    past.note_status(status_key(key), Tombstone(released="uid-old", revision=7))
+    past.note_grant(key, released)
+    assert list(past.released()) == [(key, released, False)]
+
+    for uid in ("uid-new", ""):  # who serves a Pod does not know it
+        past.note_status(status_key(key), Tombstone(released=uid, revision=1))
+        assert list(past.released()) == [(key, released, True)]

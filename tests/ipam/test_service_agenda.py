@@ -1,7 +1,13 @@
 """Which request is looked at next."""
 
+from typing import Any
+
+from schemas.codec import Tombstone
 from schemas.subjects import RequestKey
 from services.ipam.service.agenda import Agenda
+from services.ipam.service.following import Following, Mirrors
+from services.ipam.service.past import Past
+from tests.ipam.builders import a_request, an_endpoint, granted
 
 
 def key(pod: str) -> RequestKey:
@@ -71,3 +77,38 @@ def test_a_beginning_forgets_what_was_due() -> None:
     agenda.want(key("b"), "vpn")
     agenda.begin([key("b"), key("gone")])
     assert taken(agenda) == ["gone", "b"]
+
+
+def test_who_is_in_a_hurry_comes_before_all_others_that_stay_and_only_once() -> None:
+    agenda = Agenda()
+    for pod in ("a", "b", "c", "d"):
+        agenda.want(key(pod), "vpn")
+    agenda.touch_services(["vpn"])
+    agenda.unwant(key("a"))
+    agenda.hurry([key("d"), key("c")])
+    assert len(agenda) == 4
+    assert taken(agenda) == ["a", "d", "c", "b"]
+
+
+def test_who_hurried_and_left_is_only_leaving() -> None:
+    agenda = Agenda()
+    agenda.want(key("a"), "vpn")
+    agenda.hurry([key("a")])
+    agenda.unwant(key("a"))
+    assert taken(agenda) == ["a"]
+
+
+def test_when_an_endpoint_pod_changes_those_on_it_come_first() -> None:
+    nothing: Any = None  # it is told everything here
+    following = Following(Mirrors(nothing, nothing, nothing), Past(), supernets=())
+    pods = [an_endpoint(pod=f"e{number}") for number in range(2)]
+    for endpoint in pods:
+        following.follow(endpoint.key, endpoint)
+    for number in range(4):
+        request = a_request(f"c{number}")
+        following.follow(request.key, request)
+        granted(following.state, request)
+    assert len(taken(following.agenda)) == 4
+
+    following.follow(pods[1].key, Tombstone())
+    assert taken(following.agenda) == ["c1", "c3", "c0", "c2"]

@@ -8,9 +8,20 @@ import pytest
 from lab.nats import NatsServer
 from schemas import intent
 from schemas.codec import Tombstone
+from schemas.subjects import ConnectionKey, RequestKey
 from services.ipam.adapters import tombstone_of
 from services.ipam.service import repairing
-from tests.ipam.world import World, a_request, a_world, an_endpoint, an_ipam, status_of
+from tests.ipam.world import (
+    World,
+    a_request,
+    a_user_exclusion,
+    a_world,
+    an_endpoint,
+    an_ipam,
+    status_key,
+    status_of,
+)
+from tests.runtime.helpers import until
 
 TWO = ("node1", "node2")
 
@@ -126,6 +137,67 @@ async def test_a_pod_that_comes_back_after_a_restart_of_ipam_gets_its_old_addres
             await world.want(a_request("two", uid="uid-again"))
             assert (await world.granted("two")).client.addresses == two.client.addresses
             await world.pool(lambda pool: pool.families[0].used == 2 and not pool.families[0].held)
+
+
+async def test_what_a_revision_replaced_is_held_over_a_restart_until_the_node_says_the_new_one(
+    nats: NatsServer,
+) -> None:
+    async with a_world(nats.url) as world:
+        async with an_ipam(nats.url):
+            await world.want(an_endpoint(prefix="10.9.0.0/29"), a_request("one"))
+            one = await world.granted("one")
+            await world.want(a_user_exclusion("10.9.0.2/32"))
+            after = await world.until(lambda: (c := world.grants.items[one.key]) != one and c)
+            await world.want(a_user_exclusion())
+        async with an_ipam(nats.url):
+            await world.want(*(a_request(f"more-{number}") for number in range(4)))
+            await world.refused("more-3")
+
+            await world.plumb(after)
+            assert (await world.granted("more-3")).client.addresses == one.client.addresses
+
+
+async def test_a_new_leader_counts_on_from_what_nodes_confirmed(nats: NatsServer) -> None:
+    async with a_world(nats.url) as world:
+        gone = status_key(ConnectionKey("node1", "default", "one", "nsm-1"))
+        await world.bus.bury(gone, Tombstone(released="uid-before", revision=7))
+        async with an_ipam(nats.url):
+            await world.want(an_endpoint(), a_request("one"))
+            assert (await world.granted("one")).revision == 8
+
+
+async def test_a_node_that_has_a_newer_revision_is_told_a_newer_one(nats: NatsServer) -> None:
+    async with a_world(nats.url) as world, an_ipam(nats.url):
+        await world.want(an_endpoint(), a_request("one"))
+        one = await world.granted("one")
+        await world.plumb(msgspec.structs.replace(one, revision=3))
+
+        newer = msgspec.structs.replace(one, revision=4)
+        await world.until(lambda: world.grants.items[one.key] == newer)
+
+
+async def test_addresses_of_a_pod_are_told_to_a_node_that_still_looks_for_it(
+    nats: NatsServer,
+) -> None:
+    def known(pod: str) -> intent.Request:
+        request = a_request(pod)
+        return msgspec.structs.replace(
+            request, pod=msgspec.structs.replace(request.pod, ips=("10.244.1.7",))
+        )
+
+    async with a_world(nats.url) as world, an_ipam(nats.url) as ipam:
+        await world.want(an_endpoint(), a_request("found"), a_request("sought"))
+        found, sought = await world.granted("found"), await world.granted("sought")
+        await world.plumb(found)
+        await until(lambda: RequestKey("default", "found", "nsm-1") in ipam._past._applied)
+        await world.want(known("found"), known("sought"))
+        told = await world.until(lambda: (c := world.grants.items[sought.key]) != sought and c)
+
+        assert told.client.pod.ips == ("10.244.1.7",)
+        assert told.client.addresses == sought.client.addresses
+        await world.want(a_request("last"))
+        await world.granted("last")
+        assert world.grants.items[found.key] == found
 
 
 async def test_what_a_node_said_before_kubernetes_told_of_it_counts(nats: NatsServer) -> None:

@@ -127,3 +127,15 @@ async def test_a_message_that_is_no_prefix_costs_the_others_nothing(nats: NatsSe
         await world.want(intent.PrefixesInUse(source="user", prefixes=(junk, good)))
         await world.want(an_endpoint(), a_request("one"))
         assert (await world.granted("one")).client.addresses == ("172.16.1.129/32",)
+
+
+async def test_the_memory_of_an_automatic_prefix_outlives_a_bad_spec(nats: NatsServer) -> None:
+    async with a_world(nats.url) as world, an_ipam(nats.url):
+        await world.want(AUTOMATIC, a_request("one", service="auto"))
+        before = await world.pool(lambda pool: pool.automatic, "auto")
+        await world.want(an_endpoint("auto-1", "172.16.1.5/24", name="auto"))
+        assert (await world.refused("one")).reason == "BadEndpoint"
+        await world.want(an_endpoint("vpn-1"), a_request("two"))
+        await world.pool(lambda pool: pool.families[0].used == 2)
+
+        assert world.grants.items[before.key].automatic

@@ -1,5 +1,6 @@
 """The CRDs accept whatever the watcher accepts, refuse the plainest mistakes at once, and name every field."""
 
+import copy
 import json
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.api import structural
 from lab.api.kinds import NETWORK_SERVICE_ENDPOINTS, NETWORK_SERVICES
 from schemas.grant import Collision, Pool, PoolFigures
 from services.watcher.core import describing, specs
@@ -179,6 +181,32 @@ def properties_of(node):
 def test_the_schema_names_exactly_the_fields_that_the_watcher_reads(kind, shape):
     expected = fields_of(msgspec.inspect.type_info(shape))
     assert properties_of(schema_of(kind)["properties"]["spec"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "filled"),
+    [
+        ("NetworkService", {}, {"payload": "IP"}),
+        (
+            "NetworkService",
+            {"payload": "ETHERNET", "matches": [{"routes": [{}, {"weight": 0}]}]},
+            {"payload": "ETHERNET", "matches": [{"routes": [{"weight": 1}, {"weight": 0}]}]},
+        ),
+        (
+            "NetworkServiceEndpoint",
+            {"networkServices": ["a"], "podSelector": {}, "ipam": {}},
+            {"networkServices": ["a"], "podSelector": {}, "ipam": {"addressing": "shared"}},
+        ),
+    ],
+    ids=str,
+)
+def test_a_default_is_what_the_watcher_reads_where_nothing_is_written(kind, spec, filled):
+    body = {"spec": copy.deepcopy(spec)}
+    structural.fill_in(schema_of(kind), body)
+    assert body["spec"] == filled
+    shape, read = READERS[kind]
+    bodies = [{"metadata": {"name": "n"}, "spec": each} for each in (spec, filled)]
+    assert read(msgspec.convert(bodies[0], shape)) == read(msgspec.convert(bodies[1], shape))
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -177,6 +177,7 @@ def real_root(request: pytest.FixtureRequest) -> Iterator[Path]:
         Path(path).rmdir()
 
 
+@pytest.mark.xdist_group("real control groups")  # one Pod's UID on the whole machine
 @pytest.mark.parametrize("form", [FORM, SLICE])
 def test_a_process_in_a_real_control_group_is_found(
     real_root: Path, pod: Pod, start: Start, form: str

@@ -12,6 +12,7 @@ import pytest
 from services._node import encoding, links
 from services.plumber import core
 from services.plumber.adapters import Kernel, Refused, removals, writing
+from services.plumber.adapters.errors import Standing
 from services.plumber.adapters.reading import DOOMED
 from services.plumber.model import Create, Pair, Remove, Wiring
 from tests.node.sandboxes import Pod
@@ -109,6 +110,51 @@ async def test_removals_that_meet_go_in_one_round_per_network(
     assert server.interfaces() == set()
     assert all(client.interfaces() == set() for client in clients)
     assert rounds == [1, 11]  # the first did not wait for company
+
+
+async def test_who_removes_for_others_too_can_be_stopped() -> None:
+    rounds: list[None] = []
+    joined, for_others = asyncio.Event(), asyncio.Event()
+
+    async def work(_action: Callable[[], Any]) -> dict[str, Exception]:
+        rounds.append(None)
+        if len(rounds) > 1:
+            for_others.set()
+            await asyncio.Event().wait()
+        await joined.wait()
+        return {}
+
+    removing = removals.Removals(work, opened=unreachable)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(removing.remove(Remove(connection="a", ends=())))
+        await asyncio.sleep(0)
+        second = group.create_task(removing.remove(Remove(connection="b", ends=())))
+        await asyncio.sleep(0)
+        joined.set()
+        await for_others.wait()
+        for task in (first, second):
+            task.cancel()
+
+    assert first.cancelled()
+    assert second.cancelled()
+
+
+async def test_a_mistake_in_one_round_is_told_to_all_who_wait_and_ends_nobody() -> None:
+    async def work(_action: Callable[[], Any]) -> dict[str, Exception]:
+        await asyncio.sleep(0)
+        raise RuntimeError("no thread")
+
+    removing = removals.Removals(work, opened=unreachable)
+    found = await asyncio.gather(
+        *(removing.remove(Remove(connection=name, ends=())) for name in "abc"),
+        return_exceptions=True,
+    )
+
+    assert [str(each) for each in found] == ["no thread"] * 3
+
+
+def unreachable(_place: Any) -> Any:
+    raise AssertionError("no network is opened here")
 
 
 async def test_one_removal_that_fails_fails_alone(
@@ -253,3 +299,15 @@ async def test_a_link_under_another_networks_path_is_the_same_link(
     assert core.same_links(before, after)
     assert await pursue(kernel, after, before) == 0
     os.close(fd)
+
+
+async def test_what_stands_complete_is_not_made_anew(kernel: Kernel, pods: Pods) -> None:
+    client, server = pods("client"), pods("server")
+    wiring = await wired(kernel, a_grant(), client, server)
+    made = await kernel.apply(Create(wiring=wiring))
+
+    with pytest.raises(Standing):
+        await kernel.apply(Create(wiring=wiring))
+
+    assert [end.index for end in (await kernel.read(wiring)).ends] == [e.index for e in made.ends]
+    assert answers(client, server, V4[:2])

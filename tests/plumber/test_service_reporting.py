@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -242,3 +243,50 @@ async def test_what_the_bus_will_not_have_holds_up_only_the_word_complete() -> N
         await turns()
 
     assert bus.take()[-1].complete
+
+
+async def test_one_change_costs_nothing_for_the_thousands_that_did_not_change(monkeypatch) -> None:
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    statuses = [
+        core.status(a_grant(client=f"client{n}"), node=NODE, pair=Pair(), waiting=Waiting())
+        for n in range(100)
+    ]
+    encoded: list[Any] = []
+
+    def encode(message: Any) -> bytes:
+        encoded.append(message)
+        return msgspec.json.encode(message)
+
+    async with running(reporter):
+        for status in statuses:
+            reporter.say(status)
+        await turns()
+        assert len(bus.take()) == 100
+
+        monkeypatch.setattr("schemas.codec.encode", encode)
+        changed = msgspec.structs.replace(statuses[7], revision=2)
+        reporter.say(changed)
+        await turns()
+
+    assert bus.take() == [changed]
+    assert encoded == [changed]
+
+
+async def test_what_the_bus_did_not_take_is_told_later_and_in_order() -> None:
+    bus = FakeBus()
+    bus.away = True
+    reporter = Reporter(bus)
+    said = [
+        core.status(a_grant(client=f"client{n}"), node=NODE, pair=Pair(), waiting=Waiting())
+        for n in range(3)
+    ]
+    for status in said:
+        reporter.say(status)
+    for _ in range(2):
+        with contextlib.suppress(Unavailable):
+            await reporter._tell()
+    bus.away = False
+    await reporter._tell()
+
+    assert bus.take() == said

@@ -178,6 +178,30 @@ async def test_a_peer_without_its_plumber_is_no_dead_peer(cluster: Cluster) -> N
         assert answers(cluster.client, cluster.server, V4[:2])
 
 
+async def test_a_renamed_tunnel_comes_back_though_another_name_holds_its_number(
+    cluster: Cluster,
+) -> None:
+    async with cluster.plumbers():
+        await cluster.grant(remote())
+        for name in ("mine", "mine-too"):
+            status = await cluster.until("node1", "ready")
+            before = there(status.client).repaired
+            index = cluster.client.index("nsm0")
+            with links.Netlink(cluster.client.netns) as inside:
+                inside.request([links.link(links.NEWLINK, index=index, up=False)])
+                rename = [("IFLA_IFNAME", name)]
+                inside.request([links.link(links.NEWLINK, index=index, attrs=rename)])
+
+            def told(before: str = before) -> bool:
+                status = cluster.status("node1")
+                return status is not None and there(status.client).repaired not in {before, ""}
+
+            await cluster.world.until(told)
+            await cluster.until("node1", "ready")
+            assert cluster.client.interfaces() == {"nsm0"}
+            assert answers(cluster.client, cluster.server, V4[:2])
+
+
 async def test_a_restart_adopts_the_tunnel_and_its_guard_and_says_nothing_new(
     cluster: Cluster,
 ) -> None:

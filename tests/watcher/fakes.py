@@ -17,6 +17,7 @@ contexts: [{{name: fake, context: {{cluster: fake, user: fake}}}}]
 current-context: fake
 """
 PATH = "/api/v1/pods"
+CUSTOM_PATH = "/apis/networkservicemesh.io/v1/networkservices"  # a kind that may be missing
 
 
 class FaultyApi:
@@ -41,10 +42,14 @@ class FaultyApi:
         self._site: web.TCPSite | None = None
         self._runner: web.AppRunner | None = None
         self.url = ""
+        self.bodies: deque[str] = deque()  # what it says instead of a list
+        self.groups = 200  # how it answers who asks for its groups
 
     async def start(self, tmp_path: Path) -> Path:
         app = web.Application()
         app.router.add_get(PATH, self._get)
+        app.router.add_get(CUSTOM_PATH, self._get)
+        app.router.add_get("/apis", self._groups)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -123,8 +128,15 @@ class FaultyApi:
         query = dict(request.query)
         return await self._watch(request, query) if "watch" in query else self._list(query)
 
+    async def _groups(self, _: web.Request) -> web.Response:
+        if self.groups != 200:
+            return _status(self.groups)
+        return web.json_response({"kind": "APIGroupList", "groups": []})
+
     def _list(self, query: dict[str, str]) -> web.Response:
         self.lists.append(query)
+        if self.bodies:
+            return web.Response(text=self.bodies.popleft())
         status = self.list_answers.popleft() if self.list_answers else 200
         if status != 200:
             return _status(status)

@@ -14,9 +14,10 @@ from services.watcher.adapters import Informer, Kube, Resource
 from services.watcher.adapters import informer as informing
 from services.watcher.adapters.lines import split
 from tests.watcher.builders import a_pod
-from tests.watcher.fakes import PATH, FaultyApi
+from tests.watcher.fakes import CUSTOM_PATH, PATH, FaultyApi
 
 QUICK = (0.01, 0.05)
+CUSTOM = Resource(kind=model.Pod, path=CUSTOM_PATH)
 
 
 class Seen:
@@ -267,7 +268,7 @@ async def test_a_missing_kind_has_no_objects_and_is_asked_for_again(api, tmp_pat
     monkeypatch.setattr(informing, "_RETRY_MISSING_SECONDS", 0.05)
     api.list_answers.extend([404] * 4)
     api.put(a_pod("a"))
-    async with informed(tmp_path) as seen:
+    async with informed(tmp_path, resource=CUSTOM) as seen:
         assert seen.names == set()
         assert len(api.lists) == 3
         await seen.until(lambda: seen.names == {"a"})
@@ -280,8 +281,51 @@ async def test_a_404_or_two_at_the_start_do_not_pass_for_a_list_of_nothing(
     monkeypatch.setattr(informing, "_RETRY_MISSING_SECONDS", 0.01)
     api.list_answers.extend([404] * answers)
     api.put(a_pod("a"))
-    async with informed(tmp_path) as seen:  # until it is synced
+    async with informed(tmp_path, resource=CUSTOM) as seen:  # until it is synced
         assert seen.names == {"a"}
+
+
+@pytest.mark.parametrize("groups", [404, 503])
+async def test_only_an_api_server_is_believed_that_a_kind_is_gone(
+    api, tmp_path, monkeypatch, groups
+):
+    monkeypatch.setattr(informing, "_RETRY_MISSING_SECONDS", 0.01)
+    api.put(a_pod("a"))
+    async with informed(tmp_path, resource=CUSTOM) as seen:
+        await api.watched(1)
+        api.groups = groups
+        api.list_answers.extend([404] * 10)
+        api.watch_answers.append(404)
+        api.end_watches()
+        await api.watched(3)
+        assert seen.changes == [("come", "a", "uid-default-a")]
+
+
+async def test_nobody_is_believed_that_there_are_no_pods(api, tmp_path, monkeypatch):
+    monkeypatch.setattr(informing, "_RETRY_MISSING_SECONDS", 0.01)
+    api.put(a_pod("a"))
+    async with informed(tmp_path) as seen:
+        await api.watched(1)
+        api.watch_answers.extend([404] * 10)
+        api.list_answers.extend([404] * 10)
+        api.end_watches()
+        await api.watched(12)
+        assert seen.changes == [("come", "a", "uid-default-a")]
+
+
+@pytest.mark.parametrize(
+    "body", ["{}", '{"status": "ok"}', '{"items": []}', "<html>", '{"metadata": {}}']
+)
+async def test_what_is_no_list_of_kubernetes_is_not_taken_for_an_empty_one(api, tmp_path, body):
+    api.put(a_pod("a"))
+    async with informed(tmp_path) as seen:
+        await api.watched(1)
+        api.bodies.extend([body] * 3)
+        api.watch_answers.append(410)
+        api.end_watches()
+        await api.watched(3)
+        assert len(api.lists) == 5
+        assert seen.changes == [("come", "a", "uid-default-a")]
 
 
 def test_a_cluster_without_our_kinds_is_believed_within_three_seconds():
@@ -292,7 +336,7 @@ def test_a_cluster_without_our_kinds_is_believed_within_three_seconds():
 async def test_one_404_is_no_proof_that_a_known_kind_is_gone(api, tmp_path, monkeypatch):
     monkeypatch.setattr(informing, "_RETRY_MISSING_SECONDS", 0.01)
     api.put(a_pod("a"))
-    async with informed(tmp_path) as seen:
+    async with informed(tmp_path, resource=CUSTOM) as seen:
         await api.watched(1)
         api.watch_answers.append(404)
         api.end_watches()
@@ -313,7 +357,7 @@ async def test_an_optional_kind_that_cannot_be_listed_counts_as_none_and_is_aske
     monkeypatch.setattr(informing, "_RETRY_OPTIONAL_SECONDS", 0.2)
     api.list_answers.extend([answer] * 4)
     api.put(a_pod("a"))
-    resource = Resource(kind=model.Pod, path=PATH, optional=True)
+    resource = Resource(kind=model.Pod, path=CUSTOM_PATH, optional=True)
     with capture_logs() as logs:
         async with informed(tmp_path, resource=resource) as seen:
             assert seen.names == set()

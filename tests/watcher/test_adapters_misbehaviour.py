@@ -58,7 +58,11 @@ class Watching:
         resource = self.informer.resource
         kind = next(each for each in KINDS if each.plural == resource.path.rpartition("/")[2])
         records = self.cluster.store.shelf(kind).records.values()
-        body = b'{"items":[' + b",".join(record.raw for record in records) + b"]}"
+        body = (
+            b'{"metadata":{"resourceVersion":"1"},"items":['
+            + b",".join(record.raw for record in records)
+            + b"]}"
+        )
         found = (each for each in Decoder(resource.kind).page(body)[1] if resource.has(each))
         return {each.ref: each for each in found}
 

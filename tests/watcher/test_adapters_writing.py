@@ -203,6 +203,20 @@ async def test_one_object_cannot_drown_the_others(cluster, kube):
     assert await say(events, noisy, "later")
 
 
+async def test_an_event_that_expires_while_it_is_looked_at_is_created_anew(cluster, kube):
+    pod = a_stored_pod(cluster)
+    await say(events_of(kube), pod)
+
+    class Late(Kube):
+        async def get(self, path, query=None):
+            cluster.store.delete(EVENTS, "default", path.rpartition("/")[2])
+            return await super().get(path, query)
+
+    async with Late(str(cluster.kubeconfig)) as late:
+        assert await say(events_of(late), pod)
+    assert [each["count"] for each in stored_events(cluster)] == [1]
+
+
 class Busy:
     """A Kube that fails so many times before it works."""
 

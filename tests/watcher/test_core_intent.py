@@ -150,6 +150,7 @@ def test_a_message_knows_the_object_it_comes_from():
         read(model.ConfigMap, an_object("excluded-prefixes", namespace=SYSTEM)),
         read(model.ConfigMap, an_object("kubeadm-config", namespace="kube-system")),
         read(model.KubeService, an_object("s", spec={"clusterIP": "10.96.0.1"})),
+        read(model.ServiceCidr, an_object("more", namespace="", spec={"cidrs": ["10.97.0.0/16"]})),
     )
     owners = {key.subject: intent.owner(key) for key in intent.desired}
     assert {subject: about and (about.kind, about.name) for subject, about in owners.items()} == {
@@ -159,6 +160,7 @@ def test_a_message_knows_the_object_it_comes_from():
         "nsm.networkservice.default.svc": ("NetworkService", "svc"),
         "nsm.prefix.user.excluded-prefixes": ("ConfigMap", "excluded-prefixes"),
         "nsm.prefix.cluster.kubeadm": ("ConfigMap", "kubeadm-config"),
+        "nsm.prefix.cluster.servicecidr-more": None,
         "nsm.prefix.service.10-96-0-0": None,
     }
     assert intent.owner(RequestKey("default", "nobody", "nsm-1")) is None

@@ -171,14 +171,56 @@ async def test_a_namespaces_annotation_reaches_its_pods(cluster, nats, reader):
         await reader.until(lambda: reader.get(NSM1) is not None)
 
 
-async def test_a_pod_born_again_under_its_name_is_a_new_one(cluster, nats, reader):
+@pytest.mark.parametrize("node", ["node1", "node2"])
+async def test_a_pod_born_again_under_its_name_is_a_new_one(cluster, nats, reader, node):
     cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
     async with a_watcher(cluster, nats):
         await reader.until(lambda: reader.get(NSM1) is not None)
         uid = reader.get(NSM1).pod.uid
         cluster.store.delete(PODS, "default", "client", grace_seconds=0)
-        cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+        cluster.store.create(PODS, a_pod(asks="svc/nsm-1", node=node))
         await reader.until(lambda: (found := reader.get(NSM1)) is not None and found.pod.uid != uid)
+        assert reader.get(NSM1).pod.node == node
+
+
+async def test_a_deleted_pod_keeps_what_it_asked_for_until_its_grace_is_over(cluster, nats, reader):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: leading(reader))
+        sequence = await reader.sequence(NSM1)
+        cluster.store.delete(PODS, "default", "client", grace_seconds=30)
+        cluster.store.create(PODS, a_pod("marker", asks="svc/nsm-1"))
+        marker = RequestKey("default", "marker", "nsm-1")
+        await reader.until(lambda: reader.get(marker) is not None)
+        assert await reader.sequence(NSM1) == sequence
+        cluster.store.delete(PODS, "default", "client", grace_seconds=0)
+        await reader.until(lambda: reader.get(NSM1) is None)
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+async def test_a_completed_or_evicted_pod_asks_for_nothing_more(cluster, nats, reader, phase):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: reader.get(NSM1) is not None)
+        ended = {"status": {"phase": phase, "reason": "Evicted" if phase == "Failed" else None}}
+        cluster.store.patch(PODS, "default", "client", ended, status=True)
+        await reader.until(lambda: reader.get(NSM1) is None)
+
+
+async def test_a_stateful_set_that_rolls_asks_anew_for_each_pod_in_turn(cluster, nats, reader):
+    names = [f"web-{number}" for number in range(3)]
+    keys = [RequestKey("default", name, "nsm-1") for name in names]
+    for name in names:
+        cluster.store.create(PODS, a_pod(name, asks="svc/nsm-1", labels={"revision": "1"}))
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: all(reader.get(key) for key in keys))
+        old = {key: reader.get(key).pod.uid for key in keys}
+        for name, key in reversed([*zip(names, keys, strict=True)]):
+            cluster.store.delete(PODS, "default", name, grace_seconds=0)
+            cluster.store.create(PODS, a_pod(name, asks="svc/nsm-1", labels={"revision": "2"}))
+            await reader.until(lambda k=key: (r := reader.get(k)) and r.pod.uid != old[k])
+    told = [key for key, message in reader.changes if key in keys and message is not None]
+    assert [told.count(key) for key in keys] == [2, 2, 2]
 
 
 async def test_a_standby_writes_nothing_and_leads_when_the_leader_goes(cluster, nats, reader):

@@ -4,10 +4,12 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from contextlib import asynccontextmanager
 
 from lab.api.kinds import PODS
-from schemas.subjects import RequestKey
+from schemas.subjects import LeaderKey, RequestKey
+from services.watcher.service import resources
 from tests.watcher.builders import a_pod
 
 
@@ -46,3 +48,32 @@ async def test_without_a_cluster_the_process_says_what_to_set(nats, tmp_path):
         assert await started.wait() == 1
     text = (tmp_path / "watcher.log").read_text()
     assert "name one that exists" in text
+
+
+def leading(reader, holder):
+    found = reader.get(LeaderKey("watcher"))
+    return found is not None and found.holder == holder and found.complete
+
+
+async def test_a_killed_leader_is_followed_within_ten_seconds_and_once(
+    cluster, nats, reader, tmp_path
+):
+    settings = {"NSM_NATS_URL": nats.url, "WATCHER_KUBECONFIG": str(cluster.kubeconfig)}
+    key = RequestKey("default", "client", "nsm-1")
+    kinds = len(resources("nsm-system"))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    async with process(tmp_path / "one", NSM_HOLDER="one", **settings) as leader:
+        await reader.until(lambda: leading(reader, "one"))
+        async with process(tmp_path / "two", NSM_HOLDER="two", **settings):
+            async with asyncio.timeout(20):
+                while len(cluster.api._watches) < 2 * kinds:  # its caches are warm
+                    await asyncio.sleep(0.02)
+            begun = time.monotonic()
+            leader.kill()
+            cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+            await reader.until(lambda: reader.get(key) is not None and leading(reader, "two"))
+            elapsed = time.monotonic() - begun
+    assert elapsed < 10  # a lease of 4 seconds, and what it takes to write the difference
+    holders = [told.holder for what, told in reader.changes if isinstance(what, LeaderKey)]
+    assert holders == sorted(holders)  # of "one" and "two": never back

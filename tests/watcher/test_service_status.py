@@ -121,6 +121,28 @@ async def test_a_restart_writes_and_says_nothing_again(cluster, nats, reader, ip
     assert [each["count"] for each in events(cluster).values()] == [1]
 
 
+async def test_what_others_change_on_a_pod_costs_no_write_and_no_message(
+    cluster, nats, reader, ipam
+):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats) as watcher:
+        await connect(cluster, reader, ipam)
+        sequence = await reader.sequence(NSM1)
+        for number in range(20):
+            labels = {"metadata": {"labels": {"n": str(number)}, "annotations": {"x": str(number)}}}
+            last = cluster.store.patch(PODS, "default", "client", labels)
+            ready = {"status": {"conditions": [{"type": "Ready", "status": str(number % 2 == 0)}]}}
+            last = cluster.store.patch(
+                PODS, "default", "client", ready, form="strategic", status=True
+            )
+        cluster.store.create(PODS, a_pod("marker", asks=":"))
+        await cluster.until(PODS, "marker", is_("False", "MalformedAnnotation"))
+        assert watcher.intent.pods["default", "client"].labels == {"n": "19"}
+        assert await reader.sequence(NSM1) == sequence
+        now = cluster.store.get(PODS, "default", "client")["metadata"]["resourceVersion"]
+        assert now == last["metadata"]["resourceVersion"]
+
+
 async def test_a_wiped_bus_makes_no_healthy_pod_unready(cluster, nats, reader, ipam):
     cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
     async with a_watcher(cluster, nats):

@@ -1,6 +1,6 @@
 """Addresses for one connection out of its endpoint's pool, clear of everything that its two Pods use."""
 
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -35,19 +35,40 @@ def allocate(state: State, pool: Pool, wish: Wish) -> dict[int, Pair] | Problem:
     preferred = _preferred(state, wish)
     if silent and wish.standing is not None and preferred:
         return preferred
+    is_automatic = bool(state.automatic.given(wish.object))
     pairs: dict[int, Pair] = {}
-    for family, space in pool.spaces.items():
-        blocked = _blocked(state, wish, family)
-        pair = preferred.get(family)
-        if pair is not None and not _may_keep(state, wish, space, pair, blocked):
-            pair = None
-        if silent and not (pair and all(space.has(wish.key, number) for number in pair)):
-            return "NodeSilent", _silent(sorted(silent))
-        pair = pair or _new(state, space, wish, blocked)
-        if pair is None:
-            return _exhausted(state, space)
-        pairs[family] = pair
-    return pairs
+    fallen_away: Problem | None = None
+    for family in _families(pool, wish, preferred, is_automatic=is_automatic):
+        found = _pair(state, pool.spaces[family], wish, preferred.get(family), silent)
+        if isinstance(found, Pair):
+            pairs[family] = found
+        elif is_automatic and wish.standing is None and _is_swallowed(found):
+            fallen_away = fallen_away or found
+        else:
+            return found
+    return pairs or fallen_away or {}
+
+
+def _families(
+    pool: Pool, wish: Wish, preferred: Mapping[int, Pair], *, is_automatic: bool
+) -> list[int]:
+    """All of the pool. Of carved prefixes, which come and go with their supernets, what stands keeps those it has."""
+    spaces = pool.spaces
+    if not is_automatic or wish.standing is None:
+        return list(spaces)
+    kept = [f for f in spaces if f in preferred and spaces[f].owns(preferred[f])]
+    return kept or list(spaces)
+
+
+def _pair(
+    state: State, space: Space, wish: Wish, pair: Pair | None, silent: Collection[str]
+) -> Pair | Problem:
+    blocked = _blocked(state, wish, space.family)
+    if pair is not None and not _may_keep(state, wish, space, pair, blocked):
+        pair = space.with_endpoint_address(wish.key, pair.client, blocked)
+    if silent and not (pair and all(space.has(wish.key, number) for number in pair)):
+        return Problem("NodeSilent", _silent(sorted(silent)), is_general=True)
+    return pair or _new(state, space, wish, blocked) or _exhausted(state, space)
 
 
 def _may_keep(state: State, wish: Wish, space: Space, pair: Pair, blocked: Blocked) -> bool:
@@ -63,10 +84,10 @@ def _may_keep(state: State, wish: Wish, space: Space, pair: Pair, blocked: Block
 
 def _new(state: State, space: Space, wish: Wish, blocked: Blocked) -> Pair | None:
     pair = space.next_pair(blocked)
-    if pair is not None or not space.is_swallowed():
+    if pair is not None or not (space.is_swallowed() or wish.is_readdressing):
         return pair
-    # Of a carved prefix others took what was left: carve one more.
-    if not state.pools.extend(wish.object, space.family):
+    # Of a carved prefix others took the larger part, or what is to be given up here: carve one more.
+    if space.free >= space.needed() or not state.pools.extend(wish.object, space.family):
         return None
     return state.pool(wish.endpoint).spaces[space.family].next_pair(blocked)
 
@@ -108,7 +129,7 @@ def _blocked(state: State, wish: Wish, family: int) -> Blocked:
         wish.object,
     )
     ips = set(blocks.read_hosts((*client.ips, *server.ips)))
-    used: Callable[..., int | None] = state.pods.blocked_to
+    used = state.pods.blocked_to
 
     def blocked_to(number: int) -> int | None:
         if (family, number) in ips:
@@ -119,6 +140,10 @@ def _blocked(state: State, wish: Wish, family: int) -> Blocked:
     return blocked_to
 
 
+def _is_swallowed(problem: Problem) -> bool:
+    return problem.code == "PrefixCollision" and problem.is_general
+
+
 def _silent(nodes: list[str]) -> str:
     named = ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
     return f"has Pods on node {named}, which has not told yet what is in use there: no new addresses until it has"
@@ -127,22 +152,28 @@ def _silent(nodes: list[str]) -> str:
 def _exhausted(state: State, space: Space) -> Problem:
     """Full, or swallowed by prefixes in use? The user mends these in different places."""
     names = ", ".join(map(blocks.show, space.own))
-    numbers = f"{space.used} of {space.size} addresses used"
-    if space.held:
-        numbers += f", {space.held} held until their nodes confirm"
-    if space.is_swallowed() and space.excluded:
+    if space.free >= space.needed():
+        return Problem(
+            "PrefixCollision",
+            f"has {space.free} addresses of {names} free, but this Pod or the endpoint Pod uses them, or the "
+            "endpoint's address, already",
+        )
+    if space.is_swallowed():
         found = [
             f"{blocks.show(own)} overlaps {use}"
             for own in space.own
             if (use := state.exclusions.overlapping(own)) is not None
         ]
-        return (
+        return Problem(
             "PrefixCollision",
-            f"has {numbers} and none left outside of prefixes in use: {'; '.join(found[:3])}",
+            f"has none of {space.size} addresses left outside of prefixes in use: {'; '.join(found[:3])}",
+            is_general=True,
         )
-    if space.free >= (1 if space.is_shared else 2):
-        return (
-            "PrefixCollision",
-            f"has {space.free} addresses of {names} free, but this Pod or the endpoint Pod uses them already",
-        )
-    return "PoolExhausted", f"pool {names} is full: {numbers}"
+    if space.size < 2:
+        why = f"has room for one end of a connection only in {names}: it takes two addresses"
+        return Problem("BadEndpoint", why, is_general=True)
+    # Those given back count as taken: when a node confirms elsewhere, the text stays as it is.
+    numbers = f"{space.used + space.held} of {space.size} addresses taken"
+    if space.excluded:
+        numbers += f", {space.excluded} in use elsewhere"
+    return Problem("PoolExhausted", f"pool {names} is full: {numbers}", is_general=True)

@@ -33,6 +33,11 @@ class Automatic:
     def families(self) -> list[int]:
         return list(dict.fromkeys(net[0] for net, _ in self._supernets))
 
+    @property
+    def dropped(self) -> int:
+        """How often a place was given up, so far."""
+        return self._table.dropped + self._held.dropped
+
     def given(self, object_: ObjectKey) -> tuple[Block, ...]:
         """What an endpoint has; families in the order of the supernets."""
         return self._given.get(object_, ())
@@ -82,10 +87,12 @@ class Automatic:
         return False
 
     def _put(self, object_: ObjectKey, given: Sequence[Block]) -> None:
-        for block in self._given.pop(object_, ()):
-            self._table.drop(block, object_)
+        # New ones first: what stays is never given up in between.
         for block in given:
             self._table.put(block, object_, True)
+        for block in self._given.pop(object_, ()):
+            if block not in given:
+                self._table.drop(block, object_)
         if given:
             by_family = sorted(given, key=lambda block: self._order.get(block[0], len(self._order)))
             self._given[object_] = tuple(by_family)

@@ -8,10 +8,9 @@ import ipaddress
 from collections.abc import Iterable
 from functools import lru_cache
 
-from schemas import values
+from schemas import intent, values
 from schemas.values import Address, Prefix
 
-FAMILIES = (4, 6)
 BITS = {4: 32, 6: 128}
 
 Host = tuple[int, int]
@@ -46,6 +45,12 @@ def read_block(text: str) -> Block:
 def read_block_loosely(text: str) -> Block:
     """A prefix with host bits, or a bare address. Raises ValueError."""
     return of_prefix(values.parse_prefix_loosely(text))
+
+
+def read_source(policy: intent.Policy) -> Block | None:
+    """The address that a policy is about, if it is one: its client has it, to send from. Raises ValueError."""
+    block = read_block_loosely(policy.source) if policy.source else None
+    return block if block is not None and block[2] == BITS[block[0]] else None
 
 
 def of_prefix(prefix: Prefix) -> Block:

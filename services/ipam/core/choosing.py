@@ -1,18 +1,19 @@
 """Which endpoints may serve a request, best first, and why the others fell out."""
 
-from collections.abc import Callable, Iterator, Mapping
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import msgspec
 
 from schemas import grant, intent
+from schemas.grant import Connection
 from schemas.subjects import EndpointKey, NetworkServiceKey
-from services.ipam.core.registry import Group, Registry
+from services.ipam.core.offering import Group, Offers, contains, is_open
+from services.ipam.core.registry import Registry
 
-MOST_SELECTIONS = 1_000  # remembered per network service
-
-Load = Callable[[EndpointKey], int]
-Fallen = tuple[str, grant.Candidate]  # why, as a stable reason and in words
+MOST_SELECTORS = 5  # of a NetworkService, named in a refusal
 
 
 class NoChoice(msgspec.Struct, frozen=True):
@@ -23,98 +24,131 @@ class NoChoice(msgspec.Struct, frozen=True):
     candidates: tuple[grant.Candidate, ...] = ()
 
 
+class Fallen(NamedTuple):
+    """An endpoint Pod that cannot serve, and why: as a stable reason and in words."""
+
+    key: EndpointKey
+    code: str
+    text: str
+    is_general: bool = False  # the same is true of all Pods of its object
+
+
 class Choice:
     """Candidates one by one, best first: of thousands, seldom more than the first is looked at."""
 
     def __init__(
         self,
-        registry: Registry,
+        offers: Offers,
         request: intent.Request,
-        namespace: str,
+        service: intent.NetworkService | None,
         *,
         current: EndpointKey | None,
-        load: Load,
     ) -> None:
-        self.namespace = namespace
+        self.namespace = offers.namespace
+        self.offers = offers
+        self.passed: set[str] = set()  # objects of which nothing more is to be tried
         self._request = request
+        self._service = service
         self._current = current
-        self._load = load
-        self._offered = registry.offers[namespace, request.network_service]
-        self._groups = _groups(registry, request, namespace)
+        self._groups, self._rule = _groups(offers, request, service)
 
     def candidates(self) -> Iterator[intent.Endpoint]:
         """The current endpoint Pod, unless its node died: then it comes last.
 
         Then the group with the least load for its weight, and in it the client's node and the least loaded first.
         """
-        current = self._current
-        is_lost = current is not None and _is_lost(self._offered.get(current), self._request)
-        if current is not None and not is_lost and self._may_serve(current):
-            yield self._offered[current]
+        current = self._standing()
+        is_lost = current is not None and _is_lost(current, self._request)
+        if current is not None and not is_lost:
+            yield current
         for key in self._others():
-            if key != current and self._may_serve(key):
-                yield self._offered[key]
-        if current is not None and is_lost and self._may_serve(current):
-            yield self._offered[current]
+            endpoint = self.offers.endpoints[key]
+            if key != self._current and not self._is_client(endpoint):
+                yield endpoint
+        if current is not None and is_lost:
+            yield current
 
-    def ruled_out(self) -> Iterator[Fallen]:
-        """Endpoint Pods that are no candidates, and why."""
-        for key, endpoint in sorted(self._offered.items(), key=lambda item: _order(item[0])):
-            problem = self._problem(key, endpoint)
-            if problem is not None:
-                code, text = problem
-                yield code, grant.Candidate(endpoint=describe(endpoint), reason=text)
+    def open_of(self, object_: str) -> Iterator[EndpointKey]:
+        """Endpoint Pods of an object that may get new connections of this client, by name."""
+        for key in self.offers.of_object(object_):
+            endpoint = self.offers.endpoints[key]
+            if is_open(endpoint) and self._is_member(key) and not self._is_client(endpoint):
+                yield key
+
+    def closed(self) -> Iterator[Fallen]:
+        """Endpoint Pods that would do, and get no new connections."""
+        for name in heapq.merge(*(group.closed for group in self._groups)):
+            key = EndpointKey(self.namespace, *name)
+            endpoint = self.offers.endpoints[key]
+            if key == self._current or self._is_client(endpoint):
+                continue
+            dead = f"is on node {endpoint.pod.node}, which is not Ready"
+            yield Fallen(key, "EndpointNotReady", dead if endpoint.ready else "is not Ready")
+
+    def unfit(self) -> Iterator[Fallen]:
+        """Endpoint Pods that are not for this client."""
+        why = _unmatched(self._request, self._service, self._rule)
+        for name in self.offers.names:
+            key = EndpointKey(self.namespace, *name)
+            if not self._is_member(key):
+                yield Fallen(key, "NoMatchingEndpoint", why)
+            elif self._is_client(self.offers.endpoints[key]):
+                yield Fallen(key, "NoMatchingEndpoint", "is the client itself")
+
+    def _standing(self) -> intent.Endpoint | None:
+        endpoint = self.offers.endpoints.get(self._current) if self._current is not None else None
+        if endpoint is None or self._is_client(endpoint) or not self._is_member(endpoint.key):
+            return None
+        return endpoint
 
     def _others(self) -> Iterator[EndpointKey]:
         groups = self._groups
         if len(groups) > 1:
-            groups = tuple(sorted(groups, key=self._share))
+            groups = tuple(sorted(groups, key=lambda group: group.load / group.weight))
         seen: set[EndpointKey] = set()
         for group in groups:
-            for at_home in (True, False):
-                keys = group.on_node.get(self._request.pod.node, ()) if at_home else group.members
-                for key in sorted(keys, key=lambda key: (self._load(key), _order(key))):
+            for order in (group.on_node.get(self._request.pod.node), group.open):
+                for entry in order.best_first(self.passed) if order is not None else ():
+                    key = EndpointKey(self.namespace, entry.object, entry.pod)
                     if key not in seen:
                         seen.add(key)
                         yield key
 
-    def _share(self, group: Group) -> float:
-        return sum(map(self._load, group.members)) / group.weight
+    def _is_member(self, key: EndpointKey) -> bool:
+        return any(key in group.members for group in self._groups)
 
-    def _may_serve(self, key: EndpointKey) -> bool:
-        endpoint = self._offered.get(key)
-        return endpoint is not None and self._problem(key, endpoint) is None
-
-    def _problem(self, key: EndpointKey, endpoint: intent.Endpoint) -> tuple[str, str] | None:
-        request = self._request
-        if not any(key in group.members for group in self._groups):
-            wanted = ", ".join(f"{k}={v}" for k, v in sorted(request.labels.items()))
-            return "NoMatchingEndpoint", f"does not match {wanted or 'its labels'}"
-        if endpoint.pod.uid == request.pod.uid:
-            return "NoMatchingEndpoint", "is the client itself"
-        if key == self._current:
-            return None
-        if not endpoint.ready:
-            return "EndpointNotReady", "is not Ready"
-        if not endpoint.pod.node_ready:
-            return "EndpointNotReady", f"is on node {endpoint.pod.node}, which is not Ready"
-        return None
+    def _is_client(self, endpoint: intent.Endpoint) -> bool:
+        return endpoint.pod.uid == self._request.pod.uid
 
 
 def choose(
-    registry: Registry, request: intent.Request, *, current: EndpointKey | None, load: Load
+    registry: Registry,
+    request: intent.Request,
+    *,
+    current: EndpointKey | None,
+    previous: Connection | None,
 ) -> Choice | NoChoice:
-    """Who is to be asked for a connection; nobody, if the network service is not there for this client."""
-    home = resolve_namespace(registry, request)
+    """Who is to be asked for a connection; nobody, if the network service is not there for this client.
+
+    `current`: the endpoint Pod of what it has; `previous`: what it has or had.
+    """
+    home = resolve_namespace(registry, request, previous)
     if isinstance(home, NoChoice):
         return home
-    if (home, request.network_service) not in registry.offers:
+    offers = registry.offers.get((home, request.network_service))
+    if offers is None:
         return NoChoice("NoEndpoint", _nobody(registry, home, request))
-    return Choice(registry, request, home, current=current, load=load)
+    service = registry.network_services.get(NetworkServiceKey(home, request.network_service))
+    return Choice(offers, request, service, current=current)
 
 
-def resolve_namespace(registry: Registry, request: intent.Request) -> str | NoChoice:
-    """The namespace whose network service is meant: as written, else the Pod's own, else the one that allows it."""
+def resolve_namespace(
+    registry: Registry, request: intent.Request, previous: Connection | None
+) -> str | NoChoice:
+    """The namespace whose network service is meant: as written, else the Pod's own, else the one that allows it.
+
+    Of several the one it is connected to: no foreign namespace takes a connection away by offering the same name.
+    """
     name, own = request.network_service, request.pod.namespace
     if request.network_service_namespace:
         home = request.network_service_namespace
@@ -130,12 +164,22 @@ def resolve_namespace(registry: Registry, request: intent.Request) -> str | NoCh
     existing = registry.namespaces_of(name)
     allowing = sorted(ns for ns in existing if _allows(registry, ns, name, own))
     if len(allowing) > 1:
+        standing = _standing_namespace(request, previous)
+        if standing in allowing:
+            return standing
         return NoChoice(
             "AmbiguousNetworkService",
             f"network service {name} exists in namespaces {' and '.join(allowing)}; "
             f"write {name}@{allowing[0]} to say which",
         )
     return allowing[0] if allowing else own
+
+
+def _standing_namespace(request: intent.Request, previous: Connection | None) -> str:
+    if previous is None or previous.client.pod.uid != request.pod.uid:
+        return ""
+    is_same = previous.network_service == request.network_service
+    return previous.network_service_namespace if is_same else ""
 
 
 def describe(endpoint: intent.Endpoint) -> str:
@@ -171,52 +215,51 @@ def _nobody(registry: Registry, home: str, request: intent.Request) -> str:
     )
 
 
-def _groups(registry: Registry, request: intent.Request, home: str) -> tuple[Group, ...]:
-    """What rules, or without rules the annotation's labels, select."""
-    name = request.network_service
-    service = registry.network_services.get(NetworkServiceKey(home, name))
-    offered = registry.offers[home, name]
-    known = registry.selections(home, name)
+def _groups(
+    offers: Offers, request: intent.Request, service: intent.NetworkService | None
+) -> tuple[tuple[Group, ...], int | None]:
+    """What the rules, or without rules the annotation's labels, select, and which of the rules it was."""
     if service is None or not service.matches:
-        wanted = frozenset(request.labels.items())
-        if wanted not in known:
-            if len(known) > MOST_SELECTIONS:  # labels are the clients' to invent
-                known.clear()
-            fitting = ((k, e) for k, e in offered.items() if _contains(e.labels, request.labels))
-            known[wanted] = (Group.of(fitting, 1),)
-        return known[wanted]
+        return offers.select(frozenset(request.labels.items()), [(request.labels, 1)]), None
     labels = client_labels(request)
+    rule = None
     for at, match in enumerate(service.matches):
-        if not _contains(labels, match.source_selector):
+        if not contains(labels, match.source_selector):
             continue
-        if at not in known:
-            known[at] = tuple(
-                group
-                for group in (_of_route(route, offered) for route in match.routes)
-                if group.members and group.weight > 0
-            )
-        if known[at] or not match.fallthrough:
-            return known[at]
-    return ()
+        rule = at
+        routes = [(r.destination_selector, r.weight) for r in match.routes if r.weight > 0]
+        groups = tuple(group for group in offers.select(at, routes) if group.members)
+        if groups or not match.fallthrough:
+            return groups, rule
+    return (), rule
 
 
-def _of_route(route: intent.Destination, offered: Mapping[EndpointKey, intent.Endpoint]) -> Group:
-    wanted = route.destination_selector
-    return Group.of(
-        ((k, e) for k, e in offered.items() if _contains(e.labels, wanted)), route.weight
-    )
+def _unmatched(
+    request: intent.Request, service: intent.NetworkService | None, rule: int | None
+) -> str:
+    """What is said of endpoint Pods that were not selected."""
+    if service is None or not service.matches:
+        return f"does not match {_words(request.labels) or 'its labels'}"
+    name = f"NetworkService {service.namespace}/{service.name}"
+    if rule is not None:
+        routes = service.matches[rule].routes
+        wanted = _few(_words(route.destination_selector) for route in routes)
+        return f"is not selected by matches[{rule}] of {name}, which leads to {wanted or 'nothing'}"
+    wanted = _few(_words(match.source_selector) for match in service.matches)
+    labels = _words(client_labels(request))
+    return f"is not selected, as no match of {name} is for this client: they want {wanted}, it has {labels}"
 
 
-def _is_lost(endpoint: intent.Endpoint | None, request: intent.Request) -> bool:
+def _few(texts: Iterable[str]) -> str:
+    named = [*dict.fromkeys(texts)]
+    more = f" or {len(named) - MOST_SELECTORS} more" if len(named) > MOST_SELECTORS else ""
+    return " or ".join(text or "any" for text in named[:MOST_SELECTORS]) + more
+
+
+def _words(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def _is_lost(endpoint: intent.Endpoint, request: intent.Request) -> bool:
     """Whether its node died. On the client's own node the link stands as long as the client does."""
-    if endpoint is None:
-        return False
     return not endpoint.pod.node_ready and endpoint.pod.node != request.pod.node
-
-
-def _order(key: EndpointKey) -> tuple[str, str]:
-    return key.endpoint, key.pod
-
-
-def _contains(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    return all(labels.get(key) == value for key, value in wanted.items())

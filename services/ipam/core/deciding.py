@@ -13,14 +13,11 @@ from services.ipam.core.allocating import Wish, allocate
 from services.ipam.core.blocks import Host
 from services.ipam.core.choosing import Fallen
 from services.ipam.core.exclusions import Use
-from services.ipam.core.holdings import ObjectKey, endpoint_key
+from services.ipam.core.holdings import endpoint_key
 from services.ipam.core.linking import Link
 from services.ipam.core.routing import Problem
 from services.ipam.core.spaces import Pair
 from services.ipam.core.state import State
-
-# Of these every replica of an endpoint says the same: its pool is one.
-_OF_THE_POOL = {"PoolExhausted", "NodeSilent", "NoPrefixes"}
 
 
 class Granted(msgspec.Struct, frozen=True):
@@ -48,25 +45,21 @@ def decide(
     `readdress`: addresses that a hard exclusion swallowed are given up.
     """
     current = _current(state, previous)
-    choice = choosing.choose(state.registry, request, current=current, load=state.load)
+    choice = choosing.choose(state.registry, request, current=current, previous=previous)
     if isinstance(choice, choosing.NoChoice):
         return Refused(refusing.refuse(request, choice.reason, choice.message, choice.candidates))
-    fallen: list[Fallen] = []
-    full: dict[ObjectKey, Problem] = {}
+    tried: list[Fallen] = []
     for endpoint in choice.candidates():
-        object_ = (endpoint.pod.namespace, endpoint.endpoint)
-        result = full.get(object_) or _connect(
-            state, request, endpoint, choice.namespace, previous, readdress=readdress
-        )
+        result = _connect(state, request, endpoint, choice.namespace, previous, readdress=readdress)
         if isinstance(result, Connection):
             if result == previous:
                 return Granted(previous)
             return Granted(msgspec.structs.replace(result, revision=revision))
-        code, text = result
-        if code in _OF_THE_POOL and endpoint.key != current:
-            full[object_] = result
-        fallen.append((code, grant.Candidate(endpoint=choosing.describe(endpoint), reason=text)))
-    return Refused(refusing.refuse_all(request, [*fallen, *choice.ruled_out()]))
+        is_general = result.is_general and endpoint.key != current
+        tried.append(Fallen(endpoint.key, result.code, result.text, is_general))
+        if is_general:
+            choice.passed.add(endpoint.endpoint)
+    return Refused(refusing.refuse_all(request, choice, tried))
 
 
 def _connect(
@@ -82,9 +75,10 @@ def _connect(
     try:
         pool = state.pool(endpoint)
     except ValueError as exc:
-        return "BadEndpoint", f"has a bad spec: {exc}"
+        return Problem("BadEndpoint", f"has a bad spec: {exc}", is_general=True)
     if not pool.spaces:
-        return "NoPrefixes", "names no ipam.prefixes, and none is left to be given automatically"
+        why = "names no ipam.prefixes, and none is left to be given automatically"
+        return Problem("NoPrefixes", why, is_general=True)
     standing = previous if _is_same_pair(previous, request, endpoint) else None
     problem = _new_route_problem(state, request, endpoint, standing) or _silent_client(
         state, request, endpoint, standing
@@ -95,12 +89,15 @@ def _connect(
         state.facts, state.vnis, request.pod, endpoint.pod, owner=request.key, standing=standing
     )
     if isinstance(link, str):
-        return "RemoteNotSupported", link
+        return Problem("RemoteNotSupported", link)
     is_readdressing = readdress and standing is not None
     wish = Wish(request, request.key, endpoint, standing, is_readdressing=is_readdressing)
     pairs = allocate(state, pool, wish)
-    if isinstance(pairs, tuple):
+    if isinstance(pairs, Problem):
         return pairs
+    problem = routing.source_problem(endpoint, {f: pair.server for f, pair in pairs.items()})
+    if problem is not None:
+        return problem
     connection = _connection(state, wish, namespace, pairs, link)
     if previous is None:
         return connection
@@ -138,7 +135,7 @@ def _silent_client(
     node = request.pod.node
     if standing is not None or node not in state.silent or endpoint.pod.node == node:
         return None
-    return (
+    return Problem(
         "NodeSilent",
         f"is on another node, and the client's, {node}, has not told yet which tunnels it has: no new one until it has",
     )

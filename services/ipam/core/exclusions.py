@@ -42,6 +42,11 @@ class Exclusions:
         self._hard: Table[tuple[Source, str], Use] = Table()
         self._soft: Table[tuple[Source, str], Use] = Table()
 
+    @property
+    def dropped(self) -> int:
+        """How many prefixes are not in use any more, so far."""
+        return self._hard.dropped + self._soft.dropped
+
     def put(self, source: str, uses: Iterable[Use], *, is_hard: bool) -> Change:
         """Replace all that one source says."""
         key = (source, is_hard)

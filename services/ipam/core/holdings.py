@@ -1,13 +1,16 @@
 """What a connection holds: addresses and tunnel number stay taken until every node it touched let go.
 
-A connection across nodes concerns two of them; its holding ends when both have confirmed, or are gone.
+A connection across nodes concerns two of them; its holding ends when both have confirmed, or are gone. The bus
+keeps one message per node and connection: what a new one writes over is told in it as `held`.
 """
+
+from collections.abc import Iterable
 
 import msgspec
 
 from schemas import grant
 from schemas.codec import Tombstone
-from schemas.grant import Connection
+from schemas.grant import Connection, Former
 from schemas.subjects import ConnectionKey, EndpointKey, RequestKey
 from schemas.values import Address
 from services.ipam.core import blocks
@@ -71,6 +74,50 @@ class Holding(msgspec.Struct, frozen=True):
             is_released=True,
         )
 
+    @classmethod
+    def formers_of_tombstone(cls, key: ConnectionKey, tombstone: Tombstone) -> list["Holding"]:
+        """What the node of this subject may still have of before. Raises ValueError."""
+        own, client = RequestKey(key.namespace, key.pod, key.interface), tombstone.node or key.node
+        return [cls.of_former(f, own, node=client, nodes=(key.node,)) for f in tombstone.held]
+
+    @classmethod
+    def of_former(
+        cls, former: Former, key: RequestKey, *, node: str, nodes: Iterable[str]
+    ) -> "Holding":
+        """What `nodes` may still have of before. `node` is the client's. Raises ValueError."""
+        namespace, _, name = former.endpoint.partition("/")
+        return cls(
+            key=key,
+            uid=former.uid,
+            revision=former.revision,
+            node=node,
+            nodes=frozenset(nodes),
+            object=(namespace, name),
+            client=tuple(map(blocks.read_host, former.addresses)),
+            server=tuple(map(blocks.read_host, former.peer_addresses)),
+            vni=former.vni,
+            is_released=True,
+        )
+
+    def as_former(self) -> Former:
+        """To be told by the revision that is written over it."""
+        return Former(
+            uid=self.uid,
+            revision=self.revision,
+            endpoint="/".join(self.object),
+            addresses=tuple(blocks.show(blocks.of_host(host)) for host in self.client),
+            peer_addresses=tuple(blocks.show(blocks.of_host(host)) for host in self.server),
+            vni=self.vni,
+        )
+
+    def has_all_of(self, other: "Holding") -> bool:
+        """Whether nothing of another revision is lost where this one is known."""
+        return (
+            self.object == other.object
+            and {*self.client, *self.server}.issuperset((*other.client, *other.server))
+            and other.vni in {0, self.vni}
+        )
+
     def is_same(self, other: "Holding") -> bool:
         """Whether both are one revision of one connection."""
         return (self.uid, self.revision, self.node) == (other.uid, other.revision, other.node)
@@ -103,7 +150,7 @@ def object_key(connection: Connection) -> ObjectKey:
 
 
 def routes_of(connection: Connection) -> tuple[Block, ...]:
-    """Where a connection leads its client to.
+    """Where a connection leads its client to, and the addresses that policies give it.
 
     A policy's default route is looked up for what matches the policy alone: it takes nothing from others.
     """
@@ -113,7 +160,8 @@ def routes_of(connection: Connection) -> tuple[Block, ...]:
         for policy in connection.policies
         for route in policy.routes
     ]
-    return (*own, *(block for block in of_policies if block[2]))
+    given = [block for policy in connection.policies if (block := blocks.read_source(policy))]
+    return (*own, *(block for block in of_policies if block[2]), *given)
 
 
 def addresses_of(end: grant.End) -> list[Address]:

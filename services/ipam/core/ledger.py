@@ -24,6 +24,7 @@ from services.ipam.model import Supernet
 REMEMBERED = (
     50_000  # connections whose addresses are given back to a Pod that returns under its name
 )
+COUNTED = 200_000  # connections whose last revision is known though nothing of them stands
 
 
 class Ledger:
@@ -35,30 +36,44 @@ class Ledger:
         self.automatic = Automatic(supernets)
         self.pools = Pools(self.registry, self.exclusions, self.automatic, self._claims_of)
         self.pods = PodUses()
+        # What nodes still have to take down. Looked at when all is decided (`waiting`), not while choosing: there
+        # an interface that is only renamed would get another endpoint, or another address of it, for good.
+        self.leaving = PodUses()
         self.vnis = Vnis()
         self.grants: dict[RequestKey, Connection] = {}
-        # That Kubernetes knows: of others nobody will ever confirm anything.
-        self.nodes: set[str] = set()
+        self.nodes: set[str] = set()  # that Kubernetes knows
+        # That it knew once, or was said to have none of: nobody will ever confirm anything of them.
+        self._lost: set[str] = set()
         self.facts: dict[str, NodeFacts] = {}
         self.silent: frozenset[str] = frozenset()
         self._granted: dict[RequestKey, Holding] = {}
         self._held: dict[RequestKey, list[Holding]] = {}
         self._remembered: dict[RequestKey, Holding] = {}
+        self._counted: dict[RequestKey, int] = {}  # highest revision that ended
         self._presumed: dict[str, set[tuple[RequestKey, int]]] = {}  # of silent nodes
         self._of_object: dict[ObjectKey, dict[RequestKey, int]] = {}  # who holds anything of it
         self._on_node: dict[str, set[RequestKey]] = {}
         self._routed: Table[ObjectKey, int] = Table()  # routes of grants, by how many
-        self._load: dict[EndpointKey, int] = {}
+        self._served: dict[EndpointKey, set[RequestKey]] = {}
         self._affected: set[RequestKey] = set()
+        self._merged: tuple[str, ...] | None = None  # of all hard exclusions; None: to be found
 
-    def grant(self, connection: Connection) -> None:
-        """A connection stands (granted by us, or read from the bus). Raises ValueError for one that cannot be."""
+    def grant(self, connection: Connection, *, is_new: bool = False) -> None:
+        """A connection stands. Raises ValueError for one that cannot be.
+
+        `is_new`: what it replaces is held already. Read from the bus, it is held by what the connection tells of it,
+        until its nodes have said this revision.
+        """
         holding = Holding.of(connection)
+        formers = [
+            Holding.of_former(each, holding.key, node=holding.node, nodes=holding.nodes)
+            for each in (() if is_new else connection.held)
+        ]
         self._forget(holding.key)
         self.grants[holding.key] = connection
         self._granted[holding.key] = holding
-        endpoint = endpoint_key(connection)
-        self._load[endpoint] = self._load.get(endpoint, 0) + 1
+        self._served.setdefault(endpoint_key(connection), set()).add(holding.key)
+        self.registry.count(endpoint_key(connection), 1)
         for node in holding.nodes:
             self._on_node.setdefault(node, set()).add(holding.key)
         for route in holding.routes:
@@ -69,10 +84,12 @@ class Ledger:
         self._enter(holding)
         if self.overlap_of(holding) is not None:
             self._affected.add(holding.key)
+        for former in formers:
+            self.hold(former)
 
     def hold(self, holding: Holding) -> None:
         """Nodes may still have this in their kernels, granted or not: nobody else gets its addresses."""
-        holding = msgspec.structs.replace(holding, nodes=holding.nodes & self.nodes)
+        holding = msgspec.structs.replace(holding, nodes=holding.nodes - self._lost)
         if not holding.nodes:
             self._remember(holding)
             return
@@ -81,7 +98,9 @@ class Ledger:
         if same is not None:
             holding = _together(same, holding)
             held.remove(same)
+            self.leaving.drop(same)
         self._held[holding.key] = [*held, holding]
+        self.leaving.put(holding)
         self._enter(holding)
         if same is not None:
             self._leave(same)
@@ -96,7 +115,8 @@ class Ledger:
 
     def gone(self, key: RequestKey, *, node: str, revision: int) -> bool:
         """A node says that of `key` nothing up to `revision` stands on it. Whether that freed anything."""
-        return self._let_go(key, node, lambda held: held.revision <= revision)
+        self._count(key, revision)
+        return self._gone(key, node, revision)
 
     def stands(self, holding: Holding, *, node: str = "") -> bool:
         """A node says that this stands there, and so of this key nothing older. Whether that freed anything.
@@ -111,22 +131,45 @@ class Ledger:
             for other in silent:
                 self._presumed.setdefault(other, set()).add((holding.key, holding.revision))
             self.hold(msgspec.structs.replace(holding, nodes=silent | {node}))
-        return self.gone(holding.key, node=node, revision=holding.revision - 1)
+        return self._gone(holding.key, node, holding.revision - 1)
 
     def held(self, key: RequestKey) -> list[Holding]:
         """What nodes still have to take down of `key`, or have without a grant."""
         return list(self._held.get(key, ()))
 
     def last_known(self, key: RequestKey) -> Holding | None:
-        """What a (namespace, pod, interface) has, still holds, or had last."""
+        """What a (namespace, pod, interface) has, or else the newest that it still holds or had."""
         if key in self._granted:
             return self._granted[key]
-        held = self._held.get(key)
-        return max(held, key=lambda h: h.revision) if held else self._remembered.get(key)
+        known = list(self._held.get(key, ()))
+        if key in self._remembered:
+            known.append(self._remembered[key])
+        return max(known, key=lambda each: each.revision, default=None)
+
+    def last_revision(self, key: RequestKey) -> int:
+        """The highest that is known of a (namespace, pod, interface): the next one is above it.
+
+        A node's word on one revision speaks of all below it, so no number is ever given twice.
+        """
+        last = self._counted.get(key, 0)
+        if (granted := self._granted.get(key)) is not None:
+            last = max(last, granted.revision)
+        for held in self._held.get(key, ()):
+            last = max(last, held.revision)
+        return last
+
+    def is_outrun(self, key: RequestKey) -> bool:
+        """Whether something newer than what is granted is, or was, known: nodes believe the newest."""
+        granted = self._granted.get(key)
+        return granted is not None and granted.revision < self.last_revision(key)
 
     def load(self, endpoint: EndpointKey) -> int:
         """Connections that an endpoint Pod serves."""
-        return self._load.get(endpoint, 0)
+        return len(self._served.get(endpoint, ()))
+
+    def served(self, endpoint: EndpointKey) -> set[RequestKey]:
+        """The connections that an endpoint Pod serves."""
+        return set(self._served.get(endpoint, ()))
 
     # --- what came to be in use ----------------------------------------------------------------------
 
@@ -158,9 +201,10 @@ class Ledger:
         holding = self._granted.pop(key)
         self._affected.discard(key)
         endpoint = endpoint_key(connection)
-        self._load[endpoint] -= 1
-        if not self._load[endpoint]:
-            del self._load[endpoint]
+        self._served[endpoint].discard(key)
+        self.registry.count(endpoint, -1)
+        if not self._served[endpoint]:
+            del self._served[endpoint]
         for node in holding.nodes:
             self._on_node[node].discard(key)
             if not self._on_node[node]:
@@ -174,6 +218,9 @@ class Ledger:
         self.pods.drop(holding)
         self._leave(holding)
 
+    def _gone(self, key: RequestKey, node: str, revision: int) -> bool:
+        return self._let_go(key, node, lambda held: held.revision <= revision)
+
     def _let_go(
         self,
         key: RequestKey,
@@ -184,9 +231,12 @@ class Ledger:
         freed = False
         for holding in [h for h in self._held.get(key, ()) if node in h.nodes and is_gone(h)]:
             self._held[key].remove(holding)
+            self.leaving.drop(holding)
             rest = msgspec.structs.replace(holding, nodes=holding.nodes - {node})
             if rest.nodes:
                 self._held[key].append(rest)
+                self.leaving.put(rest)
+                freed = True  # for the Pod on that node, nobody else
                 continue
             self._remember(rest)
             if not self._held[key]:
@@ -195,10 +245,16 @@ class Ledger:
         return freed
 
     def _remember(self, holding: Holding) -> None:
-        self._remembered.pop(holding.key, None)
-        self._remembered[holding.key] = holding
+        self._count(holding.key, holding.revision)
+        newest = self._remembered.pop(holding.key, holding)
+        self._remembered[holding.key] = max(holding, newest, key=lambda each: each.revision)
         if len(self._remembered) > REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
+
+    def _count(self, key: RequestKey, revision: int) -> None:
+        self._counted[key] = max(revision, self._counted.pop(key, 0))
+        if len(self._counted) > COUNTED:
+            del self._counted[next(iter(self._counted))]
 
     def _enter(self, holding: Holding) -> None:
         owners = self._of_object.setdefault(holding.object, {})

@@ -14,6 +14,8 @@ VNIS = (1 << 24) - 1  # 1 to this
 TUNNEL = "vxlan"
 # Outer Ethernet is not counted in an MTU: IP 20 or 40, UDP 8, VXLAN 8, inner Ethernet 14.
 OVERHEAD = {4: 50, 6: 70}
+USUAL_MTU = 1500  # where a node tells none
+LEAST_MTU = 1280  # that IPv6 works with
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -90,7 +92,7 @@ def link(
         return f"needs a tunnel, and all {VNIS} numbers of tunnels are taken"
     return Link(
         TUNNEL,
-        min(one.mtu, other.mtu) - OVERHEAD[family],
+        min(one.mtu or USUAL_MTU, other.mtu or USUAL_MTU) - OVERHEAD[family],
         vni,
         one.underlay_address,
         other.underlay_address,
@@ -100,7 +102,9 @@ def link(
 def _local(facts: NodeFacts | None, standing: Connection | None) -> Link:
     known = facts.mtu if facts is not None else None
     kept = standing.mtu if standing is not None and standing.mechanism == "veth" else None
-    return Link("veth", known or kept or 1500)
+    return Link(
+        "veth", max(known or kept or USUAL_MTU, LEAST_MTU)
+    )  # the underlay does not carry it
 
 
 def _as_it_is(standing: Connection) -> Link:

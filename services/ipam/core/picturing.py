@@ -1,6 +1,6 @@
 """A picture of the bus, and what it says of addresses, a line each with the subject it stands on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -60,6 +60,21 @@ class Picture(msgspec.Struct):
                 yield key, tombstone
 
 
+def takers(picture: Picture, block: Block) -> set[str]:
+    """Endpoint objects of whose pools anything of a block is taken, as namespace/name."""
+    found = set()
+    for connection in picture.connections():
+        if _within((*connection.client.addresses, *connection.server.addresses), block):
+            found.add(_object(connection))
+    for _, tombstone in picture.unconfirmed():
+        if _within((*tombstone.addresses, *tombstone.peer_addresses), block):
+            found.add(tombstone.endpoint)
+    for _, applied in _applied(picture):
+        if _within((*applied.client.addresses, *applied.server.addresses), block):
+            found.add(_object(applied))
+    return found
+
+
 def held_by_grants(picture: Picture, block: Block) -> Iterator[Line]:
     for connection in picture.connections():
         for end, role in ((connection.client, "client"), (connection.server, "endpoint Pod")):
@@ -77,21 +92,18 @@ def held_back(picture: Picture, block: Block) -> Iterator[Line]:
             told.add((key.node, key.namespace, key.pod, key.interface))
             yield still_to_confirm(key, tombstone)
     granted = {request_key(c): c for c in picture.connections()}
-    for key, status in picture.of(state.Status):
-        ends = (status.client, status.server)
-        for applied in (end.applied for end in ends if end is not None and end.applied is not None):
-            current = granted.get(request_key(applied))
-            is_current = current is not None and current.revision == applied.revision
-            if is_current or (key.node, key.namespace, key.pod, key.interface) in told:
-                continue
-            texts = _within((*applied.client.addresses, *applied.server.addresses), block)
-            if texts:
-                yield Line(
-                    f"{', '.join(texts)} still stands on node {key.node}, of {_connection(applied)}, "
-                    f"revision {applied.revision}",
-                    key.subject,
-                )
-                break
+    for at, applied in _applied(picture):
+        current = granted.get(request_key(applied))
+        is_current = current is not None and current.revision == applied.revision
+        where = (at.node, at.namespace, at.pod, at.interface)
+        texts = _within((*applied.client.addresses, *applied.server.addresses), block)
+        if texts and not is_current and where not in told:
+            told.add(where)
+            yield Line(
+                f"{', '.join(texts)} still stands on node {at.node}, of {_connection(applied)}, "
+                f"revision {applied.revision}",
+                at.subject,
+            )
 
 
 def still_to_confirm(key: ConnectionKey, tombstone: Tombstone) -> Line:
@@ -141,7 +153,9 @@ def routes(picture: Picture, block: Block) -> Iterator[Line]:
                 )
 
 
-def pools_of(picture: Picture, host: Host, *, is_taken: bool, is_excluded: bool) -> Iterator[Line]:
+def pools_of(
+    picture: Picture, host: Host, *, taken_of: Collection[str], is_excluded: bool
+) -> Iterator[Line]:
     specs = {(k.namespace, k.endpoint): e.ipam for k, e in picture.of(intent.Endpoint)}
     for key, pool in picture.of(grant.Pool):
         own = [text for family in pool.families for text in family.prefixes]
@@ -156,7 +170,7 @@ def pools_of(picture: Picture, host: Host, *, is_taken: bool, is_excluded: bool)
             words = f"{where}, whose ipam.excludePrefixes leave it out"
         elif spec is not None and spec.addressing == "shared" and _is_edge(text, host):
             words = f"{where}, as its network or broadcast address: not handed out"
-        elif is_taken:
+        elif f"{key.namespace}/{key.endpoint}" in taken_of:
             words = where
         elif is_excluded:
             words = f"{where}, and is not given because it is in use"
@@ -179,12 +193,23 @@ def pools_overlapping(picture: Picture, block: Block) -> Iterator[Line]:
                     )
 
 
+def _applied(picture: Picture) -> Iterator[tuple[StatusKey, Connection]]:
+    """What nodes say they have."""
+    for key, status in picture.of(state.Status):
+        for end in (status.client, status.server):
+            if end is not None and end.applied is not None:
+                yield key, end.applied
+
+
+def _object(connection: Connection) -> str:
+    return f"{connection.endpoint_namespace}/{connection.endpoint}"
+
+
 def _connection(connection: Connection) -> str:
     key = request_key(connection)
-    server = connection.server.pod.name
     return (
         f"connection {key.interface} of pod {key.namespace}/{key.pod} to endpoint "
-        f"{connection.endpoint_namespace}/{connection.endpoint} (pod {server})"
+        f"{_object(connection)} (pod {connection.server.pod.name})"
     )
 
 

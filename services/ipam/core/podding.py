@@ -1,4 +1,7 @@
-"""What the Pods of connections use: two connections of one Pod never overlap, in either role."""
+"""What the Pods of connections use: two connections of one Pod never overlap, in either role.
+
+A Pod uses what a connection has for as long as a node that the connection concerns has not let go.
+"""
 
 from collections.abc import Iterator
 
@@ -12,20 +15,20 @@ Owner = RequestKey | ObjectKey
 
 
 class PodUses:
-    """Addresses and routes of granted connections, by Pod uid."""
+    """Addresses and routes of connections, by Pod uid."""
 
     def __init__(self) -> None:
         self._tables: dict[str, Table[Owner, int]] = {}
 
     def put(self, holding: Holding) -> None:
-        for uid, block, owner in _of(holding):
+        for uid, block, owner in uses_of(holding):
             table = self._tables.get(uid)
             if table is None:
                 table = self._tables[uid] = Table()
             table.put(block, owner, (table.get(block, owner) or 0) + 1)
 
     def drop(self, holding: Holding) -> None:
-        for uid, block, owner in _of(holding):
+        for uid, block, owner in uses_of(holding):
             table = self._tables[uid]
             count = (table.get(block, owner) or 0) - 1
             if count > 0:
@@ -34,6 +37,12 @@ class PodUses:
             table.drop(block, owner)
             if not table:
                 del self._tables[uid]
+
+    def connections(self, uid: str) -> set[RequestKey]:
+        """Those that a Pod has as their client."""
+        table = self._tables.get(uid)
+        owners = table.owners() if table is not None else ()
+        return {owner for owner in owners if isinstance(owner, RequestKey)}
 
     def blocked_to(self, uid: str, family: int, number: int, *, but: Owner) -> int | None:
         """Up to where a number and those after it are used by another connection of a Pod."""
@@ -56,12 +65,16 @@ class PodUses:
         return None
 
 
-def _of(holding: Holding) -> Iterator[tuple[str, Block, Owner]]:
+def uses_of(holding: Holding) -> Iterator[tuple[str, Block, Owner]]:
+    """What either Pod has by a connection, as far as its node has not let go; by whom."""
     hosts = [of_host(host) for host in (*holding.client, *holding.server)]
-    for block in (*hosts, *holding.routes):
-        yield holding.uid, block, holding.key
-    for block in hosts:
-        yield holding.server_uid, block, holding.object
+    if holding.uid and holding.node in holding.nodes:
+        for block in (*hosts, *holding.routes):
+            yield holding.uid, block, holding.key
+    is_there = holding.nodes - {holding.node} if holding.vni else holding.nodes
+    if holding.server_uid and is_there:
+        for block in hosts:
+            yield holding.server_uid, block, holding.object
 
 
 def _words(owner: Owner) -> str:

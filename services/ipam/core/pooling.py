@@ -1,6 +1,6 @@
 """All pools, and what their space hangs on: specs, prefixes in use, prefixes carved for endpoints that name none."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -13,6 +13,7 @@ from services.ipam.core.blocks import Block, Host
 from services.ipam.core.exclusions import Change, Exclusions
 from services.ipam.core.holdings import ObjectKey
 from services.ipam.core.pools import Pool
+from services.ipam.core.ranges import Ranges
 from services.ipam.core.registry import Registry
 from services.ipam.core.table import Table
 
@@ -33,13 +34,15 @@ class Pools:
         self._pools: dict[ObjectKey, Pool] = {}
         self._made_of: dict[ObjectKey, tuple[intent.IpamSpec, tuple[Block, ...]]] = {}
         self._where: Table[ObjectKey, bool] = Table()
+        self._used_up: dict[int, tuple[int, ...]] = {}  # family → how much was given up until then
 
     def get(self, object_: ObjectKey) -> Pool | None:
         return self._pools.get(object_)
 
     def of(self, endpoint: intent.Endpoint) -> Pool:
         """The pool of an endpoint's object. Raises ValueError for a bad spec."""
-        key, spec = (endpoint.pod.namespace, endpoint.endpoint), endpoint.ipam
+        key = (endpoint.pod.namespace, endpoint.endpoint)
+        spec = self._registry.spec_of(key) or endpoint.ipam
         if spec.prefixes:
             self._automatic.forget(key)
         else:
@@ -98,10 +101,8 @@ class Pools:
             self._automatic.forget(object_)
             return None
         try:
-            pool = self._pools.get(object_) if endpoint is None else self.of(endpoint)
+            pool = self.of(endpoint) if endpoint is not None else self._left(object_)
         except ValueError:
-            return None
-        if pool is None:
             return None
         is_automatic = bool(self._automatic.given(object_))
         if is_automatic:
@@ -109,6 +110,20 @@ class Pools:
         return figuring.figures(
             object_, pool, endpoint, self._exclusions, is_automatic=is_automatic
         )
+
+    def _left(self, key: ObjectKey) -> Pool:
+        """The pool of an endpoint that is gone. If that was before our time, what is held is all of it."""
+        pool = self._pools.get(key)
+        if pool is not None:
+            return pool
+        claims = self._claims(key)
+        hosts = {host for each in claims.values() for host in each}
+        own = self._automatic.given(key) or _covering(hosts)
+        spec = intent.IpamSpec(prefixes=tuple(map(blocks.show, own)), addressing="pointToPoint")
+        pool = Pool(spec, self._exclusions)
+        for owner, each in claims.items():
+            pool.put(owner, (), each)
+        return pool
 
     def _provide(self, key: ObjectKey) -> None:
         """A carved prefix of every family there are supernets of."""
@@ -122,8 +137,20 @@ class Pools:
                 self._carve(key, family)
 
     def _carve(self, key: ObjectKey, family: int) -> bool:
-        self.changed.add(key)
-        return self._automatic.carve(key, family, self._in_the_way)
+        """Where there was nothing left there still is nothing until somebody gives something up."""
+        given_up = (
+            self._automatic.dropped,
+            self._exclusions.dropped,
+            self._registry.declared.dropped,
+        )
+        if self._used_up.get(family) == given_up:
+            return False
+        is_carved = self._automatic.carve(key, family, self._in_the_way)
+        if is_carved:
+            self.changed.add(key)
+        else:
+            self._used_up[family] = given_up
+        return is_carved
 
     def _in_the_way(self, block: Block) -> Block | None:
         use = self._exclusions.overlapping(block)
@@ -138,3 +165,13 @@ class Pools:
             if idle:
                 self._automatic.forget(key, idle)
                 self.changed.add(key)
+
+
+def _covering(hosts: Collection[Host]) -> list[Block]:
+    """The fewest prefixes that hold these and nothing else."""
+    found = []
+    for family in blocks.BITS:
+        numbers = Ranges((number, number) for version, number in hosts if version == family)
+        for first, last in numbers:
+            found += blocks.blocks_of(family, first, last)
+    return found

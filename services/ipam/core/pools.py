@@ -34,11 +34,6 @@ class Pool:
             for family in dict.fromkeys(block[0] for block in self.own)
         }
 
-    @property
-    def families(self) -> list[int]:
-        """The families the endpoint has prefixes of, in the order it names them."""
-        return list(self.spaces)
-
     def put(self, owner: RequestKey, before: Iterable[Host], after: Mapping[Host, int]) -> bool:
         """`owner` has these now and had those before. Whether that freed any."""
         freed = [
@@ -50,7 +45,3 @@ class Pool:
             for space in self.spaces.values()
         ]
         return any(freed)
-
-    def is_idle(self) -> bool:
-        """Whether nobody has anything of it."""
-        return not any(space.used or space.held for space in self.spaces.values())

@@ -1,9 +1,10 @@
 """Refusals in words: every candidate and why it fell out, the nearest to a connection first, and what mends it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from schemas import grant, intent
-from services.ipam.core.choosing import Fallen
+from services.ipam.core.choosing import Choice, Fallen, describe
 
 MOST_NAMED = 20  # of thousands of replicas nobody reads more
 
@@ -23,15 +24,33 @@ REMEDIES = {
 _PRECEDENCE = {reason: at for at, reason in enumerate(REMEDIES)}
 
 
-def refuse_all(request: intent.Request, fallen: Sequence[Fallen]) -> grant.Refusal:
-    """Nobody could serve."""
-    by_nearness = sorted(fallen, key=lambda each: _PRECEDENCE[each[0]])
-    reason = by_nearness[0][0]
-    named = [candidate for _, candidate in by_nearness[:MOST_NAMED]]
-    why = "; ".join(f"{candidate.endpoint} {candidate.reason}" for candidate in named)
-    more = f"; and {len(fallen) - MOST_NAMED} more" if len(fallen) > MOST_NAMED else ""
+def refuse_all(request: intent.Request, choice: Choice, tried: Sequence[Fallen]) -> grant.Refusal:
+    """Nobody could serve. Some are named, in an order that no load changes; the others are counted."""
+    named = list(islice(_by_nearness(choice, tried), MOST_NAMED))
+    reason = named[0].code
+    endpoints = choice.offers.endpoints
+    candidates = tuple(
+        grant.Candidate(endpoint=describe(endpoints[each.key]), reason=each.text) for each in named
+    )
+    why = "; ".join(f"{each.endpoint} {each.reason}" for each in candidates)
+    rest = len(endpoints) - len(named)
+    more = f"; and {rest} more" if rest else ""
     message = f"network service {request.network_service}: {why}{more}; {REMEDIES[reason]}"
-    return refuse(request, reason, message, tuple(named))
+    return refuse(request, reason, message, candidates)
+
+
+def _by_nearness(choice: Choice, tried: Sequence[Fallen]) -> Iterator[Fallen]:
+    told = {each.key for each in tried if not each.is_general}
+    for each in sorted(tried, key=lambda each: (_PRECEDENCE[each.code], each.key.subject)):
+        if not each.is_general:
+            yield each
+            continue
+        # Not the one that was tried first: which that is hangs on loads.
+        for key in choice.open_of(each.key.endpoint):
+            if key not in told:
+                yield each._replace(key=key)
+    yield from choice.closed()
+    yield from choice.unfit()
 
 
 def refuse(

@@ -1,12 +1,15 @@
 """From a request, or its absence, to what has to be written; the state is brought along."""
 
+from collections.abc import Collection
+
 import msgspec
 
 from schemas import grant, intent
-from schemas.grant import Connection
+from schemas.grant import Connection, Former
 from schemas.subjects import RefusalKey, RequestKey
+from services.ipam.core import waiting
 from services.ipam.core.deciding import Granted, Refused, decide
-from services.ipam.core.state import State
+from services.ipam.core.state import Holding, State, endpoint_key
 from services.ipam.model import Writes, per_node
 
 
@@ -17,11 +20,13 @@ def settle(
     refusal: grant.Refusal | None,
     reported: Connection | None,
     readdress: bool = False,
+    plumbed: Collection[str] | None = None,
 ) -> Writes:
     """Answer a request.
 
     `refusal` is what stands on the bus; `reported` what its node says it has (`EndStatus.applied` of the
-    client's section, or of the server's when the client's node is silent).
+    client's section, or of the server's when the client's node is silent); `plumbed` the nodes that say so,
+    None if nobody asked.
 
     `readdress`: a standing connection that a hard exclusion swallowed gets other addresses, if there are any;
     otherwise it stands. Without it it always stands.
@@ -32,30 +37,127 @@ def settle(
     key = request.key
     granted = state.grants.get(key)
     previous = granted or _adoptable(state, request, reported)
-    known = state.last_known(key)
-    last = max(known.revision if known else 0, reported.revision if reported else 0)
+    last = max(state.last_revision(key), reported.revision if reported is not None else 0)
+    result = _decide(state, request, previous, revision=last + 1, readdress=readdress)
+    if isinstance(result, Granted):
+        obstacle = waiting.obstacle(state, request, result.connection, previous)
+        if obstacle is not None and granted is not None and _may_stand(state, granted):
+            return Writes(forgiven=_standing(refusal))
+        result = result if obstacle is None else Refused(obstacle)
+    if isinstance(result, Refused):
+        reason = result.refusal
+        return Writes(
+            released=_per_node(state.release(key)),
+            refused=reason if reason != refusal else None,
+        )
+    connection = result.connection
+    if connection == previous and granted is not None:
+        is_behind = granted.revision < last  # nodes believe the newest
+        if not is_behind and not _is_sought(state, request, granted, plumbed):
+            return Writes(forgiven=_standing(refusal))
+        connection = msgspec.structs.replace(connection, revision=last + 1)
+    return _grant(state, request, connection, previous, refusal)
+
+
+def _decide(
+    state: State,
+    request: intent.Request,
+    previous: Connection | None,
+    *,
+    revision: int,
+    readdress: bool,
+) -> Granted | Refused:
+    """The decision; equal to what stands if it differs only in what is no reason for another revision."""
+    known = _bare(previous) if previous is not None else None
     result: Granted | Refused | None = None
-    if readdress and granted is not None and state.is_affected(key):
-        result = decide(state, request, previous=previous, revision=last + 1, readdress=True)
+    if readdress and request.key in state.grants and state.is_affected(request.key):
+        result = decide(state, request, previous=known, revision=revision, readdress=True)
     if not isinstance(result, Granted):
-        result = decide(state, request, previous=previous, revision=last + 1)
-    match result:
-        case Granted(connection):
-            if connection == granted:
-                return Writes(forgiven=_standing(refusal))
-            before = state.release(key)
-            state.grant(connection)
-            keys = {each.key for each in per_node(connection)}
-            return Writes(
-                released=tuple(each for each in _per_node(before) if each.key not in keys),
-                granted=connection,
-                forgiven=_standing(refusal),
-            )
-        case Refused(reason):
-            return Writes(
-                released=_per_node(state.release(key)),
-                refused=reason if reason != refusal else None,
-            )
+        result = decide(state, request, previous=known, revision=revision)
+    if isinstance(result, Granted) and previous is not None and result.connection == known:
+        return Granted(previous)
+    return result
+
+
+def _grant(
+    state: State,
+    request: intent.Request,
+    connection: Connection,
+    previous: Connection | None,
+    refusal: grant.Refusal | None,
+) -> Writes:
+    before = state.release(request.key)
+    if connection != previous:
+        formers = _formers(state, connection)
+        connection = msgspec.structs.replace(_found_by(state, request, connection), held=formers)
+    state.grant(connection, is_new=True)
+    keys = {each.key for each in per_node(connection)}
+    return Writes(
+        released=tuple(each for each in _per_node(before) if each.key not in keys),
+        granted=connection,
+        forgiven=_standing(refusal),
+    )
+
+
+def _formers(state: State, connection: Connection) -> tuple[Former, ...]:
+    """What the nodes of this revision may still have of before: it is written over what told of that."""
+    own = Holding.of(connection)
+    found: dict[tuple[object, ...], Former] = {}
+    for held in sorted(state.held(own.key), key=lambda each: each.revision):
+        if held.nodes & own.nodes and not own.has_all_of(held):
+            found[held.object, held.client, held.server, held.vni] = held.as_former()
+    return tuple(found.values())
+
+
+def _bare(connection: Connection) -> Connection:
+    """Without what is only told along."""
+    client, server = connection.client, connection.server
+    return msgspec.structs.replace(
+        connection,
+        held=(),
+        client=msgspec.structs.replace(client, pod=_anywhere(client.pod)),
+        server=msgspec.structs.replace(server, pod=_anywhere(server.pod)),
+    )
+
+
+def _anywhere(pod: intent.PodRef) -> intent.PodRef:
+    return msgspec.structs.replace(pod, ips=()) if pod.ips else pod
+
+
+def _found_by(state: State, request: intent.Request, connection: Connection) -> Connection:
+    """With the Pods' addresses, as far as they are known: where the CNI left no result, nodes find Pods by them."""
+    client, server = connection.client, connection.server
+    endpoint = state.registry.endpoints[endpoint_key(connection)]
+    return msgspec.structs.replace(
+        connection,
+        client=msgspec.structs.replace(
+            client, pod=msgspec.structs.replace(client.pod, ips=request.pod.ips)
+        ),
+        server=msgspec.structs.replace(
+            server, pod=msgspec.structs.replace(server.pod, ips=endpoint.pod.ips)
+        ),
+    )
+
+
+def _is_sought(
+    state: State,
+    request: intent.Request,
+    granted: Connection,
+    plumbed: Collection[str] | None,
+) -> bool:
+    """Whether a node may still look for a Pod whose addresses came to be known after the grant."""
+    endpoint = state.registry.endpoints.get(endpoint_key(granted))
+    ends = (granted.client, request.pod), (granted.server, endpoint.pod if endpoint else None)
+    return plumbed is not None and any(
+        pod is not None and pod.ips and not end.pod.ips and pod.node not in plumbed
+        for end, pod in ends
+    )
+
+
+def _may_stand(state: State, granted: Connection) -> bool:
+    """Whether the endpoint Pod is there still."""
+    endpoint = state.registry.endpoints.get(endpoint_key(granted))
+    return endpoint is not None and endpoint.pod.uid == granted.server.pod.uid
 
 
 def abandon(state: State, key: RequestKey, *, refusal: grant.Refusal | None) -> Writes:

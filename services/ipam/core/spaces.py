@@ -11,6 +11,7 @@ from services.ipam.core.ranges import Range, Ranges
 
 # What an owner has an address as; the sum of those that hold.
 CLIENT, SERVER, GRANTED = 1, 2, 4
+_LINK = SERVER | GRANTED
 
 Blocked = Callable[[int], int | None]
 
@@ -25,11 +26,12 @@ class Pair(NamedTuple):
 class _Held:
     """Who has an address. Counted, because all links of a shared endpoint have its address."""
 
-    __slots__ = ("clients", "granted", "owners", "servers")
+    __slots__ = ("clients", "granted", "links", "owners", "servers")
 
     def __init__(self) -> None:
         self.owners: dict[RequestKey, int] = {}
         self.clients = self.servers = self.granted = 0
+        self.links = 0  # granted ones that have it as the endpoint's
 
     def set(self, owner: RequestKey, flags: int) -> None:
         before = self.owners.pop(owner, 0)
@@ -38,6 +40,7 @@ class _Held:
         self.clients += bool(flags & CLIENT) - bool(before & CLIENT)
         self.servers += bool(flags & SERVER) - bool(before & SERVER)
         self.granted += bool(flags & GRANTED) - bool(before & GRANTED)
+        self.links += (flags & _LINK == _LINK) - (before & _LINK == _LINK)
 
 
 class Space:
@@ -55,39 +58,37 @@ class Space:
         self.family = family
         self.own = own
         self.is_shared = is_shared
-        self._exclusions = exclusions
         self._usable = Ranges(_usable(block, is_shared=is_shared) for block in own)
         for _, first, length in own_excludes:
             self._usable.remove(first, blocks.last_of((family, first, length)))
-        self._free = Ranges(
+        parts = [
             part
             for block in own
             for clear in exclusions.clear_of(block)
             for part in self._usable.within(*clear)
-        )
+        ]
+        self._clear = Ranges(parts)  # of what is in use elsewhere
+        self._free = Ranges(parts)
         self._held: dict[int, _Held] = {}
         self._used = self._unconfirmed = 0  # of the usable ones
-        self._server: int | None = None  # most links have it as the endpoint's address
-        self._is_server_known = True
+        # Usable ones that are no client's: an endpoint's on some link, on several granted links.
+        self._served = Ranges()
+        self._shared: set[int] = set()
 
     # --- exclusions ----------------------------------------------------------------------------------
 
     def exclude(self, first: int, last: int) -> None:
         """Somebody uses these now; who has an address keeps it."""
+        self._clear.remove(first, last)
         self._free.remove(first, last)
-        self._is_server_known = False
 
     def include(self, first: int, last: int) -> None:
         """Nobody uses these any more."""
         for part in self._usable.within(first, last):
+            self._clear.add(*part)
             self._free.add(*part)
             for number in self.held_within(*part):
                 self._free.remove(number, number)
-        self._is_server_known = False
-
-    def is_usable(self, number: int) -> bool:
-        """Whether the endpoint's own spec could give this address."""
-        return number in self._usable
 
     def could_give(self, own: Block, other: Block) -> bool:
         """Whether the endpoint's own spec could give any address of a prefix of it that is in another prefix too."""
@@ -132,11 +133,11 @@ class Space:
         held.set(owner, flags)
         if is_usable:
             self._count(held, 1)
-            self._elect(number, held)
+            self._serve(number, held)
         if held.owners:
             return False
         del self._held[number]
-        if is_usable and not self._exclusions.has(self.family, number):
+        if number in self._clear:
             self._free.add(number, number)
         return True
 
@@ -146,21 +147,25 @@ class Space:
         elif held.owners:
             self._unconfirmed += by
 
-    def _elect(self, number: int, held: _Held) -> None:
-        if number == self._server:
-            self._is_server_known = self._is_server_known and held.servers > 0
-        elif held.servers and self._is_server_known:
-            standing = self._held[self._server].servers if self._server is not None else 0
-            if held.servers > standing and not self._exclusions.has(self.family, number):
-                self._server = number
+    def _serve(self, number: int, held: _Held) -> None:
+        is_served = held.servers > 0 and not held.clients
+        if is_served != (number in self._served):
+            (self._served.add if is_served else self._served.remove)(number, number)
+        if is_served and held.links > 1:
+            self._shared.add(number)
+        else:
+            self._shared.discard(number)
 
     # --- handing out ---------------------------------------------------------------------------------
 
+    def owns(self, pair: Pair) -> bool:
+        """Whether the endpoint's own spec could give this very pair."""
+        return all(number in self._usable for number in pair)
+
     def may_have(self, owner: RequestKey, pair: Pair, blocked: Blocked) -> bool:
         """Whether nothing but exclusions stands against this very pair."""
-        for number in pair:
-            if number not in self._usable or blocked(number) is not None:
-                return False
+        if not self.owns(pair) or any(blocked(number) is not None for number in pair):
+            return False
         client, server = self._held.get(pair.client), self._held.get(pair.server)
         if client is not None and (client.servers or _others(client, owner)):
             return False
@@ -169,19 +174,39 @@ class Space:
         return not server.clients and (self.is_shared or not _others(server, owner))
 
     def is_excluded(self, pair: Pair) -> bool:
-        return any(self._exclusions.has(self.family, number) for number in pair)
+        return any(number not in self._clear for number in pair)
 
     def next_pair(self, blocked: Blocked) -> Pair | None:
         """Addresses for a new connection, the lowest ones. Nothing is taken by asking."""
-        if self.is_shared:
-            server = self._shared_server()
-            if server is not None and blocked(server) is None:
-                client = self._next(blocked, server)
-                if client is not None:
-                    return Pair(server, client)
-        server = self._free.lowest(blocked)
+        server = self.endpoint_address()
+        if server is None or blocked(server) is not None:
+            server = self._free.lowest(blocked)
         client = self._next(blocked, server) if server is not None else None
         return None if server is None or client is None else Pair(server, client)
+
+    def with_endpoint_address(
+        self, owner: RequestKey, client: int, blocked: Blocked
+    ) -> Pair | None:
+        """A client's address beside what is the endpoint's now: where only that is another one, only that changes."""
+        server = self.endpoint_address()
+        if server is None or server == client:
+            return None
+        pair = Pair(server, client)
+        return pair if self.may_have(owner, pair, blocked) and not self.is_excluded(pair) else None
+
+    def endpoint_address(self) -> int | None:
+        """In shared mode: the lowest address that no client has, unless several links have another one.
+
+        Several have another one only after a prefix came to be in use, or left: they are not split. A link whose
+        client has the endpoint's address already, and so got a pair of its own, says nothing about the others.
+        """
+        if not self.is_shared:
+            return None
+        shared = [number for number in self._shared if number in self._clear]
+        if shared:
+            return max(shared, key=lambda number: (self._held[number].links, -number))
+        served, free = self._served.lowest(self._not_clear), self._free.lowest(_nothing)
+        return min((n for n in (served, free) if n is not None), default=None)
 
     def _next(self, blocked: Blocked, server: int) -> int | None:
         def or_server(number: int) -> int | None:
@@ -189,22 +214,8 @@ class Space:
 
         return self._free.lowest(or_server)
 
-    def _shared_server(self) -> int | None:
-        if not self._is_server_known:
-            self._server = self._most_served()
-            self._is_server_known = True
-        return self._server if self._server is not None else self._free.lowest(_nothing)
-
-    def _most_served(self) -> int | None:
-        """The address that most links have, so that late exclusions do not split the endpoint."""
-        standing = [
-            number
-            for number, held in self._held.items()
-            if held.servers
-            and number in self._usable
-            and not self._exclusions.has(self.family, number)
-        ]
-        return max(standing, key=lambda number: (self._held[number].servers, -number), default=None)
+    def _not_clear(self, number: int) -> int | None:
+        return None if number in self._clear else number
 
     # --- figures -------------------------------------------------------------------------------------
 
@@ -241,9 +252,18 @@ class Space:
                 best = found
         return blocks.show(best) if best is not None else ""
 
+    def needed(self) -> int:
+        """Free addresses that one more connection takes at least."""
+        server = self.endpoint_address()
+        return 2 if server is None or server in self._free else 1
+
     def is_swallowed(self) -> bool:
-        """Whether no address is left, and prefixes in use are (a part of) the reason."""
-        return not self.free and any(self._exclusions.overlapping(block) for block in self.own)
+        """Whether prefixes in use elsewhere, rather than connections, are why there is no room.
+
+        They are if they took the larger part, or if nobody has anything of the rest.
+        """
+        covered = self.size - self._clear.size
+        return covered > 0 and (2 * covered > self.size or not self.used + self.held)
 
     def is_block_held(self, block: Block) -> bool:
         return bool(self.held_within(block[1], blocks.last_of(block)))

@@ -85,12 +85,23 @@ class State(Ledger):
         self.silent = silent
         return any(freed)
 
+    def kept_for(self, nodes: Collection[str]) -> list[RequestKey]:
+        """Grants that stood as they were for the silence of these nodes: settle them again once all were heard."""
+        found: set[RequestKey] = set()
+        for object_, owners in self._of_object.items():
+            served_on = self.registry.nodes_of(object_).keys()
+            if not served_on.isdisjoint(nodes) and served_on.isdisjoint(self.silent):
+                found.update(owners.keys() & self.grants.keys())
+        return _ordered(found)
+
     def put_node(self, node: str, *, exists: bool) -> bool:
         """Kubernetes knows a node, or not any more: then nothing stands there. Whether that freed anything."""
         if exists:
             self.nodes.add(node)
+            self._lost.discard(node)
             return False
         self.nodes.discard(node)
+        self._lost.add(node)
         freed = [self._let_go(key, node) for key in list(self._held)]
         return any(freed)
 
@@ -124,6 +135,10 @@ class State(Ledger):
         """What a pool holds; None if its endpoint is gone and all is given back, or if it has a bad spec."""
         return self.pools.figures(object_, is_idle=object_ not in self._of_object)
 
+    def is_idle(self, object_: ObjectKey) -> bool:
+        """Whether an endpoint is gone and nobody has anything of it any more."""
+        return object_ not in self._of_object and not self.registry.objects.get(object_)
+
     # --- late exclusions -----------------------------------------------------------------------------
 
     def affected(self) -> list[RequestKey]:
@@ -138,12 +153,16 @@ class State(Ledger):
 
     def cluster_prefixes(self) -> tuple[str, ...]:
         """All hard exclusions, merged to the fewest prefixes, IPv4 first."""
-        return self.exclusions.merged()
+        if self._merged is None:
+            self._merged = self.exclusions.merged()
+        return self._merged
 
     def _exclude(self, change: Change, *, is_hard: bool) -> None:
         touched = self.pools.follow(change)
         if not is_hard:
             return
+        if change.added or change.removed:
+            self._merged = None
         for block in change.added:
             for route, object_, _ in self._routed.overlapping(block):
                 touched |= self._of_object.get(object_, {}).keys() if route[2] else set()

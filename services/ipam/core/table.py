@@ -17,9 +17,10 @@ Value = TypeVar("Value")
 class Table(Generic[Owner, Value]):
     """Block → owner → value, both families."""
 
-    __slots__ = ("_lengths", "_order", "_owners")
+    __slots__ = ("_lengths", "_order", "_owners", "dropped")
 
     def __init__(self) -> None:
+        self.dropped = 0  # blocks that nobody has any more, so far
         self._owners: dict[Block, dict[Owner, Value]] = {}
         self._order: list[Block] = []
         self._lengths: dict[int, dict[int, int]] = {4: {}, 6: {}}  # family → length → how many
@@ -29,6 +30,11 @@ class Table(Generic[Owner, Value]):
 
     def __iter__(self) -> Iterator[Block]:
         return iter(self._order)
+
+    def owners(self) -> Iterator[Owner]:
+        """Who has anything; again for everything that they have."""
+        for owners in self._owners.values():
+            yield from owners
 
     def get(self, block: Block, owner: Owner) -> Value | None:
         owners = self._owners.get(block)
@@ -48,6 +54,7 @@ class Table(Generic[Owner, Value]):
         owners = self._owners.get(block)
         if owners is None or owners.pop(owner, None) is None or owners:
             return
+        self.dropped += 1
         del self._owners[block]
         del self._order[bisect_left(self._order, block)]
         lengths = self._lengths[block[0]]

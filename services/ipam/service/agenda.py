@@ -1,4 +1,4 @@
-"""Which requests have to be looked at, and in which order: who leaves first, then as they were touched.
+"""Which requests have to be looked at, and in which order: who leaves, who is in a hurry, then as they were touched.
 
 Who leaves goes first because an interface that is only renamed would collide with itself.
 """
@@ -16,6 +16,7 @@ class Agenda:
         self.waiting: set[RequestKey] = set()  # wanted, and not granted
         self.wake = asyncio.Event()
         self._leaving: dict[RequestKey, None] = {}
+        self._hurried: dict[RequestKey, None] = {}
         self._staying: dict[RequestKey, None] = {}
         self._service_of: dict[RequestKey, str] = {}
         self._by_service: dict[str, set[RequestKey]] = {}
@@ -25,10 +26,11 @@ class Agenda:
         self._waiting_too = False
 
     def __bool__(self) -> bool:
-        return bool(self._leaving or self._staying or self._services or self._waiting_too)
+        due = self._leaving or self._hurried or self._staying
+        return bool(due or self._services or self._waiting_too)
 
     def __len__(self) -> int:
-        return len(self._leaving) + len(self._staying)
+        return len(self._leaving) + len(self._hurried) + len(self._staying)
 
     def want(self, key: RequestKey, network_service: str) -> None:
         """Somebody asks for this network service."""
@@ -40,6 +42,7 @@ class Agenda:
     def unwant(self, key: RequestKey) -> None:
         """Nobody asks any more."""
         self._forget(key)
+        self._hurried.pop(key, None)
         self._staying.pop(key, None)
         self.waiting.discard(key)
         self.touch([key])
@@ -47,6 +50,14 @@ class Agenda:
     def touch(self, keys: Iterable[RequestKey]) -> None:
         for key in keys:
             due = self._staying if key in self._service_of else self._leaving
+            due[key] = None
+        self.wake.set()
+
+    def hurry(self, keys: Iterable[RequestKey]) -> None:
+        """These before all others that stay."""
+        for key in keys:
+            self._staying.pop(key, None)
+            due = self._hurried if key in self._service_of else self._leaving
             due[key] = None
         self.wake.set()
 
@@ -63,6 +74,7 @@ class Agenda:
     def begin(self, keys: Iterable[RequestKey]) -> None:
         """These are due, in this order, and nothing else."""
         self._leaving.clear()
+        self._hurried.clear()
         self._staying.clear()
         self._services.clear()
         self._waiting_too = False
@@ -71,7 +83,7 @@ class Agenda:
     def take(self) -> RequestKey | None:
         """What is due next."""
         self._spread()
-        due = self._leaving or self._staying
+        due = self._leaving or self._hurried or self._staying
         key = next(iter(due), None)
         if key is not None:
             del due[key]
@@ -80,10 +92,13 @@ class Agenda:
     def _spread(self) -> None:
         services, self._services = self._services, {}
         for name in services:
-            self._staying.update(dict.fromkeys(in_order(self._by_service.get(name, ()))))
+            self._stay(self._by_service.get(name, set()))
         if self._waiting_too:
             self._waiting_too = False
-            self._staying.update(dict.fromkeys(in_order(self.waiting)))
+            self._stay(self.waiting)
+
+    def _stay(self, keys: set[RequestKey]) -> None:
+        self._staying.update(dict.fromkeys(in_order(keys - self._hurried.keys())))
 
     def _forget(self, key: RequestKey) -> None:
         self._leaving.pop(key, None)

@@ -53,8 +53,13 @@ class Following:
         self.hear(silent)
         await self._read(self._mirrors.grants, self._read_grant)
         await self._read(self._mirrors.intent, self.follow)
+        self._lose_unknown_nodes()
         for number, (key, tombstone, is_gone) in enumerate(self._past.released()):
             self._hold_released(key, tombstone, is_gone=is_gone)
+            if not number % SLICE:
+                await asyncio.sleep(0)
+        for number, (where, confirmed) in enumerate(self._past.confirmed()):
+            self._status_changed(where, confirmed)
             if not number % SLICE:
                 await asyncio.sleep(0)
         self._nodes_came.clear()
@@ -66,7 +71,10 @@ class Following:
             if isinstance(key, subjects.RefusalKey)
         }
         wanted = {key for key in self._mirrors.intent.items if isinstance(key, RequestKey)}
-        self.agenda.begin([*granted, *in_order(wanted | refused)])
+        rest = (wanted | refused) - self.state.grants.keys()
+        # What nodes have stands first: only then is it known what is left for the others.
+        reported = {key for key in rest if self._past.reported(key) is not None}
+        self.agenda.begin([*granted, *in_order(reported), *in_order(rest - reported)])
 
     def follow(self, key: Key, message: Any) -> None:
         """One message of NSM_INTENT or NSM_STATE."""
@@ -78,6 +86,7 @@ class Following:
                 self.agenda.want(key, message.network_service)
             case subjects.EndpointKey():
                 self.agenda.touch_services(self.state.put_endpoint(key, None if gone else message))
+                self.agenda.hurry(in_order(self.state.served(key)))
                 self.relief.set()
             case subjects.NetworkServiceKey():
                 self.state.put_network_service(key, None if gone else message)
@@ -92,10 +101,14 @@ class Following:
 
     def hear(self, silent: Collection[str]) -> None:
         """Who is silent still: nothing that these may hold is given to anybody else."""
-        if self.silent != set(silent):
-            self.silent = set(silent)
-            self.state.put_silent(self.silent)
-            self.make_room()
+        if self.silent == set(silent):
+            return
+        heard, self.silent = self.silent - set(silent), set(silent)
+        self.state.put_silent(self.silent)
+        waiting = {key for key in self.agenda.waiting if self._past.reported(key) is not None}
+        self.agenda.hurry(in_order(waiting))
+        self.agenda.touch(self.state.kept_for(heard))
+        self.make_room()
 
     def refresh(self) -> None:
         """What nodes said before Kubernetes told of them: all that came since in one go."""
@@ -108,6 +121,14 @@ class Following:
         """There may be addresses that were not there before."""
         self.agenda.touch_waiting()
         self.relief.set()
+
+    def _lose_unknown_nodes(self) -> None:
+        """The watcher told of every node there is: of others nobody will confirm anything."""
+        said = [*self._mirrors.grants.items, *self._mirrors.states.items]
+        named = {key.node for key in said if isinstance(key, subjects.ConnectionKey | StatusKey)}
+        named |= {key.node for key, _, _ in self._past.released()}
+        for node in named - self.state.nodes:
+            self.state.put_node(node, exists=False)
 
     async def _read(self, mirror: Mirror, follow: Any) -> None:
         for number, key in enumerate(list(mirror.items)):
@@ -165,24 +186,30 @@ class Following:
         """Whether it freed an address."""
         request = RequestKey(key.namespace, key.pod, key.interface)
         if isinstance(message, Tombstone):
-            return self.state.gone(request, node=key.node, revision=message.revision)
-        applied = applied_of(key, message)
-        if applied is None:
+            is_free = self.state.gone(request, node=key.node, revision=message.revision)
+        elif (applied := applied_of(key, message)) is None:
             return False
-        try:
-            return self.state.stands(Holding.of(applied), node=key.node)
-        except ValueError as exc:
-            log.warning("status is ignored", subject=key.subject, reason=str(exc))
-            return False
+        else:
+            try:
+                is_free = self.state.stands(Holding.of(applied), node=key.node)
+            except ValueError as exc:
+                log.warning("status is ignored", subject=key.subject, reason=str(exc))
+                return False
+        if self.state.is_outrun(request):
+            self.agenda.touch([request])
+        return is_free
 
     def _hold_released(
         self, key: subjects.ConnectionKey, tombstone: Tombstone, *, is_gone: bool
     ) -> None:
         try:
             holding = Holding.of_tombstone(key, tombstone)
+            formers = Holding.formers_of_tombstone(key, tombstone)
         except ValueError as exc:
             log.warning("tombstone names no address", subject=key.subject, reason=str(exc))
             return
         self.state.hold(holding)  # if only for a moment: the same Pod may have the same again
+        for former in formers:
+            self.state.hold(former)
         if is_gone:
             self.state.gone(holding.key, node=key.node, revision=tombstone.revision)

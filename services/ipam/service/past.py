@@ -3,7 +3,7 @@
 Outlives terms, because mirrors keep no tombstones and the next term has to hold what is not confirmed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -52,8 +52,17 @@ class Past:
         for key, tombstone in list(self._released.items()):
             assert isinstance(key, ConnectionKey)
             confirmed = self._confirmed.get(_status_key(key))
-            is_gone = confirmed is not None and confirmed.revision >= tombstone.revision
-            yield key, tombstone, is_gone
+            yield key, tombstone, confirmed is not None and _is_about(confirmed, tombstone)
+
+    def confirmed(self) -> Iterator[tuple[StatusKey, Tombstone]]:
+        """What nodes said last of what is gone there."""
+        for key, tombstone in list(self._confirmed.items()):
+            assert isinstance(key, StatusKey)
+            yield key, tombstone
+
+    def plumbed(self, request: RequestKey) -> Collection[str]:
+        """Nodes that say they have (something of) a request."""
+        return self._applied.get(request, {}).keys()
 
     def reported(self, request: RequestKey) -> Connection | None:
         """The newest that any node says it has of a request, as its client's node was granted it."""
@@ -75,6 +84,12 @@ def applied_of(key: StatusKey, message: Any) -> Connection | None:
     if newest is None or key.node not in (newest.client.pod.node, newest.server.pod.node):
         return None
     return msgspec.structs.replace(newest, node=newest.client.pod.node)
+
+
+def _is_about(confirmed: Tombstone, released: Tombstone) -> bool:
+    """A Pod of the same name may have had higher numbers, before anybody counted as we do."""
+    is_other = confirmed.released and confirmed.released != released.released
+    return confirmed.revision >= released.revision and not is_other
 
 
 def _note(

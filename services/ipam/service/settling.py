@@ -118,6 +118,7 @@ class Settling:
             request,
             refusal=refusal,
             reported=self._past.reported(key),
+            plumbed=self._past.plumbed(key),
             readdress=self._readdressing.is_due(key),
         )
         if key in state.grants:

@@ -37,7 +37,7 @@ class Telling:
         for object_ in sorted(changed):
             key = PoolKey(*object_)
             pool, told = self._state.figures(object_), self._own.items.get(key)
-            if pool is None and told is not None:
+            if pool is None and told is not None and self._state.is_idle(object_):
                 await store.forget(key)
             elif pool is not None and (pool != told or key in self._own.stale):
                 await store.tell(pool)

@@ -2,7 +2,14 @@
 
 from services._node.errors import Gone, Refused
 
-__all__ = ["Gone", "NameTaken", "Refused"]
+__all__ = ["Gone", "NameTaken", "Refused", "Standing"]
+
+
+class Standing(Refused):
+    """What was to be made stands already, complete. It was not touched: read it, and change it in place."""
+
+    def __init__(self, interface: str) -> None:
+        super().__init__(f"{interface}: a complete link of this connection stands already")
 
 
 class NameTaken(Exception):

@@ -86,6 +86,12 @@ def is_ours(link: Link, connection: str) -> bool:
     return not link.alias or (alias is not None and alias.tag == connection)
 
 
+def is_complete(link: Link, connection: str, *, is_server: bool) -> bool:
+    """An end of that connection that stands: nobody makes or removes it now."""
+    alias = parse_alias(link.alias) if link.group == GROUP else None
+    return alias is not None and (alias.tag, alias.is_server) == (connection, is_server)
+
+
 def strays(socket: Netlink, place: Place) -> list[Stray]:
     """Every link of the namespace with an alias and the group of ours."""
     aliases = [

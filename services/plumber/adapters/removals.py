@@ -50,17 +50,26 @@ class Removals:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
                 await self._perform(batch)
+        except asyncio.CancelledError:
+            for _, done in self._waiting:
+                done.cancel()
+            self._waiting = []
+            raise
         finally:
             self._busy = False
 
     async def _perform(self, batch: list[tuple[Remove, asyncio.Future[None]]]) -> None:
         try:
             failures = await self._work(lambda: self._remove([removal for removal, _ in batch]))
-        except BaseException as exc:
+        except asyncio.CancelledError:
+            # raised, also where the own removal is done and this round is for others: else nobody could stop us
             for _, done in batch:
                 done.cancel()
-            if not isinstance(exc, asyncio.CancelledError):
-                raise
+            raise
+        except Exception as exc:  # noqa: BLE001  each of them raises it
+            for _, done in batch:
+                if not done.done():
+                    done.set_exception(exc)
             return
         for removal, done in batch:
             failure = failures.get(removal.connection)

@@ -17,9 +17,9 @@ from services._node import encoding, links, probe
 from services._node.encoding import Identity, Path, Request
 from services._node.links import CREATE, REPLACE, LinkError, Netlink
 from services.plumber.adapters import tables
-from services.plumber.adapters.errors import NameTaken, Refused
+from services.plumber.adapters.errors import NameTaken, Refused, Standing
 from services.plumber.adapters.inside import Inside
-from services.plumber.adapters.reading import GROUP, is_ours
+from services.plumber.adapters.reading import GROUP, is_complete, is_ours
 from services.plumber.adapters.tables import PROTOCOL
 from services.plumber.model import (
     Adjust,
@@ -133,11 +133,15 @@ def _request_links(
 
 
 def _remove_debris(wiring: Wiring, sides: Sequence[Side]) -> None:
-    """Remove what an interrupted creation left under our names. Raises NameTaken for what is not ours."""
+    """Remove what an interrupted creation left under our names. Raises NameTaken for what is not ours, or Standing."""
     for side in sides:
         standing = side.socket.look_up(name=side.end.interface)
-        if standing is not None and not is_ours(standing, wiring.tag):
+        if standing is None:
+            continue
+        if not is_ours(standing, wiring.tag):
             raise NameTaken(side.end.interface, side.end.place.uid)
+        if is_complete(standing, wiring.tag, is_server=side.end == wiring.server):
+            raise Standing(side.end.interface)
         clear(side.socket, side.end, wiring.tag)
 
 

@@ -10,7 +10,7 @@ from schemas.grant import Connection
 from schemas.state import Status
 from schemas.subjects import ConnectionKey
 from services.plumber import core
-from services.plumber.adapters import Gone, Grants, Kernel, NameTaken, Refused
+from services.plumber.adapters import Gone, Grants, Kernel, NameTaken, Refused, errors
 from services.plumber.model import (
     Adjust,
     Applied,
@@ -121,8 +121,8 @@ class Connections:
             formerly = None
         try:
             await self.tunnels.prepare(key, wiring)
-            before = await self._kernel.read(wiring)
-            pair = await self._apply(_applied(grant, wiring, cluster), (wiring, formerly), before)
+            applied = _applied(grant, wiring, cluster)
+            before, pair = await self._make(applied, (wiring, formerly))
             is_new = [end.index for end in before.ends] != [end.index for end in pair.ends]
             waiting = await self.tunnels.follow(grant, wiring, is_new=is_new)
         except (NameTaken, Refused, Gone) as exc:
@@ -154,6 +154,22 @@ class Connections:
             self._reporter.say(core.unseen(status, held.grant))
             return
         self.say(grant, pair, waiting)
+
+    async def _make(
+        self, applied: Applied, wirings: tuple[Wiring, Wiring | None]
+    ) -> tuple[Pair, Pair]:
+        """What stood, and what stands. Where nothing was ever applied nobody looks first: that costs a third."""
+        wiring, formerly = wirings
+        if formerly is None:
+            try:
+                return Pair(), await self._apply(applied, wirings, Pair())
+            except errors.Standing:
+                pass  # its file was lost
+        before = await self._kernel.read(wiring)
+        if formerly is not None and wiring.tunnel is not None and before == Pair():
+            # A pair's other end would take it along; a renamed tunnel would keep its number for itself.
+            await self.strays.hunt(wiring.tag, [end.place for end in wiring.ends])
+        return before, await self._apply(applied, wirings, before)
 
     async def _apply(
         self, applied: Applied, wirings: tuple[Wiring, Wiring | None], pair: Pair

@@ -38,6 +38,7 @@ class Reporter:
     def __init__(self, bus: Publisher) -> None:
         self._bus = bus
         self._statuses: dict[StatusKey, Status] = {}
+        self._fresh: dict[Any, None] = {}  # those to be told: a node has thousands that were
         self._tombstones: dict[StatusKey, Tombstone] = {}  # to be told
         self._buried: dict[StatusKey, Tombstone] = {}  # told lately, in that order
         self._node: tuple[NodeFacts, SeenPrefixes] | None = None
@@ -49,6 +50,7 @@ class Reporter:
 
     def say(self, status: Status) -> None:
         self._statuses[status.key] = status
+        self._fresh[status.key] = None
         self._wake.set()
 
     def said(self, key: StatusKey) -> Status | None:
@@ -78,6 +80,7 @@ class Reporter:
         """The stream is this one: what was told to another is to be told again."""
         if incarnation and incarnation != self._incarnation:
             self._sent.clear()
+            self._fresh = dict.fromkeys(self._statuses)
             self._buried.clear()
             self._incarnation = incarnation
             self._wake.set()
@@ -110,14 +113,24 @@ class Reporter:
             at = datetime.now(UTC).isoformat(timespec="microseconds")
             await self._bus.bury(key, msgspec.structs.replace(tombstone, at=at))
             self._note_buried(key, tombstone)
-        for key in list(self._statuses):
-            if (status := self._statuses.get(key)) is not None:
-                await self._tell_one(status)
+        await self._tell_statuses()
         if self._tombstones or incarnation != self._incarnation:
             self._wake.set()
         elif self._node is not None:
             told = complete and bool(incarnation) and not self._untold
             await self._tell_node(*self._node, incarnation=incarnation, complete=told)
+
+    async def _tell_statuses(self) -> None:
+        """Those said since the last time, and those that the bus would not have then."""
+        telling, self._fresh = self._fresh | dict.fromkeys(self._untold), {}
+        try:
+            while telling:
+                key = next(iter(telling))
+                if (status := self._statuses.get(key)) is not None:
+                    await self._tell_one(status)
+                del telling[key]
+        finally:
+            self._fresh = telling | self._fresh  # the bus is away: again, all of them
 
     def _note_buried(self, key: StatusKey, tombstone: Tombstone) -> None:
         if self._tombstones[key] is tombstone:  # no other one meanwhile

@@ -55,14 +55,17 @@ class Strays:
             if stray not in found:
                 continue  # somebody else removed it meanwhile
             found.remove(stray)
-            log.info(
-                "unknown link of ours removed",
-                uid=stray.place.uid,
-                interface=stray.interface,
-                connection=connection,
-            )
+            _tell(stray)
         if not found:
             self._found.pop(connection, None)
+
+    async def hunt(self, connection: str, places: Collection[Place]) -> None:
+        """Remove what stands of a connection there under whatever name. Raises Refused or Gone."""
+        for place in places:
+            for stray in await self._kernel.find_strays(place):
+                if stray.connection == connection:
+                    await self._kernel.remove_stray(stray)
+                    _tell(stray)
 
     async def prune(self, is_known: Callable[[str], bool]) -> None:
         """Remove what nobody knows; call it only once everything that is granted is known."""
@@ -73,3 +76,12 @@ class Strays:
                 await self.remove(connection)
             except Refused as exc:
                 log.warning("unknown link of ours not removed", reason=str(exc))
+
+
+def _tell(stray: Stray) -> None:
+    log.info(
+        "unknown link of ours removed",
+        uid=stray.place.uid,
+        interface=stray.interface,
+        connection=stray.connection,
+    )

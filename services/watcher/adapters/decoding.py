@@ -5,7 +5,7 @@ the annotations of our own domain and of static Pods; what many objects say alik
 """
 
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -18,12 +18,13 @@ _SHARED = 4096  # different lists of conditions; Pods that are well have very fe
 
 
 class ListMeta(msgspec.Struct, frozen=True, rename={"resource_version": "resourceVersion"}):
-    resource_version: str = ""
+    # Every list has one. What has none is the word of somebody else, such as a balancer that leads nowhere.
+    resource_version: Annotated[str, msgspec.Meta(min_length=1)]
     remaining: str | None = msgspec.field(default=None, name="continue")
 
 
 class _List(msgspec.Struct, Generic[T], frozen=True):
-    metadata: ListMeta = ListMeta()
+    metadata: ListMeta
     items: list[T] | None = None
 
 

@@ -71,15 +71,22 @@ class Events:
                 self._spend(about.uid)
                 return True
             except Conflict:
-                told = msgspec.json.decode(await self._kube.get(path), type=_Counted)
-                self._remember(path, told.count or 1)
-                if not again:
+                if await self._recall(path) and not again:
                     return True
         return False
 
     def kept_back_seconds(self, about: ObjectRef) -> float:
         """How long until this object may say something again."""
         return max(0.0, 1 - self._left(about.uid)) * _REFILL_SECONDS
+
+    async def _recall(self, path: str) -> bool:
+        """Go on where a predecessor stopped; False: what it said expired in this moment."""
+        try:
+            told = msgspec.json.decode(await self._kube.get(path), type=_Counted)
+        except Missing:
+            return False
+        self._remember(path, told.count or 1)
+        return True
 
     async def _count(self, path: str, count: int) -> None:
         await self._kube.patch(path, {"count": count, "lastTimestamp": _now()})

@@ -4,7 +4,8 @@ List, then watch from the list's version. What happened to an object is told as 
 changed is told as gone and come. What arrives together is told as one change per object: a burst costs what
 it changed, not what it said. 410 in either form: list again and tell the difference. A watch that says nothing
 for 70 s, not even a bookmark, is idle or dead, and which of them cannot be told: list again. A kind the server
-goes on not knowing has no objects and is asked for again.
+goes on not knowing has no objects and is asked for again; but only an API server can say so, not a balancer in
+front of it that leads nowhere, and never of the kinds that every API server has.
 """
 
 import asyncio
@@ -59,6 +60,11 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     def query(self) -> dict[str, str]:
         return {"fieldSelector": f"metadata.name={self.name}"} if self.name else {}
 
+    @property
+    def is_core(self) -> bool:
+        """Whether no API server is without it."""
+        return self.path.startswith("/api/")
+
     def has(self, found: Object) -> bool:
         return not self.name or found.metadata.name == self.name
 
@@ -102,7 +108,7 @@ class Informer:
                     await self._list()
                 await self._watch()
             except Missing as exc:
-                await self._kind_is_missing(exc)
+                await (self._pause(exc) if self.resource.is_core else self._kind_is_missing(exc))
             except Expired:
                 self._version = ""
                 await self._pause(None)
@@ -257,7 +263,7 @@ class Informer:
                 reason=str(exc),
             )
         # A server that just started may not know its custom kinds yet: one answer is no proof.
-        believed = self._missing >= _BELIEVE_MISSING_AFTER
+        believed = self._missing >= _BELIEVE_MISSING_AFTER and await self._knows_its_groups()
         if believed:
             self._unreadable.clear()
             self._keep_only(set())
@@ -266,6 +272,15 @@ class Informer:
         rarely = believed and self.resource.optional
         seconds = _RETRY_OPTIONAL_SECONDS if rarely else _RETRY_MISSING_SECONDS
         await asyncio.sleep(seconds * random.uniform(0.8, 1.2))
+
+    async def _knows_its_groups(self) -> bool:
+        """Whether who answers is an API server: one that leaves us out of its groups has its reasons."""
+        try:
+            return b"APIGroupList" in await self._kube.get("/apis")
+        except Denied:
+            return True  # somebody who knows rights
+        except (Missing, Unavailable, Conflict, Expired):
+            return False
 
     def _recovered(self) -> None:
         if self._failures > 1:

@@ -53,6 +53,6 @@ class Owners:
                 return self.about(model.Node, ("", key.optional_name))
             case PrefixKey(source="user"):
                 return self.about(model.ConfigMap, self._excluded)
-            case PrefixKey(source="cluster"):
+            case PrefixKey(source="cluster", optional_name="kubeadm"):
                 return self.about(model.ConfigMap, prefixes.KUBEADM)
         return None

@@ -38,6 +38,7 @@ _WORKERS = 2  # all of them may change at once, and nobody waits for this
 _BATCH = 500
 _PAUSE_SECONDS = 1.0
 _DENIED_SECONDS = 60.0
+_GONE_SECONDS = 5.0  # by then the watch has told that an object is gone
 _RECHECK_SECONDS = 10.0  # that a node's silence has become its word is not told by any message
 _LAG_SECONDS = 30.0  # versions of a server whose past is another one never catch up
 
@@ -48,6 +49,7 @@ class _Memory(msgspec.Struct):
     uid: str
     not_before: float = 0.0
     written: OurObject | None = None
+    missed: bool = False  # the server did not find it, or nothing to write a status to
 
 
 class Describer:
@@ -70,6 +72,7 @@ class Describer:
         self._tally = Tally()
         self._memory: dict[Subject, _Memory] = {}
         self._queue: Workqueue[Subject] | None = None
+        self._foreign: set[type[OurObject]] = set()  # kinds whose definition is not ours
 
     def note(self, subjects: Iterable[Subject]) -> None:
         """These may have to say something else."""
@@ -114,6 +117,7 @@ class Describer:
         await self._grants.synced.wait()
         await self._states.synced.wait()
         self._memory.clear()
+        self._foreign.clear()
         self._queue = Workqueue("object status", self._work, workers=_WORKERS)
         try:
             await self._count_all()
@@ -152,8 +156,8 @@ class Describer:
             return
         try:
             await self._describe(subject, found, memory)
-        except Missing:  # gone, or its kind has no status: somebody else's definition
-            self._put_off(subject, memory)
+        except Missing as exc:
+            self._missed(subject, memory, str(exc))
         except Denied as exc:
             log.warning(
                 "object status cannot be written",
@@ -162,11 +166,29 @@ class Describer:
                 reason=str(exc),
                 remedy=exc.remedy,
             )
-            self._put_off(subject, memory)
+            self._put_off(subject, memory, _DENIED_SECONDS)
 
-    def _put_off(self, subject: Subject, memory: _Memory) -> None:
-        memory.not_before = self._clock() + _DENIED_SECONDS
-        self._later(subject, _DENIED_SECONDS)
+    def _missed(self, subject: Subject, memory: _Memory, reason: str) -> None:
+        """Gone, which the watch will tell; or its kind has no status, which the server tells in the same words."""
+        kind, ref = subject
+        if not memory.missed:
+            memory.missed = True
+            self._put_off(subject, memory, _GONE_SECONDS)
+            return
+        if kind not in self._foreign:
+            self._foreign.add(kind)
+            log.warning(
+                "the definition of a kind is not ours: its objects show no status",
+                kind=kind.__name__,
+                object=ref,
+                reason=reason,
+                remedy="if no other mesh needs it, apply ours with --server-side --force-conflicts",
+            )
+        self._put_off(subject, memory, _DENIED_SECONDS)
+
+    def _put_off(self, subject: Subject, memory: _Memory, seconds: float) -> None:
+        memory.not_before = self._clock() + seconds
+        self._later(subject, seconds)
 
     async def _describe(self, subject: Subject, found: OurObject, memory: _Memory) -> None:
         newest = self._newest(found, memory)
@@ -185,6 +207,7 @@ class Describer:
         memory.written = await objects.write_status(
             self._kube, found, told, version=newest.metadata.resource_version
         )
+        memory.missed = False
         log.debug("object status written", kind=subject[0].__name__, object=subject[1])
 
     def _newest(self, found: OurObject, memory: _Memory) -> OurObject:

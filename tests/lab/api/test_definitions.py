@@ -109,6 +109,17 @@ async def test_the_schema_of_the_definition_rules(ask, store):
     assert told["details"]["causes"][0]["field"] == "spec.payload"
 
 
+async def test_a_definition_without_a_status_has_no_request_for_one(ask, store):
+    store.create(NETWORK_SERVICES, a_service())
+    assert (await ask("GET", f"{PATH}/svc/status"))[0] == 200
+    found = store.get(DEFINITIONS, "", NAME)
+    found["spec"]["versions"][0]["subresources"] = {}
+    store.update(DEFINITIONS, found)
+    status, told, _ = await ask("GET", f"{PATH}/svc/status")
+    assert (status, told["message"]) == (404, f'{NAME} "svc" not found')
+    assert (await ask("GET", f"{PATH}/svc"))[0] == 200
+
+
 async def test_openapi_tells_the_schema_of_the_definition(ask, store):
     redefine(store, colour={"type": "string"})
     _, told, _ = await ask("GET", "/openapi/v3/apis/networkservicemesh.io/v1")
