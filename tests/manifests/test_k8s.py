@@ -282,13 +282,13 @@ def test_the_watcher_may_list_and_watch_what_it_follows(resource):
 
 def test_the_watcher_may_do_what_it_does_and_reads_nothing_else():
     for verb, resource in (
-        ("patch", "pods"),
         ("patch", "pods/status"),
         ("create", "events"),
         ("get", "events"),
         ("patch", "events"),
     ):
         assert allows("nsm-watcher", verb, resource, namespace="any")
+    assert not allows("nsm-watcher", "patch", "pods", namespace="any")
     for kind in ("networkservices", "networkserviceendpoints"):
         assert allows(
             "nsm-watcher", "patch", f"{kind}/status", group="networkservicemesh.io", namespace="any"

@@ -93,6 +93,11 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
     def nothing(self) -> bool:
         return self.annotation is None and self.connected is None
 
+    @property
+    def told(self) -> tuple[object, ...]:
+        """All that people see."""
+        return self.annotation, self.connected, self.reason, self.message
+
 
 def showing(pod: Pod) -> Showing:
     """What a Pod shows; an annotation that is not ours to read shows no items.
@@ -116,14 +121,19 @@ def showing(pod: Pod) -> Showing:
     )
 
 
-def without_annotation(report: Report, why: str) -> str:
-    """The message of a condition whose annotation the API server does not take."""
+def without_annotation(wanted: Showing, shown: Showing, why: str) -> Showing:
+    """What a Pod can show whose annotation the API server does not take: the condition says so."""
     missing = shorten(
         f"annotation {STATUS_ANNOTATION} cannot be written: {why}",
         _ITEM_BYTES,
     )
     room = MESSAGE_BYTES - len(missing.encode()) - 2
-    return f"{shorten(report.message, room)}; {missing}"
+    return msgspec.structs.replace(
+        wanted,
+        annotation=shown.annotation,
+        items=shown.items,
+        message=f"{shorten(wanted.message, room)}; {missing}",
+    )
 
 
 def as_shown(report: Report) -> Showing:

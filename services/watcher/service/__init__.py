@@ -87,6 +87,7 @@ class Watcher:
             grants=self._grants,
             states=self._states,
             clock=time.monotonic,
+            writers=settings.writes_in_flight,
         )
         self._describer = Describer(
             kube=kube,

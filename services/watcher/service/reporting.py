@@ -27,14 +27,13 @@ from services.watcher.adapters import Denied, Kube, Missing, pods
 from services.watcher.core import report as reports
 from services.watcher.core.intent import Intent
 from services.watcher.core.requests import Wanted
-from services.watcher.model import ObjectRef, Pod, Ref
+from services.watcher.model import CONDITION, STATUS_ANNOTATION, Condition, ObjectRef, Pod, Ref
 from services.watcher.service.announcing import Announcer
 from services.watcher.service.completing import at_every_completion
 from services.watcher.service.queueing import Workqueue
 
 log = structlog.get_logger()
 
-_WORKERS = 8
 # A connection, or a newer revision of one that works, is made within milliseconds: saying False meanwhile
 # would be a flap, or twice the writing.
 _GRACE_SECONDS = 0.3
@@ -70,8 +69,10 @@ class Reporter:
         grants: Mirror,
         states: Mirror,
         clock: Callable[[], float],
+        writers: int,
     ) -> None:
         self._kube = kube
+        self._writers = writers
         self._announcer = announcer
         self._intent = intent
         self._grants = grants
@@ -107,7 +108,7 @@ class Reporter:
         await self._grants.synced.wait()
         await self._states.synced.wait()
         self._memory.clear()
-        self._queue = Workqueue("status", self._work, workers=_WORKERS)
+        self._queue = Workqueue("status", self._work, workers=self._writers)
         self._queue.update(list(self._intent.pods))
         try:
             async with asyncio.TaskGroup() as group:
@@ -149,34 +150,40 @@ class Reporter:
     async def _write(
         self, pod: Pod, memory: _Memory, shown: reports.Showing, result: reports.Report
     ) -> None:
-        # The annotation first: who waits for the condition finds it.
-        message = result.message
-        if result.annotation != shown.annotation:
-            try:
-                now = await pods.write_annotation(self._kube, pod, result.annotation)
-                self._wrote(memory, now)
-            except Denied as exc:
-                self._denied(pod.ref, exc)
-                message = reports.without_annotation(result, f"{exc}; {exc.remedy}")
-        if (result.connected, result.reason, message) != (
-            shown.connected,
-            shown.reason,
-            shown.message,
-        ):
-            now = await pods.write_condition(
-                self._kube,
-                pod,
-                connected=result.connected,
-                reason=result.reason,
-                message=message,
-            )
-            self._wrote(memory, now)
-            log.info(
-                "pod status written",
-                pod=pod.ref,
-                connected=result.connected,
-                reason=result.reason,
-            )
+        wanted = reports.as_shown(result)
+        if wanted.told == shown.told:
+            return
+        try:
+            await self._put(pod, memory, shown, wanted)
+        except Denied as exc:
+            if wanted.annotation == shown.annotation:
+                raise
+            # An annotation that is not taken must not hide the condition.
+            self._denied(pod.ref, exc)
+            bare = reports.without_annotation(wanted, shown, f"{exc}; {exc.remedy}")
+            if bare.told != shown.told:
+                await self._put(pod, memory, shown, bare)
+
+    async def _put(
+        self, pod: Pod, memory: _Memory, shown: reports.Showing, wanted: reports.Showing
+    ) -> None:
+        annotations = {STATUS_ANNOTATION: wanted.annotation}
+        now = await pods.write_status(
+            self._kube,
+            pod,
+            condition=Condition(
+                type=CONDITION,
+                status="True" if wanted.connected else "False",
+                reason=wanted.reason,
+                message=wanted.message,
+            ),
+            turned=wanted.connected != shown.connected,
+            annotations=annotations if wanted.annotation != shown.annotation else {},
+        )
+        self._wrote(memory, now)
+        log.info(
+            "pod status written", pod=pod.ref, connected=wanted.connected, reason=wanted.reason
+        )
 
     def _denied(self, ref: Ref, exc: Denied) -> None:
         log.warning("status cannot be written", pod=ref, reason=str(exc), remedy=exc.remedy)
