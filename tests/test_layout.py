@@ -8,7 +8,7 @@ import pytest
 from schemas import reasons, subjects
 
 ROOT = Path(__file__).parent.parent
-SERVICES = ["watcher", "ipam", "plumber", "dns", "auth"]
+SERVICES = ["watcher", "ipam", "plumber", "dns", "auth", "webhook"]
 PACKAGES = ["schemas", "services", "lab", "cli"]
 SOURCES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
