@@ -147,6 +147,7 @@ class Leader(msgspec.Struct, frozen=True, kw_only=True):
     incarnations: dict[str, str]
     complete: bool = False
     silent: tuple[str, ...] | None = None  # nodes whose connections absence does not count for yet
+    since: str = ""  # RFC 3339: when this term began, for people
 
     @property
     def key(self) -> LeaderKey:

@@ -174,6 +174,11 @@ def report(
     )
 
 
+def judge(request: Request, facts: Facts) -> Item:
+    """What has become of one request, for who shows nothing of it yet."""
+    return _item(request, facts, None)
+
+
 def may_pass(before: Showing, after: Report) -> bool:
     """Whether what is missing may come within a moment, so that saying False meanwhile would be a flap.
 
