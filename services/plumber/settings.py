@@ -9,4 +9,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cni_results: str = "/var/lib/cni/results"
     processes: str = "/proc"  # the node's
     cgroups: str = "/sys/fs/cgroup"  # the node's
+    sysctls: str = "/proc/sys/net"  # of whoever opens a file there; container runtimes show their own read-only
     runtime_dir: str = "/run/nsm"

@@ -13,13 +13,15 @@ from services._node import probe
 from services.plumber.adapters.errors import Refused
 from services.plumber.model import End
 
-_SETTINGS = "/proc/sys/net/ipv6/conf"
-
 
 class Inside:
-    """Ways into a network, once `open` was called there. Use it as a context manager."""
+    """Ways into a network, once `open` was called there. Use it as a context manager.
 
-    def __init__(self, *, probing: bool = False) -> None:
+    `sysctls` is a /proc/sys/net that may be written.
+    """
+
+    def __init__(self, sysctls: str, *, probing: bool = False) -> None:
+        self._conf = f"{sysctls}/ipv6/conf"
         self._probing = probing
         self._probe: socket.socket | None = None
         self._settings: int | None = None
@@ -41,7 +43,7 @@ class Inside:
     def open(self) -> None:
         """By the thread that is in the network. Raises OSError."""
         try:
-            self._settings = os.open(_SETTINGS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._settings = os.open(self._conf, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             pass  # no IPv6 in this kernel
         if self._probing:
