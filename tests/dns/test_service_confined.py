@@ -14,7 +14,7 @@ from services._node import cni, netns
 from tests.dns import networks
 from tests.dns.networks import DNS_V4, Cluster, serving
 from tests.dns.world import SERVER, World, a_grant, address_in, question, zone
-from tests.node import confined
+from tests.node import confined, legacy_iptables
 from tests.node.sandboxes import Pod
 
 CAPABILITIES = confined.capabilities_of("dns")
@@ -63,9 +63,38 @@ async def test_the_manifests_capabilities_are_enough(
     assert all(sent != query for _, sent in asked)  # it was captured, and asked with an ID of ours
 
 
-@pytest.mark.parametrize("missing", CAPABILITIES)
-async def test_each_capability_is_needed(missing: str, world: World, start: Start) -> None:
+@pytest.mark.parametrize(
+    ("missing", "state", "reason"),
+    [
+        ("SYS_ADMIN", "pending", "ResolverPending"),
+        ("SYS_PTRACE", "pending", "ResolverPending"),
+        ("NET_ADMIN", "failed", "DNSCaptureFailed"),
+    ],
+)
+async def test_these_capabilities_are_needed(
+    missing: str, state: str, reason: str, world: World, start: Start
+) -> None:
     await world.grant(a_grant())
     with start([each for each in CAPABILITIES if each != missing]) as log:
-        told = await world.resolver_is("failed")
-    assert "ermitted" in told.message or "ermission denied" in told.message, log.read_text()
+        await world.resolver_is(state, reason)
+        told = log.read_text()
+    assert "not permitted" in told or "Permission denied" in told
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "state"),
+    [(CAPABILITIES, "failed"), ([c for c in CAPABILITIES if c != "NET_RAW"], "serving")],
+    ids=["with", "without"],
+)
+async def test_net_raw_is_needed_to_see_redirects_of_old_iptables(
+    capabilities: list[str], state: str, world: World, client: Pod, start: Start
+) -> None:
+    if not legacy_iptables.redirect(client.netns, 53):
+        pytest.skip("this kernel has no iptables from before nftables")
+    await world.grant(a_grant())
+    with start(capabilities):
+        await world.resolver_is(state, "DNSCaptureConflict" if state == "failed" else "")
+
+
+def test_no_capability_is_listed_without_a_test() -> None:
+    assert set(CAPABILITIES) == {"SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "NET_RAW"}

@@ -68,7 +68,7 @@ def running(
         try:
             yield log
         except BaseException:
-            print(log.read_text()[-4000:])
+            sys.stdout.write(log.read_text()[-4000:])
             raise
         finally:
             process.terminate()

@@ -84,17 +84,22 @@ async def until(world: World, key: StatusKey, state: str) -> EndStatus:
     return told
 
 
-async def test_the_manifests_capabilities_are_enough(
-    world: World, nodes: Nodes, pods: Callable[..., Pod], local: Pod, start: Start, tmp_path: Path
-) -> None:
+@pytest.fixture
+def other(nodes: Nodes, pods: Callable[..., Pod], world: World, tmp_path: Path) -> Settings:
+    """Of the plumber of the second node; a Pod runs on each."""
     pods("client").attach(world.results)
     pods("server").attach(tmp_path / "results-node2")
-    other = Settings(
+    return Settings(
         node="node2",
         node_netns=nodes.paths["node2"],
         cni_results=str(tmp_path / "results-node2"),
         runtime_dir=str(tmp_path / "run-node2"),
     )
+
+
+async def test_the_manifests_capabilities_are_enough(
+    world: World, nodes: Nodes, other: Settings, local: Pod, start: Start
+) -> None:
     grant = remote(V4, V6)
     await world.grant(msgspec.structs.replace(grant, node="node2"))
     await world.grant(grant)
@@ -107,7 +112,7 @@ async def test_the_manifests_capabilities_are_enough(
                 await until(world, LOCAL, "ready")
                 await until(world, REMOTE, "ready")
                 task.cancel()
-            facts = (await world.until(lambda: world.state.items.get(NodeKey("node1"))))
+            facts = await world.until(lambda: world.state.items.get(NodeKey("node1")))
             assert isinstance(facts, NodeFacts)
             assert facts.mechanisms == ("veth", "vxlan")
             with nft.Nft(nodes.paths["node1"]) as socket:

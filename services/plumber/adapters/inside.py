@@ -4,6 +4,7 @@ The settings of IPv6 are files that only a thread in the network finds; once the
 has it does.
 """
 
+import contextlib
 import os
 import socket
 from types import TracebackType
@@ -42,10 +43,8 @@ class Inside:
 
     def open(self) -> None:
         """By the thread that is in the network. Raises OSError."""
-        try:
+        with contextlib.suppress(FileNotFoundError):  # no IPv6 in this kernel
             self._settings = os.open(self._conf, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            pass  # no IPv6 in this kernel
         if self._probing:
             self._probe = probe.open_socket()
 
@@ -64,10 +63,9 @@ class Inside:
                     f"{end.interface}: an IPv6 address was granted, but IPv6 is off here: switch it on in the "
                     "kernel and let the MTU be 1280 at least, or give the endpoint an IPv4 prefix"
                 ) from exc
-        try:
+        # else IPv6 is off in the kernel, or the MTU is below its least
+        with contextlib.suppress(FileNotFoundError):
             self._write(f"{end.interface}/accept_ra", b"0")
-        except FileNotFoundError:
-            pass  # IPv6 is off in the kernel, or the MTU is below its least
 
     def _write(self, name: str, value: bytes) -> None:
         if self._settings is None:
