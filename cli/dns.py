@@ -39,7 +39,7 @@ def explain(
         typer.Option(
             "--at",
             metavar="HOST:PORT",
-            help="Health port of the dns service of the Pod's node (9642 there); without: the lab's.",
+            help="Health port of the dns service of this node (9642); without: the lab's.",
         ),
     ] = "",
     output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
@@ -84,7 +84,11 @@ def _ask_all(places: list[str], question: str) -> Any:
     """The first that knows the Pod answers. Raises Problem."""
     reasons = []
     for place in places:
-        status, body = _ask(place, question)
+        try:
+            status, body = _ask(place, question)
+        except Problem as exc:  # another one may know the Pod
+            reasons.append(str(exc))
+            continue
         if status == http.HTTPStatus.OK:
             return body
         reasons.append(str(body.get("error", f"{place} says {status}")))

@@ -35,7 +35,7 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     nats_replicas: Literal[1, 3, 5] = 1
     # who holds the lease, by default the host name; the same name takes its own lease back at once
     holder: str = msgspec.field(default_factory=socket.gethostname)
-    # `/livez`, `/readyz`, `/metrics`; port 0: any
+    # `/livez`, `/readyz`, `/metrics`, for this machine only `/explain`; port 0: any
     health_address: str = "127.0.0.1:0"
     # `console`, `json`, or by whether the output is a terminal
     log_format: Literal["auto", "json", "console"] = "auto"

@@ -14,5 +14,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     processes: str = "/proc"
     # where the node shows its control groups, for the same
     cgroups: str = "/sys/fs/cgroup"
+    # settings of networks, writable, of whoever opens a file there; container runtimes show their own read-only
+    sysctls: str = "/proc/sys/net"
     # what was applied, for the next start
     runtime_dir: str = "/run/nsm"
