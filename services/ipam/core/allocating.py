@@ -9,7 +9,7 @@ from schemas.grant import Connection
 from schemas.subjects import RequestKey
 from services.ipam.core import blocks
 from services.ipam.core.holdings import ObjectKey
-from services.ipam.core.pools import Pool
+from services.ipam.core.pool import Pool
 from services.ipam.core.routing import Problem
 from services.ipam.core.spaces import Blocked, Pair, Space
 from services.ipam.core.state import State

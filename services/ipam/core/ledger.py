@@ -15,8 +15,8 @@ from services.ipam.core.blocks import Host
 from services.ipam.core.exclusions import Exclusions, Use
 from services.ipam.core.holdings import Holding, ObjectKey, endpoint_key
 from services.ipam.core.linking import Vnis
-from services.ipam.core.podding import PodUses
-from services.ipam.core.pooling import Pools
+from services.ipam.core.pod_uses import PodUses
+from services.ipam.core.pools import Pools
 from services.ipam.core.registry import Registry
 from services.ipam.core.table import Table
 from services.ipam.model import Supernet

@@ -7,7 +7,7 @@ from schemas import intent
 from schemas.subjects import RequestKey
 from services.ipam.core import blocks
 from services.ipam.core.blocks import Block
-from services.ipam.core.pools import Pool
+from services.ipam.core.pool import Pool
 from services.ipam.core.state import State
 
 

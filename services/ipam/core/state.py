@@ -17,7 +17,7 @@ from services.ipam.core.holdings import (
     request_key,
 )
 from services.ipam.core.ledger import Ledger
-from services.ipam.core.pools import Pool
+from services.ipam.core.pool import Pool
 
 __all__ = [
     "Holding",

@@ -7,7 +7,7 @@ from services.ipam.core import blocks
 from services.ipam.core.blocks import Block
 from services.ipam.core.exclusions import Exclusions
 from services.ipam.core.holdings import ObjectKey
-from services.ipam.core.pools import Pool
+from services.ipam.core.pool import Pool
 from services.ipam.core.spaces import Space
 
 MOST_COLLISIONS = 8  # told of a pool; whoever mends these sees the next ones
