@@ -4,11 +4,11 @@ from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
-from schemas import intent
+from schemas import grant, intent
 from schemas.grant import Pool as Figures
 from schemas.subjects import RequestKey
 from services.ipam.core import blocks, figures
-from services.ipam.core.automatic import Automatic
+from services.ipam.core.automatic import OTHERS, Automatic
 from services.ipam.core.blocks import Block, Host
 from services.ipam.core.exclusions import Change, Exclusions
 from services.ipam.core.holdings import ObjectKey
@@ -34,7 +34,8 @@ class Pools:
         self._pools: dict[ObjectKey, Pool] = {}
         self._made_of: dict[ObjectKey, tuple[intent.IpamSpec, tuple[Block, ...]]] = {}
         self._where: Table[ObjectKey, bool] = Table()
-        self._used_up: dict[int, tuple[int, ...]] = {}  # family → how much was given up until then
+        self._used_up: dict[int, int] = {}  # family → how much was given up until then
+        self._lacking: dict[ObjectKey, int] = {}  # who got none of a family → the same
 
     def get(self, object_: ObjectKey) -> Pool | None:
         return self._pools.get(object_)
@@ -45,6 +46,7 @@ class Pools:
         spec = self._registry.spec_of(key) or endpoint.ipam
         if spec.prefixes:
             self._automatic.forget(key)
+            self._lacking.pop(key, None)
         else:
             self._provide(key)
         made_of = (spec, self._automatic.given(key))
@@ -67,6 +69,28 @@ class Pools:
         if not self._automatic.given(object_):
             return False
         return self._carve(object_, family)
+
+    def lacks(self, object_: ObjectKey) -> tuple[grant.Lack, ...]:
+        """Families of which an endpoint that names no prefix has none, and who has all there is."""
+        spec = self._registry.spec_of(object_)
+        if spec is None or spec.prefixes:
+            return ()
+        return tuple(map(self.lack, self._missing(object_)))
+
+    def lack(self, family: int) -> grant.Lack:
+        """Why no more prefixes of a family can be carved."""
+        supernets = self._automatic.supernets(family)
+        uses = (use for net in supernets if (use := self._exclusions.overlapping(net)))
+        return grant.Lack(
+            family=family,
+            supernets=tuple(map(blocks.show, supernets)),
+            taken_by=str(next(uses, None) or OTHERS),
+        )
+
+    def hopeful(self) -> set[ObjectKey]:
+        """Who lacks a family, and may get it now: something was given up since it was looked for."""
+        given_up = self._given_up()
+        return {each for each, at in self._lacking.items() if at != given_up}
 
     def drop(self, object_: ObjectKey) -> None:
         pool = self._pools.pop(object_, None)
@@ -99,15 +123,24 @@ class Pools:
         if endpoint is None and is_idle:
             self.drop(object_)
             self._automatic.forget(object_)
+            self._lacking.pop(object_, None)
             return None
         try:
             pool = self.of(endpoint) if endpoint is not None else self._left(object_)
         except ValueError:
             return None
-        is_automatic = bool(self._automatic.given(object_))
+        spec = self._registry.spec_of(object_)
+        is_automatic = bool(self._automatic.given(object_)) or not (spec and spec.prefixes)
         if is_automatic:
             self._tidy(object_, pool)
-        return figures.figures(object_, pool, endpoint, self._exclusions, is_automatic=is_automatic)
+        return figures.figures(
+            object_,
+            pool,
+            endpoint,
+            self._exclusions,
+            is_automatic=is_automatic,
+            lacks=self.lacks(object_),
+        )
 
     def _left(self, key: ObjectKey) -> Pool:
         """The pool of an endpoint that is gone. If that was before our time, what is held is all of it."""
@@ -125,36 +158,45 @@ class Pools:
 
     def _provide(self, key: ObjectKey) -> None:
         """A carved prefix of every family there are supernets of."""
-        known = {block[0] for block in self._automatic.given(key)}
-        if known.issuperset(self._automatic.families):
+        if not self._missing(key):
             return
         self._automatic.recall(key)
-        known = {block[0] for block in self._automatic.given(key)}
-        for family in self._automatic.families:
-            if family not in known:
-                self._carve(key, family)
+        carved = [self._carve(key, family) for family in self._missing(key)]
+        if all(carved):
+            self._lacking.pop(key, None)
+        else:
+            self._lacking[key] = self._given_up()
 
     def _carve(self, key: ObjectKey, family: int) -> bool:
         """Where there was nothing left there still is nothing until somebody gives something up."""
-        given_up = (
-            self._automatic.dropped,
-            self._exclusions.dropped,
-            self._registry.declared.dropped,
-        )
+        given_up = self._given_up()
         if self._used_up.get(family) == given_up:
             return False
-        is_carved = self._automatic.carve(key, family, self._in_the_way)
+        # What other endpoints declare is avoided, for a Pod may be a client of both; where they declare all there is,
+        # an overlap that may meet such a Pod is better than no prefix for anybody.
+        is_carved = self._automatic.carve(key, family, self._in_the_way) or self._automatic.carve(
+            key, family, self._in_use
+        )
         if is_carved:
             self.changed.add(key)
         else:
             self._used_up[family] = given_up
         return is_carved
 
-    def _in_the_way(self, block: Block) -> Block | None:
+    def _given_up(self) -> int:
+        return self._automatic.dropped + self._exclusions.dropped
+
+    def _in_use(self, block: Block) -> Block | None:
         use = self._exclusions.overlapping(block)
-        if use is not None:
-            return blocks.of_prefix(use.prefix)
-        return next((other for other, _, _ in self._registry.declared.overlapping(block)), None)
+        return blocks.of_prefix(use.prefix) if use is not None else None
+
+    def _in_the_way(self, block: Block) -> Block | None:
+        declared = (other for other, _, _ in self._registry.declared.overlapping(block))
+        return self._in_use(block) or next(declared, None)
+
+    def _missing(self, key: ObjectKey) -> list[int]:
+        known = {block[0] for block in self._automatic.given(key)}
+        return [family for family in self._automatic.families if family not in known]
 
     def _tidy(self, key: ObjectKey, pool: Pool) -> None:
         """Older carved prefixes came to be in use: who had addresses of them has others by now."""
