@@ -57,6 +57,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     vni: int = 0  # of the tunnel; 0 on one node
     mtu: int = 1500
     readdressed: str = ""  # why its addresses are others than before, for people
+    covered: str = ""  # what of it a prefix in use covers although it stands, for people
     held: tuple[Former, ...] = ()  # what its nodes may still have of before
     policies: tuple[Policy, ...] = ()
     dns: Dns | None = None

@@ -8,11 +8,10 @@ import msgspec
 from schemas import grant, intent
 from schemas.grant import Connection
 from schemas.subjects import EndpointKey, NetworkServiceKey
-from services.ipam.core import blocks, choosing, linking, reach, refusing, routing
+from services.ipam.core import blocks, choosing, linking, reach, refusing, routing, wording
 from services.ipam.core.allocating import Wish, allocate
 from services.ipam.core.blocks import Host
 from services.ipam.core.choosing import Fallen
-from services.ipam.core.exclusions import Use
 from services.ipam.core.holdings import endpoint_key
 from services.ipam.core.linking import Link
 from services.ipam.core.reach import Problem
@@ -105,7 +104,7 @@ def _connect(
     return msgspec.structs.replace(
         connection,
         revision=previous.revision,
-        readdressed=_why_readdressed(state, connection, previous, readdress=readdress),
+        readdressed=wording.readdressed(state, connection, previous, readdress=readdress),
     )
 
 
@@ -200,24 +199,6 @@ def _dns(
         return None
     own = (str(blocks.address_of((family, pair.server))) for family, pair in pairs.items())
     return msgspec.structs.replace(endpoint.dns, servers=endpoint.dns.servers or tuple(own))
-
-
-def _why_readdressed(
-    state: State, connection: Connection, previous: Connection, *, readdress: bool
-) -> str:
-    """Told as long as these addresses stand."""
-    if connection.client.pod.uid != previous.client.pod.uid:
-        return ""
-    before = (*previous.client.addresses, *previous.server.addresses)
-    if (*connection.client.addresses, *connection.server.addresses) == before:
-        return previous.readdressed
-    uses: dict[Use, list[str]] = {}
-    for text in before if readdress else ():
-        host = blocks.read_host(text)
-        use = state.exclusions.hard_of_host(host)
-        if use is not None:
-            uses.setdefault(use, []).append(str(blocks.address_of(host)))
-    return "; ".join(f"{' and '.join(of)} came to overlap {use}" for use, of in uses.items())
 
 
 def _current(state: State, previous: Connection | None) -> EndpointKey | None:

@@ -88,6 +88,10 @@ def _of_request(
             yield Line(f"{key.interface}: {words}", connection.key.subject)
         if connection.readdressed:
             yield Line(f"{key.interface}: re-addressed, because {connection.readdressed}")
+        if connection.covered:
+            yield Line(
+                f"{key.interface}: stays as it is, for nothing else is free, although {connection.covered}"
+            )
         yield from _states(picture, connection)
     refusal = picture.messages.get(RefusalKey(key.namespace, key.pod, key.interface))
     if isinstance(refusal, grant.Refusal):

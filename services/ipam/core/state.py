@@ -151,6 +151,10 @@ class State(Ledger):
     def is_affected(self, key: RequestKey) -> bool:
         return key in self._affected
 
+    def uncovered(self) -> list[RequestKey]:
+        """Grants that say that a prefix in use covers them, and none does any more."""
+        return _ordered(self._covered - self._affected)
+
     def cluster_prefixes(self) -> tuple[str, ...]:
         """All hard exclusions, merged to the fewest prefixes, IPv4 first."""
         if self._merged is None:
