@@ -493,3 +493,42 @@ def test_the_old_address_is_shown_until_the_new_one_stands():
 
 def test_who_is_connected_for_the_first_time_was_not_readdressed():
     assert news(NOTHING, told(pod(asks="svc/nsm-1"), readdressed)) == [("Normal", "Connected")]
+
+
+def covered(request):
+    why = "172.16.1.2 came to overlap 172.16.0.0/16 (user)"
+    grant = msgspec.structs.replace(a_grant(request), revision=2, covered=why)
+    return Facts(grant=grant, status=a_status(grant))
+
+
+def test_what_a_prefix_in_use_covers_stays_connected_and_is_told_once():
+    found = pod(asks="svc/nsm-1")
+    before = reporting.as_shown(told(found, granted))
+    after = told(found, covered, before)
+
+    assert (after.connected, after.reason) == (True, "Connected")
+    assert "nsm-1 (default/svc) stays" in after.message
+    assert "172.16.1.2 came to overlap 172.16.0.0/16 (user); give" in after.message
+    assert news(before, after) == [("Warning", "PrefixCollision")]
+    assert news(reporting.as_shown(after), told(found, covered)) == []
+    assert told(found, granted).message == "nsm-1 (default/svc)"
+
+
+@pytest.mark.parametrize("reason", ["EndpointNotReady", "NoEndpoint"])
+def test_only_what_is_new_may_wait_for_its_endpoint_without_a_warning(reason):
+    found = pod(asks="svc/nsm-1, other/nsm-2")
+
+    def facts(request):
+        return granted(request) if request.interface == "nsm-2" else refused(request, reason)
+
+    first = told(found, facts)
+    coming = reporting.coming(NOTHING, first)
+    assert coming == {"nsm-1"}
+    told_so_far = list(reporting.announcements(NOTHING, first, but=coming))
+    assert [each.reason for each in told_so_far] == ["Connected"]
+    announced = reporting.as_shown(first, but=coming)
+    assert news(announced, first) == [("Warning", reason)]
+    assert reporting.coming(announced, told(found, lambda r: refused(r, "PoolExhausted"))) == set()
+
+    before = reporting.as_shown(told(found, granted))
+    assert reporting.coming(before, first) == set()

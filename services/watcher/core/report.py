@@ -5,7 +5,7 @@ ipam or of the node is merely missing, because they have not told everything yet
 shows goes on being true.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import msgspec
 
@@ -21,6 +21,7 @@ CONNECTED = "Connected"
 CONNECTING = "Connecting"
 DISCONNECTED = "Disconnected"
 READDRESSED = "Readdressed"
+COVERED = "PrefixCollision"
 UPDATING = "Updating"  # an older revision stands while the newer one is being applied
 COMPLETED = "PodCompleted"
 
@@ -43,6 +44,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 class Item(msgspec.Struct, frozen=True, kw_only=True):
     shown: Shown
     message: str = ""  # when ready: why its addresses are others than before, if they are
+    covered: str = ""  # what of it a prefix in use covers although it stands
     kept: bool = False
 
     @property
@@ -58,6 +60,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     message: str
     messages: tuple[str, ...] = ()  # one per item
+    covered: tuple[str, ...] = ()  # of each item that a prefix in use covers
     kept: bool = False  # some item is shown on because nobody has told everything yet
 
     @property
@@ -136,11 +139,11 @@ def without_annotation(wanted: Showing, shown: Showing, why: str) -> Showing:
     )
 
 
-def as_shown(report: Report) -> Showing:
-    """What a Pod shows once a report was written."""
+def as_shown(report: Report, *, but: Collection[str] = ()) -> Showing:
+    """What a Pod shows once a report was written; `but`: interfaces of which people were not told yet."""
     return Showing(
         annotation=report.annotation,
-        items=report.items,
+        items=tuple(each for each in report.items if each.interface not in but),
         connected=report.connected,
         reason=report.reason,
         message=report.message,
@@ -170,6 +173,7 @@ def report(
         reason=reason,
         message=message,
         messages=tuple(each.message for each in items),
+        covered=tuple(_covered(each) for each in items if each.covered),
         kept=any(each.kept for each in items),
     )
 
@@ -202,14 +206,31 @@ def may_be_explained(before: Showing, after: Report) -> bool:
     )
 
 
-def announcements(before: Showing, after: Report) -> Iterator[Announcement]:
-    """What is new in a report compared with what was shown or announced last."""
+def coming(before: Showing, after: Report) -> frozenset[str]:
+    """New interfaces whose endpoint is not there or not Ready yet: where both are made together that is no trouble."""
+    known = {each.interface for each in before.items}
+    return frozenset(
+        each.interface
+        for each in after.items
+        if each.state == "refused" and each.reason in _COMING and each.interface not in known
+    )
+
+
+def announcements(
+    before: Showing, after: Report, *, but: Collection[str] = ()
+) -> Iterator[Announcement]:
+    """What is new in a report compared with what was shown or announced last; nothing of the interfaces `but`."""
     was = {each.interface: each for each in before.items}
     for item, message in zip(after.items, after.messages, strict=True):
+        if item.interface in but:
+            continue
         yield from _news(was.pop(item.interface, None), item, message)
     for gone in was.values():
         if _stands(gone):
             yield _disconnected(gone, "no longer asked for")
+    for covered in after.covered:
+        if covered not in before.message:
+            yield Announcement(type=WARNING, reason=COVERED, message=covered)
     if after.reason in _WITHOUT_ITEM and (before.reason, before.message) != (
         after.reason,
         after.message,
@@ -249,7 +270,8 @@ def _granted(request: Request, grant: Connection, status: Status | None) -> Item
         )
     if end.applied is not None and end.state == "ready":
         if end.applied.revision == grant.revision:
-            return Item(shown=_shown(request, grant, end), message=grant.readdressed)
+            shown = _shown(request, grant, end)
+            return Item(shown=shown, message=grant.readdressed, covered=grant.covered)
         return _updating(request, end.applied, end)
     missing = end.message or f"waiting for node {grant.node} to wire it"
     return _not_ready(request, "waiting", CONNECTING, missing, grant)
@@ -315,11 +337,17 @@ def _verdict(problem: Problem | None, items: list[Item]) -> tuple[bool, str, str
         return False, reason, listed(told, MESSAGE_BYTES)
     if not items:
         return True, CONNECTED, "no network service is asked for"
-    return (
-        True,
-        CONNECTED,
-        listed([f"{each.shown.interface} ({each.shown.name})" for each in items], MESSAGE_BYTES),
-    )
+    told = [_covered(each) if each.covered else _named(each.shown) for each in items]
+    return True, CONNECTED, listed(told, MESSAGE_BYTES)
+
+
+def _named(item: Shown) -> str:
+    return f"{item.interface} ({item.name})"
+
+
+def _covered(item: Item) -> str:
+    text = f"{_named(item.shown)} stays, for nothing else is free, although {item.covered}"
+    return f"{shorten(text, _ITEM_BYTES)}; give the endpoint another prefix or route"
 
 
 def _unheard(items: list[Item]) -> bool:
@@ -387,6 +415,7 @@ def _fields(item: Shown) -> dict[str, object]:
 
 # What works is being renewed, or gets DNS in addition: a matter of moments.
 _RENEWED = frozenset({UPDATING, resolving.PENDING})
+_COMING = frozenset({"EndpointNotReady", "NoEndpoint"})
 _WITHOUT_ITEM = frozenset({"MalformedAnnotation", "HostNetwork"})
 _NO_ANSWER = "ipam has not answered yet; is it running?"
 _WAITING_FOR_NEWS = "waiting for news from ipam and the node"
