@@ -131,8 +131,12 @@ def _tell(found: Any) -> None:
     header = ["UPSTREAM", "SERVER", "VIA", "ASKED", "HEALTH", "LAST SAID", "RTT", "WHY"]
     print(f"for {answers['name']}")
     print_table(header, rows)
+    before = "it"
+    for own in answers["own_list"]:
+        print(f"if nobody knows {before}: {own} of the Pod's own search list")
+        before = "these"
     for other in answers["searched"]:
-        print(f"if nobody knows it: {other}")
+        print(f"if nobody knows {before}: {other}")
 
 
 def _heard(each: Any) -> str:

@@ -42,6 +42,7 @@ class PodRef(msgspec.Struct, frozen=True, kw_only=True):
     node_ready: bool = True
     dns_policy: str = "ClusterFirst"  # as Kubernetes has it
     nameservers: tuple[str, ...] = ()  # of its dnsConfig
+    searches: tuple[str, ...] = ()  # of its dnsConfig
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

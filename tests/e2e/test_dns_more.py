@@ -91,6 +91,7 @@ def test_a_pod_with_dns_of_its_own_has_that_instead_of_the_clusters(cluster, nam
     assert getent(cluster, namespace, "hosts", "a")[0].split()[0] == "10.30.0.1"
     (resolver,) = cluster.items("resolvers", namespace)
     assert [u["servers"] for u in resolver["upstreams"]] == [[server], ["172.22.1.1"]]
+    assert resolver["upstreams"][0]["search_domains"] == ["own.test"]
     own = address_of(cluster, "app", namespace)
     assert not names.seen_by_cluster(cluster, own, "a.own.test")
 

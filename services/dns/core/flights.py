@@ -52,7 +52,17 @@ class Flight:
     """Kept until all have answered, or for its whole budget: late answers tell who is well."""
 
     __slots__ = (
-        *("asked", "best", "best_bit", "children", "done", "grace_until", "key", "owing"),
+        *(
+            "asked",
+            "best",
+            "best_bit",
+            "checking",
+            "children",
+            "done",
+            "grace_until",
+            "key",
+            "owing",
+        ),
         *("parent", "pilot", "query", "rank", "sent_at", "sent_hash", "streamed", "streaming"),
         *("streams", "unheard", "unsure", "waiters"),
     )
@@ -74,6 +84,7 @@ class Flight:
         self.streamed = 0  # bits: was asked again over TCP
         self.streams: list[Stream] | None = None
         self.children: tuple[Flight, ...] = ()  # the same label below search domains
+        self.checking = False  # the children are those of the Pod's own search list
         self.parent: Flight | None = None
         self.grace_until = 0.0
         self.sent_hash = 0  # of a large query that is done and holds no bytes

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from services.dns.core import queries, replies, searching, timers
 from services.dns.core.cache import Cache
 from services.dns.core.flights import Flight, Waiter
-from services.dns.core.plans import Plans
+from services.dns.core.plans import Plans, Search
 from services.dns.core.queries import Fault, Query
 from services.dns.core.ranking import NODATA, NOTHING, POSITIVE, Rank
 from services.dns.core.servers import Server, Where
@@ -19,6 +19,7 @@ from services.dns.core.tally import CACHED, SEARCHED
 from services.dns.model import Profile
 
 _ALIAS = Rank.ALIAS
+_DENIALS = frozenset({Rank.NXDOMAIN, Rank.REFUSED})
 
 
 class Resolver:
@@ -179,8 +180,15 @@ class Resolver:
     def _search(self, flight: Flight, now: float) -> bool:
         if flight.rank is _ALIAS or not flight.query.is_single_label:
             return False
+        searches = self.plans.searches(flight.query)
+        own = self.plans.own_searches(flight.query) if searches else []
+        flight.checking = bool(own)
+        self._search_for(flight, own or searches, now)
+        return bool(searches)
+
+    def _search_for(self, flight: Flight, searches: list[Search], now: float) -> None:
         children = []
-        for query, asked in self.plans.searches(flight.query):
+        for query, asked in searches:
             child = Flight(self, query, asked, now)
             child.parent, child.streaming = flight, flight.streaming
             children.append(child)
@@ -188,7 +196,17 @@ class Resolver:
         for child in children:
             if not child.done:
                 self._launch(child, now)
-        return bool(children)
+
+    def _own_list_ended(self, flight: Flight, now: float, *, over: bool) -> None:
+        """What it finds, or may find, is for the Pod's own resolver to ask; what it denies may be a service's."""
+        ranks = {child.rank for child in flight.children if child.done}
+        if over or not ranks <= _DENIALS:
+            flight.unsure = True
+            if over or flight.rank is not NOTHING or not flight.owing:
+                self._finish(flight, now)
+        elif all(child.done for child in flight.children):
+            flight.checking = False
+            self._search_for(flight, self.plans.searches(flight.query), now)
 
     def _search_ended(self, flight: Flight, now: float, *, over: bool = False) -> None:
         """The first search domain with a positive answer wins, not the quickest one.
@@ -197,6 +215,9 @@ class Resolver:
         """
         if flight.parent is not None:
             self._finish(flight, now)
+            return
+        if flight.checking:
+            self._own_list_ended(flight, now, over=over)
             return
         knows = None
         for child in flight.children:
