@@ -176,9 +176,13 @@ def _status(grant: Connection) -> Status:
         addresses=client.addresses,
         applied=grant,
     )
-    place = {"namespace": client.pod.namespace, "pod": client.pod.name}
     return Status(
-        node=grant.node, interface=client.interface, revision=grant.revision, client=end, **place
+        node=grant.node,
+        namespace=client.pod.namespace,
+        pod=client.pod.name,
+        interface=client.interface,
+        revision=grant.revision,
+        client=end,
     )
 
 

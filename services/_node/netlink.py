@@ -1,4 +1,4 @@
-"""What every netlink socket has in common: it lives in one namespace, does not wait for ever, and is closed in the end."""
+"""What every netlink socket has in common: it lives in one namespace, waits not for ever, and is closed at last."""
 
 import socket
 import struct

@@ -26,6 +26,7 @@ from services._runtime.mirror import Mirror
 from services.watcher.adapters import Denied, Kube, Missing, pods
 from services.watcher.core import report as reports
 from services.watcher.core.intent import Intent
+from services.watcher.core.news import announcements
 from services.watcher.core.requests import Wanted
 from services.watcher.model import CONDITION, STATUS_ANNOTATION, Condition, ObjectRef, Pod, Ref
 from services.watcher.service.announcing import Announcer
@@ -239,7 +240,7 @@ class Reporter:
             return
         # Said when it happens, once, whatever becomes of the writes: those are retried.
         coming = self._coming(pod.ref, memory, result)
-        for each in reports.announcements(memory.announced, result, but=coming):
+        for each in announcements(memory.announced, result, but=coming):
             self._announcer.say(_about(pod), each)
         memory.announced = reports.as_shown(result, but=coming)
 
