@@ -113,7 +113,9 @@ async def _knock(server: str) -> None:
         writer.close()
     except (OSError, TimeoutError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or str(exc) or "no answer"
-        raise Problem(f"NATS at {shown(server)}: {reason}; is it running? (nsm lab ps)") from exc
+        raise Problem(
+            f"NATS at {shown(server)}: {reason}; is it running? (nsm lab ps; on a cluster: is the port forwarded?)"
+        ) from exc
 
 
 async def listen(client: Client, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> None:

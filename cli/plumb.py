@@ -36,7 +36,7 @@ def explain(
 ) -> None:
     """Desired, actual, the difference and the last error of each connection of a Pod."""
     name = "/".join(pods.place_of(pod, namespace))
-    answers = [found for where in _plumbers() if (found := _asked(where, name)) is not None]
+    answers = [found for where in plumbers() if (found := asked(where, name)) is not None]
     if not answers:
         raise Problem(f"pod {name} has no connection here; why: nsm ipam explain {name}")
     if output is OutputFormat.JSON:
@@ -47,7 +47,7 @@ def explain(
             print(line)
 
 
-def _plumbers() -> list[str]:
+def plumbers() -> list[str]:
     """host:port of those that can be asked from here. Raises Problem."""
     address = os.environ.get(_ADDRESS, "")
     if address and not address.endswith(":0"):
@@ -61,7 +61,7 @@ def _plumbers() -> list[str]:
     return [f"127.0.0.1:{port}" for port in ports]
 
 
-def _asked(where: str, pod: str) -> Any | None:
+def asked(where: str, pod: str) -> Any | None:
     """The answer; None if the Pod has nothing to do with that node. Raises Problem."""
     url = f"http://{where}/explain?{urllib.parse.urlencode({'pod': pod})}"
     try:
@@ -96,7 +96,7 @@ def _told(each: Any) -> Iterator[str]:
     if each["message"]:
         yield f"  because     {each['message']}"
     yield f"  desired     {_desired(each['desired'], side)}"
-    yield f"  actual      {_actual(each['actual'], side)}"
+    yield f"  actual      {describe_actual(each['actual'], side)}"
     if end := (each["actual"] or {}).get(side):
         received_bytes, sent_bytes, received, sent = end["traffic"]
         yield (
@@ -121,7 +121,7 @@ def _desired(desired: Any, side: str) -> str:
     return "nothing here" if end is None else f"{_end(end)}, MTU {desired['mtu']}"
 
 
-def _actual(actual: Any, side: str) -> str:
+def describe_actual(actual: Any, side: str) -> str:
     end = (actual or {}).get(side)
     if end is None:
         return "no such interface of ours"

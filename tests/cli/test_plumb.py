@@ -168,7 +168,7 @@ async def test_a_pod_without_connections_is_a_problem_of_the_user(
 
 def test_an_ipv6_address_gets_its_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NSM_HEALTH_ADDRESS", "fd00::5:9641")
-    assert plumb._plumbers() == ["[fd00::5]:9641"]
+    assert plumb.plumbers() == ["[fd00::5]:9641"]
 
 
 async def test_a_plumber_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
