@@ -42,14 +42,13 @@ _DNS_PORT = 9642  # of the dns service, beside a plumber in the node's network
 
 def gather(server: str, namespace: str, name: str, *, is_lab: bool, kubeconfig: str) -> Evidence:
     """All of it. Raises Problem where the bus is not to be reached."""
-    told, malformed, now = asyncio.run(_read(server, namespace, name))
+    told, malformed, dns_nodes = asyncio.run(_read(server, namespace, name))
     pod, home, api_note = _from_api(namespace, name, is_lab=is_lab, kubeconfig=kubeconfig)
     plumbers, plumber_note = _from_plumbers(f"{namespace}/{name}")
     answer, dns_note = _from_dns(f"{namespace}/{name}")
     return Evidence(
         namespace=namespace,
         name=name,
-        now=now,
         told=told,
         pod=pod,
         home=home,
@@ -58,6 +57,7 @@ def gather(server: str, namespace: str, name: str, *, is_lab: bool, kubeconfig: 
         api_note=api_note,
         plumber_note=plumber_note,
         dns_note=dns_note,
+        dns_nodes=dns_nodes,
         malformed=malformed,
     )
 
@@ -80,13 +80,16 @@ def elsewhere(server: str, name: str) -> list[str]:
 
 async def _read(
     server: str, namespace: str, name: str
-) -> tuple[dict[subjects.Key, Told], tuple[str, ...], float]:
+) -> tuple[dict[subjects.Key, Told], tuple[str, ...], frozenset[str] | None]:
     async with reading(server) as reader:
         told, malformed = await survey.read_all(reader, _filters(namespace, name))
         more, bad = await survey.read_all(reader, _of_endpoint_pod(told, namespace, name))
-        now = await survey.clock(reader)
+        followers = await survey.followers_of(reader, [streams.STATE])
     by_key = {each.key: each for each in (*told, *more)}
-    return by_key, (*malformed, *bad), now
+    serving = None
+    if followers is not None:
+        serving = frozenset(f.node for f in followers if f.role == "dns" and f.bound)
+    return by_key, (*malformed, *bad), serving
 
 
 def _filters(namespace: str, name: str) -> Iterator[tuple[str, str]]:

@@ -53,7 +53,6 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     namespace: str
     name: str
-    now: float
     told: dict[Key, Told]
     pod: Pod | None = None  # as the API server has it
     home: Namespace | None = None  # its Namespace
@@ -62,4 +61,5 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     api_note: str = ""  # why `pod` is not known; empty with None: it is not there
     plumber_note: str = ""
     dns_note: str = ""
+    dns_nodes: frozenset[str] | None = None  # where a dns service follows the bus
     malformed: tuple[str, ...] = ()

@@ -33,6 +33,14 @@ def resolved(found: Evidence, request: intent.Request, facts: Facts, place: Plac
             problem=f"{missing.reason}: {missing.message}",
             remedy=of_reason(missing.reason) if is_failed else place.see("dns", granted.node),
         )
+    if found.dns_nodes is not None and granted.node not in found.dns_nodes:
+        return Stage(
+            name="resolved",
+            state="wrong",
+            lines=tuple(lines),
+            problem=f"the dns service of node {granted.node} does not follow the bus: what it said is of before",
+            remedy=place.see("dns", granted.node),
+        )
     bad = [each for each in servers if each["state"] in _BAD]
     if bad and len(bad) == len(servers):
         return Stage(

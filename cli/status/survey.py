@@ -105,7 +105,7 @@ async def look(url: str, shown: str) -> Sight:
         login_seconds = time.monotonic() - started
         found = [await _stream(reader, name) for name in (*streams.FILE_STREAMS, *_OTHERS)]
         now = max((at for _, at in found), default=0.0) or time.time()
-        followers = await _followers(reader)
+        followers = await followers_of(reader, _FOLLOWED)
         silent = {each.name for each, _ in found if each.problem}
         told, malformed = await read_all(reader, (f for f in _filters() if f[0] not in silent))
         info = reader.client._server_info  # noqa: SLF001  nats-py shows it nowhere else
@@ -165,9 +165,10 @@ def stream_of(answer: dict[str, Any]) -> Stream:
     )
 
 
-async def _followers(reader: Reader) -> tuple[Follower, ...] | None:
+async def followers_of(reader: Reader, names: Iterable[str]) -> tuple[Follower, ...] | None:
+    """Who follows these streams; None: we may not ask, or the server does not answer."""
     found: list[Follower] = []
-    for name in _FOLLOWED:
+    for name in names:
         offset, total = 0, 1
         while offset < total:
             try:
@@ -197,12 +198,6 @@ def follower_of(stream: str, consumer: dict[str, Any]) -> Follower | None:
         pending=consumer.get("num_pending", 0),
         version=metadata.get("version", ""),
     )
-
-
-async def clock(reader: Reader) -> float:
-    """The server's time, which messages bear."""
-    answers = [await _stream(reader, name) for name in _FOLLOWED]
-    return max(at for _, at in answers) or time.time()
 
 
 async def read_all(
