@@ -10,6 +10,7 @@ COMMANDS = {
     "lab": "cli.main:LAB",
     "annotation": "cli.annotation:annotation",
     "status": "cli.status.command:status",
+    "explain": "cli.explain.command:explain",
     "tap": "cli.tap:tap",
     "ipam": "cli.ipam:IPAM",
     "ping": "cli.ping:ping",
