@@ -70,6 +70,7 @@ class ReadinessGate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class DnsConfig(msgspec.Struct, frozen=True, kw_only=True):
     nameservers: tuple[str, ...] | None = None
+    searches: tuple[str, ...] | None = None
 
 
 class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -4,14 +4,16 @@ import msgspec
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """`kubeconfig` is a path; empty means: this process runs in a Pod of the cluster."""
+    """Where it is called, and where it registers itself."""
 
+    # where the Kubernetes API is; none: that of the cluster this Pod runs in
     kubeconfig: str = ""
+    # where its kube service and its Secret are
     system_namespace: str = "nsm-system"
-    address: str = "127.0.0.1:9443"  # host:port; port 0: any
-    names: str = (
-        ""  # more names and addresses that the API server may call it by, separated by commas
-    )
+    # host:port that the API server calls; port 0: any
+    address: str = "127.0.0.1:9443"
+    # more names and addresses that the API server may call it by, separated by commas
+    names: str = ""
 
     @property
     def served_names(self) -> tuple[str, ...]:

@@ -17,7 +17,6 @@ from services._runtime.settings import RuntimeSettings
 
 ROOT = Path(__file__).parent.parent.parent
 K8S = ROOT / "k8s"
-COMPONENTS = K8S / "components"  # optional: nothing in `objects()`
 SERVICES = ("auth", "watcher", "ipam", "plumber", "dns")
 ROLES = {service: f"nsm-{service}" for service in SERVICES}
 

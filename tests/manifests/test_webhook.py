@@ -6,17 +6,17 @@ from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
-import yaml
 
 from schemas.annotation import ANNOTATION
 from services.webhook.service.answering import PATH, VERSION
 from services.webhook.service.material import SECRET
 from services.webhook.service.trust import CONFIGURATION
 from services.webhook.settings import Settings
-from tests.manifests.manifests import COMPONENTS, ROOT, files, known_settings, load, name_of, pod_of
+from tests.manifests.manifests import K8S, ROOT, known_settings, load, name_of, pod_of
 
-FOLDER = COMPONENTS / "webhook"
-ALL = [each for path in files(FOLDER) for each in load(path)]
+FOLDER = K8S / "components" / "webhook"
+(COMPONENT,) = load(FOLDER / "kustomization.yaml")
+ALL = [each for name in COMPONENT["resources"] for each in load(FOLDER / name)]
 LABELS = {"app.kubernetes.io/name": "webhook", "app.kubernetes.io/part-of": "nsm"}
 OPT_OUT = {"key": "networkservicemesh.io/readiness-gate", "operator": "NotIn", "values": ["false"]}
 
@@ -48,11 +48,8 @@ def test_every_object_is_what_the_api_server_knows_and_nothing_more(each, versio
 
 
 def test_it_is_a_component_that_lists_files():
-    (listed,) = load(FOLDER / "kustomization.yaml")
-    assert listed["kind"] == "Component"
-    assert set(listed) == {"apiVersion", "kind", "resources"}
-    written = {p for p in FOLDER.rglob("*.yaml") if p.name != "kustomization.yaml"}
-    assert set(files(FOLDER)) == written
+    assert COMPONENT["kind"] == "Component"
+    assert set(COMPONENT) == {"apiVersion", "kind", "resources"}
 
 
 def test_everything_is_labelled_alike_and_selects_its_own_pods():
@@ -179,14 +176,14 @@ def test_it_runs_as_nobody_and_writes_nowhere():
     assert "volumes" not in pod_of(the("Deployment"))
 
 
-def test_its_network_policy_lets_in_whoever_asks_its_ports():
-    policy = the("NetworkPolicy")["spec"]
-    (ingress,) = policy["ingress"]
-    assert "from" not in ingress
-    assert {each["port"] for each in ingress["ports"]} == {p["name"] for p in container()["ports"]}
+def test_its_network_policy_lets_in_whoever_asks_and_the_cluster_reads_its_figures():
+    asked, figures = the("NetworkPolicy")["spec"]["ingress"]
+    ports = {each["name"]: each["containerPort"] for each in container()["ports"]}
+    assert asked == {"ports": [{"port": ports["webhook"], "protocol": "TCP"}]}
+    assert figures["ports"] == [{"port": ports["health"], "protocol": "TCP"}]
+    assert figures["from"] == [{"namespaceSelector": {}}]
 
 
-def test_the_name_of_the_component_is_the_one_that_the_log_recommends():
+def test_the_component_is_the_one_that_the_log_recommends():
     source = "".join(p.read_text() for p in (ROOT / "services" / "webhook").rglob("*.py"))
     assert f"apply {FOLDER.relative_to(ROOT)}" in source
-    assert yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]

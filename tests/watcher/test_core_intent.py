@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,7 +83,6 @@ def test_every_matching_pod_of_the_namespace_is_an_endpoint():
 
 def test_an_endpoint_pod_that_ends_is_dropped_so_that_clients_move():
     cases: list[dict[str, Any]] = [
-        {"terminating": True},
         {"phase": "Failed"},
         {"node": ""},
         {"host_network": True},
@@ -94,6 +94,18 @@ def test_an_endpoint_pod_that_ends_is_dropped_so_that_clients_move():
         key = EndpointKey("default", "vpn", "vpn-0")
         assert intent.put(model.Pod, ended.ref, ended).keys == {key}
         assert intent.message(key) is None
+
+
+def test_an_endpoint_pod_that_is_being_deleted_serves_until_it_ends_and_gets_nothing_new():
+    intent = an_intent(pod("vpn-0", labels=VPN), endpoint())
+    key = EndpointKey("default", "vpn", "vpn-0")
+    leaving = pod("vpn-0", labels=VPN, terminating=True)
+    assert intent.put(model.Pod, leaving.ref, leaving).keys == {key}
+    told = intent.message(key)
+    assert (told.ready, told.leaving) == (False, True)
+    ended = pod("vpn-0", labels=VPN, terminating=True, phase="Succeeded")
+    intent.put(model.Pod, ended.ref, ended)
+    assert intent.message(key) is None
 
 
 def test_a_typo_in_an_endpoint_withdraws_nothing_and_says_that_it_has_no_effect():
@@ -389,6 +401,57 @@ def test_only_the_two_config_maps_we_know_count():
         PrefixKey("user", "excluded-prefixes"),
         PrefixKey("cluster", "kubeadm"),
     }
+
+
+def excluding(text, key="prefixes"):
+    data = {key: text}
+    return read(model.ConfigMap, an_object("excluded-prefixes", namespace=SYSTEM, data=data))
+
+
+EXCLUDED = PrefixKey("user", "excluded-prefixes")
+
+
+def excluded_by(intent):
+    return [each.prefix for each in intent.message(EXCLUDED).prefixes]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "kept"),
+    [
+        (excluding("10.1.2.3/8\n172.16.0.0/16"), ["10.0.0.0/8", "172.16.0.0/16"]),
+        (excluding("172.16.0.0/16", key="prefix"), ["10.0.0.0/8"]),
+    ],
+    ids=["host bits", "another key"],
+)
+def test_a_mistake_in_the_exclusions_opens_nothing_and_is_told(mistake, kept):
+    intent = an_intent(excluding("10.0.0.0/8"))
+    standing = intent.message(EXCLUDED)
+    intent = an_intent(mistake)
+    intent.stand(EXCLUDED, standing)
+
+    assert excluded_by(intent) == kept
+    (problem,) = intent.notices.values()
+    assert problem.reason == "MalformedPrefix"
+    assert "what was excluded before stays so" in problem.message
+    # Its own writes come back: nothing changes by that.
+    assert intent.stand(EXCLUDED, intent.message(EXCLUDED)).keys == set()
+
+    mended = excluding("172.16.0.0/16")
+    intent.put(model.ConfigMap, mended.ref, mended)
+    assert excluded_by(intent) == ["172.16.0.0/16"]
+    assert intent.notices == {}
+
+
+def test_exclusions_are_withdrawn_with_their_config_map_however_it_was_written():
+    intent = an_intent(excluding("10.0.0.0/8"))
+    standing = intent.message(EXCLUDED)
+    wrong = excluding("", key="prefix")
+    intent.stand(EXCLUDED, standing)
+    intent.put(model.ConfigMap, wrong.ref, wrong)
+    assert excluded_by(intent) == ["10.0.0.0/8"]
+
+    intent.put(model.ConfigMap, wrong.ref, None)
+    assert intent.message(EXCLUDED) is None
 
 
 def test_opting_out_of_dns_touches_the_requests_of_that_pod_alone():

@@ -31,6 +31,7 @@ class Fallen(NamedTuple):
     code: str
     text: str
     is_general: bool = False  # the same is true of all Pods of its object
+    remedy: str = ""  # none: that of the code
 
 
 class Choice:

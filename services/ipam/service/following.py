@@ -163,6 +163,7 @@ class Following:
             message = Tombstone()  # of a node that is gone
         self.state.put_uses(key.subject, uses_of(key, message), is_hard=is_hard)
         self.excluded_anew = self.excluded_anew or is_hard
+        self.agenda.touch(self.state.uncovered())
         self.make_room()
 
     def _node_changed(self, node: str, *, exists: bool) -> None:

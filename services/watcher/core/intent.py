@@ -54,6 +54,8 @@ class Intent:
         self._standing_rules: dict[Key, NetworkService] = {}
         self._standing_endpoints: dict[Key, Endpoint] = {}
         self._exclusions: set[Key] = set()  # keys that they stand under, should stand, or once did
+        self._standing_exclusions: dict[Key, PrefixesInUse] = {}
+        self._excluding: model.ConfigMap | None = None
         self._put: dict[type[Any], Callable[[Ref, Any, Touched], None]] = {
             model.Pod: self._pod,
             model.Namespace: self._namespace,
@@ -121,6 +123,9 @@ class Intent:
                 self._endpoint_pod(key, touched)
         elif isinstance(key, PrefixKey) and key.source == prefixes.EXCLUDED.source:
             self._exclusions.add(key)
+            standing = message if isinstance(message, PrefixesInUse) else None
+            _keep(self._standing_exclusions, key, standing)
+            self._exclude(touched)
         return touched
 
     def _stand_request(self, key: RequestKey, message: Any, touched: Touched) -> None:
@@ -206,12 +211,20 @@ class Intent:
             for addresses in (self._service_addresses, self._pod_addresses):
                 self._know(addresses, "kubeadm", told, touched)
         elif ref == self._excluded:
-            excluded, problem = prefixes.of_user(found) if found else ((), None)
-            now: dict[Key, PrefixesInUse] = {part.key: part for part in excluded}
-            self._exclusions |= now.keys()
-            for key in self._exclusions:
-                self._set(key, now.get(key), touched)
-            self._notice(model.ConfigMap, ref, problem, touched)
+            self._excluding = found
+            self._exclude(touched)
+
+    def _exclude(self, touched: Touched) -> None:
+        excluded, problem = (
+            prefixes.of_user(self._excluding, self._standing_exclusions.values())
+            if self._excluding
+            else ((), None)
+        )
+        now: dict[Key, PrefixesInUse] = {part.key: part for part in excluded}
+        self._exclusions |= now.keys()
+        for key in self._exclusions:
+            self._set(key, now.get(key), touched)
+        self._notice(model.ConfigMap, self._excluded, problem, touched)
 
     def _network_service(
         self, ref: Ref, found: model.NetworkService | None, touched: Touched
@@ -289,13 +302,16 @@ class Intent:
             standing = self._standing_endpoints.get(key)
             if standing is None or standing.pod.uid != pod.uid:
                 return None
-            return msgspec.structs.replace(standing, pod=ref, ready=pod.ready)
+            return msgspec.structs.replace(
+                standing, pod=ref, ready=_may_get_more(pod), leaving=pod.terminating
+            )
         if not spec.selector.selects(pod.labels):
             return None
         return Endpoint(
             endpoint=key.endpoint,
             pod=ref,
-            ready=pod.ready,
+            ready=_may_get_more(pod),
+            leaving=pod.terminating,
             network_services=spec.network_services,
             labels=spec.labels,
             ipam=spec.ipam,
@@ -340,7 +356,11 @@ _UNASKED = requests.Wanted()
 
 
 def _serves(pod: Pod) -> bool:
-    return bool(pod.node) and not (pod.terminating or pod.terminal or pod.host_network)
+    return bool(pod.node) and not (pod.terminal or pod.host_network)
+
+
+def _may_get_more(pod: Pod) -> bool:
+    return pod.ready and not pod.terminating
 
 
 def _misfit(pod: Pod | None, spec: specs.EndpointSpec | None) -> bool:
