@@ -60,7 +60,7 @@ class Webhook:
         self._answering = Answering(registry)
         self._ends = Gauge(
             "nsm_webhook_certificate_ends_seconds",
-            "When the certificate that is served ends, Unix time",
+            "When the certificate that is served ends, Unix time; it is renewed 30 days before",
             registry=registry,
         )
         self._round_seconds = round_seconds
