@@ -72,13 +72,13 @@ def test_a_worker_visits_and_comes_back(place: Path) -> None:
         raise LookupError("inside")
 
     def visit() -> tuple[threading.Thread, tuple[netns.Identity, netns.Identity], netns.Identity]:
-        thread: list[threading.Thread] = []
-        found = netns.visit(place, lambda: (thread.append(threading.current_thread()), there())[1])
+        found = netns.visit(place, there)
+        thread = netns.visit(place, threading.current_thread)
         with pytest.raises(LookupError, match="inside"):
             netns.visit(place, fail)
         with pytest.raises(OSError, match="setns"):
             netns.visit("/proc/self/ns/mnt", fail)
-        return thread[0], found, netns.identity(netns.OWN)
+        return thread, found, netns.identity(netns.OWN)
 
     with ThreadPoolExecutor(1) as pool:
         worker = pool.submit(threading.current_thread).result()

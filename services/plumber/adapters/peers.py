@@ -2,7 +2,8 @@
 
 Nothing in the kernel tells that a tunnel's other end died. Silence is counted in questions that nobody answered,
 not in time: a process that was paused does not take its own sleep for a peer's death. A question of the other end
-is a hint that it has just come. `on_change` is told connections whose answer is another one than before.
+is a hint that it has just come. `on_change` is told connections whose answer is another one than before, unless
+`follow` is about to return it.
 """
 
 import asyncio
