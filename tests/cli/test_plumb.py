@@ -183,8 +183,8 @@ async def test_a_silent_plumber_keeps_none_of_the_others_from_answering(
     health = Health(CollectorRegistry())
     health.answer("/explain", Plumber(an_answer(explained())))
     await health.start("127.0.0.1:0")
-    others = [plumb.Plumber("127.0.0.1:1", "node2"), plumb._Plumber(f"127.0.0.1:{health.port}")]
-    monkeypatch.setattr(plumb, "_plumbers", lambda: others)
+    others = [plumb.Plumber("127.0.0.1:1", "node2"), plumb.Plumber(f"127.0.0.1:{health.port}")]
+    monkeypatch.setattr(plumb, "plumbers", lambda: others)
     try:
         await asyncio.to_thread(plumb.explain, "client", "default", OutputFormat.TABLE)
     finally:
