@@ -38,7 +38,7 @@ from tests.watcher.builders import a_node, a_pod, an_endpoint, an_object
 from tests.watcher.conftest import Cluster, Reader, a_watcher, running
 
 SYSTEM = "nsm-system"
-EXAMPLES = int(os.environ.get("NSM_WATCHER_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("NSM_WATCHER_EXAMPLES", "20"))
 ANNOTATIONS = [None, "", "svc", "svc/nsm-1", "svc/nsm-1, other/nsm-2", "svc@elsewhere/nsm-1?a=b"]
 
 # ---- what happens
@@ -89,6 +89,15 @@ class World:
         self.cluster = cluster
         self.store = cluster.store
         self._number = 0
+
+    def begin(self) -> None:
+        """So much that whatever happens then touches something."""
+        for node in ("node1", "node2"):
+            self._node(node, True)
+            self._pod(f"at-{node}", node, "svc/nsm-1", True)
+        for pod, wish in zip("abc", ("svc/nsm-1", None, "svc, other"), strict=True):
+            self._pod(pod, "node1", wish, True)
+        self._endpoint("x", True)
 
     async def step(self, does: str, *what: Any) -> None:
         match does:
@@ -230,9 +239,7 @@ async def story(tmp_path: Any, server: NatsServer, events: list[tuple[Any, ...]]
     world = World(cluster)
     try:
         async with running(reader.mirror.run()):
-            world._node("node1", True)
-            world._pod("a", "node1", "svc/nsm-1", True)
-            world._endpoint("x", True)
+            world.begin()
             async with a_watcher(cluster, server):
                 await reader.until(lambda: published(reader) == world.wanted())
                 while len(cluster.api._watches) < len(service.resources(SYSTEM)):
