@@ -103,6 +103,11 @@ def renewal_due(pem: bytes, *, now: datetime) -> bool:
     return now < begins or 3 * (ends - now) <= ends - begins
 
 
+def issued_at(pem: bytes) -> datetime:
+    """When the first certificate was made. Raises BadCertificate."""
+    return _first(pem).not_valid_before_utc + _SKEW
+
+
 def covers(pem: bytes, names: Sequence[str]) -> bool:
     """Whether the first certificate is valid for each of these names and addresses, to the letter."""
     try:
