@@ -4,7 +4,7 @@
 cost of an object's change is what it touches, the result that of starting from scratch.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import msgspec
@@ -91,6 +91,18 @@ class Intent:
     def spec_problem(self, subject: Subject) -> Problem | None:
         """Why the spec of an object of ours means nothing."""
         return self._bad_specs.get(subject)
+
+    def spoiled_offer(self, namespace: str, network_service: str) -> Problem | None:
+        """Why nobody offers a network service, if an endpoint would that cannot be read."""
+        for (kind, ref), problem in sorted(self._bad_specs.items(), key=lambda item: item[0][1]):
+            found = self.objects.get((kind, ref))
+            if (
+                ref[0] == namespace
+                and isinstance(found, model.NetworkServiceEndpoint)
+                and network_service in specs.names_in(found.spec)
+            ):
+                return problem
+        return None
 
     def pods_on(self, node: str) -> set[Ref]:
         """The Pods of a node."""
@@ -258,8 +270,19 @@ class Intent:
         for pod in () if is_same else self._pods_of_namespace.get(namespace, ()):
             self._endpoint_pod(EndpointKey(namespace, name, pod), touched)
         _keep(self.objects, (model.NetworkServiceEndpoint, ref), found)
-        _keep(self._bad_specs, (model.NetworkServiceEndpoint, ref), problem)
+        subject = (model.NetworkServiceEndpoint, ref)
+        if self._bad_specs.get(subject) != problem:
+            _keep(self._bad_specs, subject, problem)
+            touched.pods.update(self._asking_in(namespace))
         self._notice_endpoint(ref, touched)
+
+    def _asking_in(self, namespace: str) -> Iterator[Ref]:
+        """Pods that ask for network services of a namespace, as far as they say so."""
+        for ref, wanted in self.wanted.items():
+            if ref[0] == namespace or any(
+                each.network_service_namespace == namespace for each in wanted.requests
+            ):
+                yield ref
 
     def _requests(self, ref: Ref, touched: Touched) -> None:
         pod = self.pods.get(ref)

@@ -149,6 +149,14 @@ def read_network_service(found: NetworkService) -> intent.NetworkService | Probl
         return _invalid(found, exc)
 
 
+def names_in(spec: Any) -> tuple[str, ...]:
+    """The network services that a spec names, as far as it can be read at all."""
+    for written, value in spec.items() if isinstance(spec, dict) else ():
+        if fields.our_name(written) == "networkServices" and isinstance(value, list):
+            return tuple(each for each in value if isinstance(each, str))
+    return ()
+
+
 def _invalid(found: OurObject, exc: BadField) -> Problem:
     # A first version has no earlier one.
     rest = (

@@ -275,11 +275,22 @@ class Reporter:
             settled = refusal is not None or status is not None or self._states.complete(told)
         return reports.Facts(
             grant=grant,
-            refusal=refusal,
+            refusal=self._explained(request, refusal),
             status=status,
             resolver=self._resolver(request),
             settled=settled,
         )
+
+    def _explained(self, request: Request, refusal: Refusal | None) -> Refusal | None:
+        """Ipam knows nothing of an endpoint that cannot be read: who asks for it hears what is wrong there."""
+        if refusal is None or refusal.reason != "NoEndpoint":
+            return refusal
+        namespace = request.network_service_namespace or request.pod.namespace
+        problem = self._intent.spoiled_offer(namespace, request.network_service)
+        if problem is None:
+            return refusal
+        message = f"network service {request.network_service}: {problem.message}"
+        return msgspec.structs.replace(refusal, reason=problem.reason, message=message)
 
     def _resolver(self, request: Request) -> Resolver | None:
         pod = request.pod
