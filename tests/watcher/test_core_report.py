@@ -5,6 +5,7 @@ import pytest
 
 from schemas.grant import Refusal
 from schemas.intent import Dns
+from services.watcher.core import news as telling
 from services.watcher.core import report as reporting
 from services.watcher.core import requests
 from services.watcher.core.report import Facts, Showing
@@ -43,7 +44,7 @@ def refused(request, reason="NoEndpoint"):
 
 
 def news(before, after):
-    return [(each.type, each.reason) for each in reporting.announcements(before, after)]
+    return [(each.type, each.reason) for each in telling.announcements(before, after)]
 
 
 def test_every_item_ready_is_connected():
@@ -220,7 +221,7 @@ def test_going_is_told_and_coming_back_too():
     assert news(shown, ready) == []
     lost = told(found, refused, shown)
     assert news(shown, lost) == [("Warning", "NoEndpoint")]
-    (said,) = reporting.announcements(shown, lost)
+    (said,) = telling.announcements(shown, lost)
     assert said.message == "nsm-1 (default/svc) is disconnected: svc has no endpoint; start one"
     assert news(reporting.as_shown(lost), told(found, granted)) == [("Normal", "Connected")]
     removed = told(pod(asks=""), granted, shown)
@@ -231,10 +232,10 @@ def test_what_is_lost_may_be_explained_within_a_moment():
     found = pod(asks="svc/nsm-1")
     shown = reporting.as_shown(told(found, granted))
     gap = told(found, lambda _: Facts(), shown)
-    assert reporting.may_be_explained(shown, gap)
-    assert not reporting.may_be_explained(shown, told(found, refused, shown))
-    assert not reporting.may_be_explained(reporting.as_shown(gap), gap)
-    (said,) = reporting.announcements(shown, gap)
+    assert telling.may_be_explained(shown, gap)
+    assert not telling.may_be_explained(shown, told(found, refused, shown))
+    assert not telling.may_be_explained(reporting.as_shown(gap), gap)
+    (said,) = telling.announcements(shown, gap)
     assert said.reason == "Disconnected"
     assert said.message == (
         "nsm-1 is disconnected from default/svc: ipam has not answered yet; is it running?"
@@ -254,7 +255,7 @@ def test_a_reason_is_told_once_and_another_one_beside_it():
         "nsm-2 (default/other): NoEndpoint: other has no endpoint; start one; "
         "nsm-3 (default/third): Connecting: ipam has not answered yet; is it running?"
     )
-    told_ = [each.message for each in reporting.announcements(NOTHING, result)]
+    told_ = [each.message for each in telling.announcements(NOTHING, result)]
     assert told_ == [
         "nsm-1 (default/svc): svc has no endpoint; start one",
         "nsm-2 (default/other): other has no endpoint; start one",
@@ -393,7 +394,7 @@ def test_dns_that_fails_is_told_once_and_is_no_disconnection():
     shown = reporting.as_shown(told(found, resolved(a_resolver)))
     failed = told(found, resolved(conflict), shown)
     assert (failed.connected, failed.reason) == (False, "DNSCaptureConflict")
-    (said,) = reporting.announcements(shown, failed)
+    (said,) = telling.announcements(shown, failed)
     assert (said.type, said.reason) == ("Warning", "DNSCaptureConflict")
     assert said.message == "nsm-1 (default/svc): its DNS is not served: a redirect; remove it"
     assert news(reporting.as_shown(failed), failed) == []
@@ -407,7 +408,7 @@ def test_dns_that_fails_is_told_once_and_is_no_disconnection():
 def test_a_link_that_is_lost_after_its_dns_is_a_disconnection():
     found = pod(asks="svc/nsm-1")
     shown = reporting.as_shown(told(found, resolved(conflict)))
-    (said,) = reporting.announcements(shown, told(found, refused, shown))
+    (said,) = telling.announcements(shown, told(found, refused, shown))
     assert said.message == "nsm-1 (default/svc) is disconnected: svc has no endpoint; start one"
 
 
@@ -469,7 +470,7 @@ def test_a_connection_with_other_addresses_says_which_and_why():
     found = pod(asks="svc/nsm-1")
     before = reporting.as_shown(told(found, granted))
     after = told(found, readdressed, before)
-    (said,) = reporting.announcements(before, after)
+    (said,) = telling.announcements(before, after)
     assert (said.type, said.reason) == ("Warning", "Readdressed")
     assert said.message == (
         "nsm-1 (default/svc) has 172.16.2.2 now instead of 172.16.1.2: "
@@ -520,13 +521,13 @@ def test_only_what_is_new_may_wait_for_its_endpoint_without_a_warning(reason):
         return granted(request) if request.interface == "nsm-2" else refused(request, reason)
 
     first = told(found, facts)
-    coming = reporting.coming(NOTHING, first)
+    coming = telling.coming(NOTHING, first)
     assert coming == {"nsm-1"}
-    told_so_far = list(reporting.announcements(NOTHING, first, but=coming))
+    told_so_far = list(telling.announcements(NOTHING, first, but=coming))
     assert [each.reason for each in told_so_far] == ["Connected"]
     announced = reporting.as_shown(first, but=coming)
     assert news(announced, first) == [("Warning", reason)]
-    assert reporting.coming(announced, told(found, lambda r: refused(r, "PoolExhausted"))) == set()
+    assert telling.coming(announced, told(found, lambda r: refused(r, "PoolExhausted"))) == set()
 
     before = reporting.as_shown(told(found, granted))
-    assert reporting.coming(before, first) == set()
+    assert telling.coming(before, first) == set()

@@ -4,7 +4,7 @@
 cost of an object's change is what it touches, the result that of starting from scratch.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ import msgspec
 from schemas.intent import Endpoint, NetworkService, PrefixesInUse, Request
 from schemas.subjects import EndpointKey, Key, NetworkServiceKey, PrefixKey, RequestKey
 from services.watcher import model
-from services.watcher.core import misfits, owners, prefixes, requests, specs
+from services.watcher.core import misfits, owners, prefixes, requests, specs, spoiled
 from services.watcher.core.addresses import Addresses
 from services.watcher.model import ObjectRef, Pod, Problem, Ref, Subject
 
@@ -94,15 +94,7 @@ class Intent:
 
     def spoiled_offer(self, namespace: str, network_service: str) -> Problem | None:
         """Why nobody offers a network service, if an endpoint would that cannot be read."""
-        for (kind, ref), problem in sorted(self._bad_specs.items(), key=lambda item: item[0][1]):
-            found = self.objects.get((kind, ref))
-            if (
-                ref[0] == namespace
-                and isinstance(found, model.NetworkServiceEndpoint)
-                and network_service in specs.names_in(found.spec)
-            ):
-                return problem
-        return None
+        return spoiled.offer(self.objects, self._bad_specs, namespace, network_service)
 
     def pods_on(self, node: str) -> set[Ref]:
         """The Pods of a node."""
@@ -273,16 +265,8 @@ class Intent:
         subject = (model.NetworkServiceEndpoint, ref)
         if self._bad_specs.get(subject) != problem:
             _keep(self._bad_specs, subject, problem)
-            touched.pods.update(self._asking_in(namespace))
+            touched.pods.update(spoiled.asking_in(self.wanted, namespace))
         self._notice_endpoint(ref, touched)
-
-    def _asking_in(self, namespace: str) -> Iterator[Ref]:
-        """Pods that ask for network services of a namespace, as far as they say so."""
-        for ref, wanted in self.wanted.items():
-            if ref[0] == namespace or any(
-                each.network_service_namespace == namespace for each in wanted.requests
-            ):
-                yield ref
 
     def _requests(self, ref: Ref, touched: Touched) -> None:
         pod = self.pods.get(ref)

@@ -24,6 +24,7 @@ from schemas.subjects import (
 )
 from services._runtime.mirror import Mirror
 from services.watcher.adapters import Denied, Kube, Missing, pods
+from services.watcher.core import news
 from services.watcher.core import report as reports
 from services.watcher.core.intent import Intent
 from services.watcher.core.requests import Wanted
@@ -218,7 +219,7 @@ class Reporter:
 
     def _may_be_explained(self, memory: _Memory, result: reports.Report) -> bool:
         """What is lost shows at once; people hear of it together with the reason, if one follows soon."""
-        if not reports.may_be_explained(memory.announced, result):
+        if not news.may_be_explained(memory.announced, result):
             memory.unexplained_since = None
             return False
         now = self._clock()
@@ -232,13 +233,13 @@ class Reporter:
             return
         # Said when it happens, once, whatever becomes of the writes: those are retried.
         coming = self._coming(pod.ref, memory, result)
-        for each in reports.announcements(memory.announced, result, but=coming):
+        for each in news.announcements(memory.announced, result, but=coming):
             self._announcer.say(_about(pod), each)
         memory.announced = reports.as_shown(result, but=coming)
 
     def _coming(self, ref: Ref, memory: _Memory, result: reports.Report) -> frozenset[str]:
         """Interfaces of which no warning is due yet, though the condition tells what they lack."""
-        coming = reports.coming(memory.announced, result)
+        coming = news.coming(memory.announced, result)
         if not coming:
             memory.coming_since = None
             return coming
