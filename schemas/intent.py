@@ -74,6 +74,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     pod: PodRef
     ready: bool  # may get new connections; what it has it keeps
+    leaving: bool = False  # being deleted: serves until it ends, and its clients move to another one if there is one
     network_services: tuple[str, ...]
     labels: dict[str, str] = {}
     ipam: IpamSpec = IpamSpec()
