@@ -9,6 +9,7 @@ COMMANDS = {
     "demo": "cli.demo:demo",
     "lab": "cli.main:LAB",
     "annotation": "cli.annotation:annotation",
+    "status": "cli.status.command:status",
     "tap": "cli.tap:tap",
     "ipam": "cli.ipam:IPAM",
     "ping": "cli.ping:ping",

@@ -24,7 +24,7 @@ _CLONE_NEWNET = 0x40000000
 _MS_BIND = 4096
 _MNT_DETACH = 2
 _SO_NETNS_COOKIE = 71
-_OWN = "/proc/thread-self/ns/net"
+OWN = "/proc/thread-self/ns/net"  # of the calling thread
 _PROCESS = "/proc/self/ns/net"  # the main thread's: where the process lives
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -153,7 +153,7 @@ def write_sysctls(
     home = own()
 
     def write() -> None:
-        if identity(_OWN) == home:
+        if identity(OWN) == home:
             raise WrongNamespace("sysctl writes are for Pods' network namespaces only")
         for key, value in values.items():
             Path("/proc/sys/net", key).write_text(value)
@@ -167,7 +167,7 @@ def write_sysctls(
 def _unshare_onto(place: str) -> None:
     _check(_libc.unshare(_CLONE_NEWNET), "unshare", place)
     _check(
-        _libc.mount(_OWN.encode(), os.fsencode(place), b"none", ctypes.c_ulong(_MS_BIND), None),
+        _libc.mount(OWN.encode(), os.fsencode(place), b"none", ctypes.c_ulong(_MS_BIND), None),
         "bind mount",
         place,
     )
@@ -175,7 +175,7 @@ def _unshare_onto(place: str) -> None:
 
 def _entered(fd: int, target: Target, action: Callable[[], T]) -> T:
     # where the process lives already, an ordinary user may not enter
-    if identity(fd) != identity(_OWN):
+    if identity(fd) != identity(OWN):
         _check(_libc.setns(fd, _CLONE_NEWNET), "setns", str(target))
     return action()
 

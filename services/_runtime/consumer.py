@@ -6,6 +6,7 @@ first doubt. It never decides what a message means.
 """
 
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import msgspec
@@ -22,6 +23,8 @@ CONSUMER_NOT_FOUND = 10014
 # The stream will be made by its owners; a consumer of our name is one that our delete did not reach.
 _PASSING = frozenset({STREAM_NOT_FOUND, 10013, 10148})
 _SECOND = 1_000_000_000
+# Who asks the server for its consumers sees who follows, and of which version each process is.
+_ABOUT = {"version": metadata.version("nsm-on-nats")}
 
 Deliver = Callable[[str, bytes, int], None]
 
@@ -126,6 +129,7 @@ class Consumer:
             "inactive_threshold": INACTIVE_SECONDS * _SECOND,
             "mem_storage": True,
             "num_replicas": 1,
+            "metadata": _ABOUT,
         }
         if start is not None:
             config["opt_start_seq"] = start

@@ -84,7 +84,6 @@ def test_every_matching_pod_of_the_namespace_is_an_endpoint():
 
 def test_an_endpoint_pod_that_ends_is_dropped_so_that_clients_move():
     cases: list[dict[str, Any]] = [
-        {"terminating": True},
         {"phase": "Failed"},
         {"node": ""},
         {"host_network": True},
@@ -96,6 +95,18 @@ def test_an_endpoint_pod_that_ends_is_dropped_so_that_clients_move():
         key = EndpointKey("default", "vpn", "vpn-0")
         assert intent.put(model.Pod, ended.ref, ended).keys == {key}
         assert intent.message(key) is None
+
+
+def test_an_endpoint_pod_that_is_being_deleted_serves_until_it_ends_and_gets_nothing_new():
+    intent = an_intent(pod("vpn-0", labels=VPN), endpoint())
+    key = EndpointKey("default", "vpn", "vpn-0")
+    leaving = pod("vpn-0", labels=VPN, terminating=True)
+    assert intent.put(model.Pod, leaving.ref, leaving).keys == {key}
+    told = intent.message(key)
+    assert (told.ready, told.leaving) == (False, True)
+    ended = pod("vpn-0", labels=VPN, terminating=True, phase="Succeeded")
+    intent.put(model.Pod, ended.ref, ended)
+    assert intent.message(key) is None
 
 
 def test_a_typo_in_an_endpoint_withdraws_nothing_and_says_that_it_has_no_effect():

@@ -9,7 +9,7 @@ from schemas.state import NodeFacts
 from services._runtime.mirror import Mirror
 from services._runtime.streams import GRANT, STATE
 from services.watcher import model
-from services.watcher.adapters import Denied, Events, pods
+from services.watcher.adapters import Events
 from services.watcher.core.intent import Intent
 from services.watcher.core.report import showing
 from services.watcher.model import STATUS_ANNOTATION
@@ -334,16 +334,11 @@ async def test_what_is_taken_away_is_told_once_and_with_the_reason(cluster, nats
     )
 
 
-async def test_an_annotation_that_finds_no_room_hides_no_condition(
-    cluster, nats, reader, ipam, monkeypatch
-):
-    async def full(*_: object) -> None:
-        raise Denied("PATCH: 422 Invalid: metadata.annotations: Too long", status=422)
-
-    monkeypatch.setattr(pods, "write_annotation", full)
+async def test_an_annotation_that_finds_no_room_hides_no_condition(cluster, nats, reader, ipam):
+    most = {"example/of-another": "x" * 262_050}
     seen = []
     cluster.store.watch(PODS, lambda _, pod: seen.append(condition(pod)))
-    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1", annotations=most))
     with capture_logs() as logs:
         async with a_watcher(cluster, nats):
             await connect(cluster, reader, ipam)
@@ -384,6 +379,7 @@ async def test_versions_of_a_restored_server_are_believed_after_a_while(bus, kub
         grants=Mirror(bus, GRANT, ["nsm.>"], on_change=lambda *_: None),
         states=Mirror(bus, STATE, ["nsm.>"], on_change=lambda *_: None),
         clock=lambda: now,
+        writers=1,
     )
     memory = reporter._remember(pod, showing(pod))
     written = read(model.Pod, a_pod(annotations={STATUS_ANNOTATION: "[]"}))

@@ -3,7 +3,8 @@
 A packet counts if its lane waits for its ID and it repeats the question; anything else is noted and waited past.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from services.dns.core.flights import Flight, Stream
@@ -26,6 +27,8 @@ _PROBE = Query(
     plain=plain_answer(_PROBE_QUESTION),
 )
 _LATE_SECONDS = 4.0  # past the budget of its query an answer still shows who is alive
+# Of one lane: far more than a Pod may have in flight, far less than there are IDs, of which a free one is to be drawn.
+_MOST_PENDING = 16_384
 _USED_SECONDS = 5.0  # a server that nobody asks need not be watched
 
 
@@ -58,12 +61,19 @@ class Lane:
 
     def forget_late(self, now: float) -> None:
         """What was asked too long ago."""
-        pending, before = self.pending, now - _LATE_SECONDS
-        while pending:
-            oldest = next(iter(pending))
-            if pending[oldest][2] > before:
-                return
-            del pending[oldest]
+        before = now - _LATE_SECONDS
+        self._forget(
+            itertools.takewhile(lambda each: self.pending[each][2] <= before, self.pending)
+        )
+
+    def make_room(self) -> None:
+        """For more IDs: of very many that wait the oldest are those of answered queries, and of a silent server."""
+        self._forget(itertools.islice(self.pending, len(self.pending) // 4))
+
+    def _forget(self, ids: Iterable[bytes]) -> None:
+        # Listed first: to look for the first one after each deletion would pass over all deleted before.
+        for each in list(ids):
+            del self.pending[each]
 
 
 class Ports(Protocol):
@@ -125,20 +135,14 @@ class Server:
         self._closed = False
         self.ports = ports(self)
 
-    def ask(self, flight: Flight, bit: int, now: float) -> None:
+    def ask(self, flight: Flight, bit: int, now: float, *, again: bool = False) -> None:
         """Send the flight's query; a server that cannot be sent to is suspect."""
         if self.health.suspect:
             self._probe(now)
-        # Twice: the sockets may be those of an interface that was made anew.
-        if not self._sent(flight, bit, now):
-            self._sent(flight, bit, now)
-
-    def _sent(self, flight: Flight, bit: int, now: float) -> bool:
-        """False: the sockets were of no use, others may be."""
         lane = self._lane if self._chosen_at == now else self._choose(now)
         if lane is None:
             self.health.unreachable()
-            return True
+            return
         pending, ready = lane.pending, self._ready
         new_id = ready.pop() if ready else self._ids.draw()
         while new_id in pending:
@@ -148,8 +152,9 @@ class Server:
         try:
             lane.send(packet)
         except OSError as exc:
-            return lane.failed(packet, exc)
-        return True
+            # Twice: the sockets may be those of an interface that was made anew.
+            if not lane.failed(packet, exc) and not again:
+                self.ask(flight, bit, now, again=True)
 
     def received(self, lane: Lane, packet: bytes, now: float) -> None:
         """A packet came over a lane."""
@@ -172,7 +177,7 @@ class Server:
         if flight.pilot is self:
             self._probed(flight, answered=True, now=now)
             return
-        self.health.answered(now - sent_at, now=now)
+        self.health.answered(now - sent_at, now)
         flight.unheard &= ~bit
         if flight.done:
             return
@@ -235,9 +240,11 @@ class Server:
 
     def _choose(self, now: float) -> Lane | None:
         """One for all queries of this moment: as hard to guess, and fewer sockets to be woken for."""
-        self._lane = None if self._closed else self.ports.lane(now)
+        lane = self._lane = None if self._closed else self.ports.lane(now)
         self._chosen_at = self._asked_at = now
-        return self._lane
+        if lane is not None and len(lane.pending) > _MOST_PENDING:
+            lane.make_room()
+        return lane
 
     def _unexpected(self, packet: bytes, now: float, what: str) -> None:
         if is_reply(packet):
@@ -254,7 +261,7 @@ class Server:
         if self._probing or self._closed or not self.health.doubtful:
             return
         self._probing = True
-        probe = Flight(self, _PROBE, ((self, 1),), now, 1, 1)
+        probe = Flight(self, _PROBE, ((self, 1),), now)
         self._timers.watch(probe)
         self._send_probe(probe, now)
 

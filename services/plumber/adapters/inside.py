@@ -4,6 +4,7 @@ The settings of IPv6 are files that only a thread in the network finds; once the
 has it does.
 """
 
+import contextlib
 import os
 import socket
 from types import TracebackType
@@ -13,13 +14,15 @@ from services._node import probe
 from services.plumber.adapters.errors import Refused
 from services.plumber.model import End
 
-_SETTINGS = "/proc/sys/net/ipv6/conf"
-
 
 class Inside:
-    """Ways into a network, once `open` was called there. Use it as a context manager."""
+    """Ways into a network, once `open` was called there. Use it as a context manager.
 
-    def __init__(self, *, probing: bool = False) -> None:
+    `sysctls` is a /proc/sys/net that may be written.
+    """
+
+    def __init__(self, sysctls: str, *, probing: bool = False) -> None:
+        self._conf = f"{sysctls}/ipv6/conf"
         self._probing = probing
         self._probe: socket.socket | None = None
         self._settings: int | None = None
@@ -40,10 +43,8 @@ class Inside:
 
     def open(self) -> None:
         """By the thread that is in the network. Raises OSError."""
-        try:
-            self._settings = os.open(_SETTINGS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            pass  # no IPv6 in this kernel
+        with contextlib.suppress(FileNotFoundError):  # no IPv6 in this kernel
+            self._settings = os.open(self._conf, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if self._probing:
             self._probe = probe.open_socket()
 
@@ -62,10 +63,9 @@ class Inside:
                     f"{end.interface}: an IPv6 address was granted, but IPv6 is off here: switch it on in the "
                     "kernel and let the MTU be 1280 at least, or give the endpoint an IPv4 prefix"
                 ) from exc
-        try:
+        # else IPv6 is off in the kernel, or the MTU is below its least
+        with contextlib.suppress(FileNotFoundError):
             self._write(f"{end.interface}/accept_ra", b"0")
-        except FileNotFoundError:
-            pass  # IPv6 is off in the kernel, or the MTU is below its least
 
     def _write(self, name: str, value: bytes) -> None:
         if self._settings is None:

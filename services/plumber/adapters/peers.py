@@ -142,10 +142,9 @@ class Peers:
             peer.timer.cancel()
         if peer.missed >= _MOST_MISSED and peer.answer is Answer.YES:
             self._learn(tag, peer, Answer.NO_MORE)
-        try:
+        # else the interface is down or not there: nobody will answer
+        with contextlib.suppress(OSError):
             asking.ask(self._sockets[peer.key], peer.question)
-        except OSError:
-            pass  # the interface is down or not there: nobody will answer
         if peer.answer is Answer.YES:
             delay = _INTERVAL_SECONDS
         else:

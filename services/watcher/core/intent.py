@@ -309,13 +309,16 @@ class Intent:
             standing = self._standing_endpoints.get(key)
             if standing is None or standing.pod.uid != pod.uid:
                 return None
-            return msgspec.structs.replace(standing, pod=ref, ready=pod.ready)
+            return msgspec.structs.replace(
+                standing, pod=ref, ready=_may_get_more(pod), leaving=pod.terminating
+            )
         if not spec.selector.selects(pod.labels):
             return None
         return Endpoint(
             endpoint=key.endpoint,
             pod=ref,
-            ready=pod.ready,
+            ready=_may_get_more(pod),
+            leaving=pod.terminating,
             network_services=spec.network_services,
             labels=spec.labels,
             ipam=spec.ipam,
@@ -360,7 +363,11 @@ _UNASKED = requests.Wanted()
 
 
 def _serves(pod: Pod) -> bool:
-    return bool(pod.node) and not (pod.terminating or pod.terminal or pod.host_network)
+    return bool(pod.node) and not (pod.terminal or pod.host_network)
+
+
+def _may_get_more(pod: Pod) -> bool:
+    return pod.ready and not pod.terminating
 
 
 def _misfit(pod: Pod | None, spec: specs.EndpointSpec | None) -> bool:

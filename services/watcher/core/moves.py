@@ -13,7 +13,7 @@ from schemas.grant import Connection
 from schemas.intent import PodRef
 from schemas.state import Status
 from schemas.subjects import StatusKey
-from services.watcher.core.report import READDRESSED, WARNING, Announcement
+from services.watcher.core.news import READDRESSED, WARNING, Announcement
 
 
 class _Stood(msgspec.Struct, frozen=True):

@@ -1,43 +1,25 @@
-"""News: what changed in what a Pod shows that people should hear of, and what may wait for a moment."""
+"""News: what changed in what a Pod shows, as Events that people should hear of."""
 
 from collections.abc import Collection, Iterator
 
-from services.watcher.core.report import (
-    CONNECTED,
-    CONNECTING,
-    COVERED,
-    DISCONNECTED,
-    NORMAL,
-    READDRESSED,
-    UPDATING,
-    WARNING,
-    Announcement,
-    Report,
-    Showing,
-)
+import msgspec
+
+from services.watcher.core.report import CONNECTED, UPDATING, Report, Showing
 from services.watcher.model import Shown
 
-_COMING = frozenset({"EndpointNotReady", "NoEndpoint"})
-_WITHOUT_ITEM = frozenset({"MalformedAnnotation", "HostNetwork"})
+DISCONNECTED = "Disconnected"
+READDRESSED = "Readdressed"
+COVERED = "PrefixCollision"
+NORMAL = "Normal"
+WARNING = "Warning"
 
 
-def may_be_explained(before: Showing, after: Report) -> bool:
-    """Whether something was lost and nobody said why yet: a refusal follows what it took within moments."""
-    ready = {each.interface for each in before.items if each.state == "ready"}
-    return any(
-        each.state == "waiting" and each.reason == CONNECTING and each.interface in ready
-        for each in after.items
-    )
+class Announcement(msgspec.Struct, frozen=True, kw_only=True):
+    """An Event to be written."""
 
-
-def coming(before: Showing, after: Report) -> frozenset[str]:
-    """New interfaces whose endpoint is not there or not Ready yet: where both are made together that is no trouble."""
-    known = {each.interface for each in before.items}
-    return frozenset(
-        each.interface
-        for each in after.items
-        if each.state == "refused" and each.reason in _COMING and each.interface not in known
-    )
+    type: str
+    reason: str
+    message: str
 
 
 def announcements(
@@ -55,7 +37,7 @@ def announcements(
     for covered in after.covered:
         if covered not in before.message:
             yield Announcement(type=WARNING, reason=COVERED, message=covered)
-    if after.reason in _WITHOUT_ITEM and (before.reason, before.message) != (
+    if after.reason in _OF_THE_POD and (before.reason, before.message) != (
         after.reason,
         after.message,
     ):
@@ -104,3 +86,7 @@ def _disconnected(item: Shown, why: str) -> Announcement:
         reason=DISCONNECTED,
         message=f"{item.interface} is disconnected from {item.name}: {why}",
     )
+
+
+# Reasons of the whole Pod: there are no items to tell them of.
+_OF_THE_POD = frozenset({"MalformedAnnotation", "HostNetwork"})

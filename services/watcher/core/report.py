@@ -1,4 +1,4 @@
-"""Report: what a Pod's status must say, and what changed in it that people should hear of.
+"""Report: what a Pod's status must say.
 
 Judged only from what is current: of this Pod (UID) and of the newest grant (revision). Where the word of
 ipam or of the node is merely missing, because they have not told everything yet, what the Pod already
@@ -19,16 +19,11 @@ from services.watcher.wording import listed, shorten
 
 CONNECTED = "Connected"
 CONNECTING = "Connecting"
-DISCONNECTED = "Disconnected"
-READDRESSED = "Readdressed"
-COVERED = "PrefixCollision"
 UPDATING = "Updating"  # an older revision stands while the newer one is being applied
 COMPLETED = "PodCompleted"
 
 MESSAGE_BYTES = 4096  # of a condition: every watcher of Pods gets it
 _ITEM_BYTES = 1024
-NORMAL = "Normal"
-WARNING = "Warning"
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,14 +70,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return not self.connected and self.reason == CONNECTING
 
 
-class Announcement(msgspec.Struct, frozen=True, kw_only=True):
-    """An Event to be written."""
-
-    type: str
-    reason: str
-    message: str
-
-
 class Showing(msgspec.Struct, frozen=True, kw_only=True):
     """What a Pod shows now."""
 
@@ -95,6 +82,11 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def nothing(self) -> bool:
         return self.annotation is None and self.connected is None
+
+    @property
+    def told(self) -> tuple[object, ...]:
+        """All that people see."""
+        return self.annotation, self.connected, self.reason, self.message
 
 
 def showing(pod: Pod) -> Showing:
@@ -119,14 +111,19 @@ def showing(pod: Pod) -> Showing:
     )
 
 
-def without_annotation(report: Report, why: str) -> str:
-    """The message of a condition whose annotation the API server does not take."""
+def without_annotation(wanted: Showing, shown: Showing, why: str) -> Showing:
+    """What a Pod can show whose annotation the API server does not take: the condition says so."""
     missing = shorten(
         f"annotation {STATUS_ANNOTATION} cannot be written: {why}",
         _ITEM_BYTES,
     )
     room = MESSAGE_BYTES - len(missing.encode()) - 2
-    return f"{shorten(report.message, room)}; {missing}"
+    return msgspec.structs.replace(
+        wanted,
+        annotation=shown.annotation,
+        items=shown.items,
+        message=f"{shorten(wanted.message, room)}; {missing}",
+    )
 
 
 def as_shown(report: Report, *, but: Collection[str] = ()) -> Showing:
@@ -168,6 +165,11 @@ def report(
     )
 
 
+def judge(request: Request, facts: Facts) -> Item:
+    """What has become of one request, for who shows nothing of it yet."""
+    return _item(request, facts, None)
+
+
 def may_pass(before: Showing, after: Report) -> bool:
     """Whether what is missing may come within a moment, so that saying False meanwhile would be a flap.
 
@@ -179,6 +181,25 @@ def may_pass(before: Showing, after: Report) -> bool:
     return before.connected and all(
         each.state == "ready" or each.reason in _RENEWED or each.interface not in ready
         for each in after.items
+    )
+
+
+def may_be_explained(before: Showing, after: Report) -> bool:
+    """Whether something was lost and nobody said why yet: a refusal follows what it took within moments."""
+    ready = {each.interface for each in before.items if each.state == "ready"}
+    return any(
+        each.state == "waiting" and each.reason == CONNECTING and each.interface in ready
+        for each in after.items
+    )
+
+
+def coming(before: Showing, after: Report) -> frozenset[str]:
+    """New interfaces whose endpoint is not there or not Ready yet: where both are made together that is no trouble."""
+    known = {each.interface for each in before.items}
+    return frozenset(
+        each.interface
+        for each in after.items
+        if each.state == "refused" and each.reason in _COMING and each.interface not in known
     )
 
 
@@ -315,6 +336,7 @@ def _fields(item: Shown) -> dict[str, object]:
 
 # What works is being renewed, or gets DNS in addition: a matter of moments.
 _RENEWED = frozenset({UPDATING, resolving.PENDING})
+_COMING = frozenset({"EndpointNotReady", "NoEndpoint"})
 _NO_ANSWER = "ipam has not answered yet; is it running?"
 _WAITING_FOR_NEWS = "waiting for news from ipam and the node"
 _COMPLETED = Report(

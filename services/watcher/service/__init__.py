@@ -24,8 +24,8 @@ from services.watcher.adapters import Events, Informer, Kube, Resource, objects
 from services.watcher.core import prefixes
 from services.watcher.core.intent import Intent, Touched
 from services.watcher.core.moves import Moves
+from services.watcher.core.news import WARNING, Announcement
 from services.watcher.core.repairs import Repairs
-from services.watcher.core.report import WARNING, Announcement
 from services.watcher.model import ObjectRef
 from services.watcher.service.announcing import Announcer
 from services.watcher.service.describing import Describer
@@ -89,6 +89,7 @@ class Watcher:
             grants=self._grants,
             states=self._states,
             clock=time.monotonic,
+            writers=settings.writes_in_flight,
         )
         self._describer = Describer(
             kube=kube,
