@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from schemas.intent import Endpoint, NetworkService, Request
 from schemas.subjects import EndpointKey, NetworkServiceKey, PrefixKey, RequestKey
 from services.watcher import model
+from services.watcher.core import specs
 from services.watcher.core.intent import Intent, Touched
 from tests.watcher.builders import a_node, a_pod, an_endpoint, an_object, read
 
@@ -624,3 +625,34 @@ def test_the_pods_of_a_node_are_known_by_it():
     intent = an_intent(pod("one", node="node1"), pod("two", node="node2"))
     assert intent.pods_on("node1") == {("default", "one")}
     assert intent.pods_on("nowhere") == set()
+
+
+def test_an_endpoint_that_cannot_be_read_is_named_to_those_who_ask_for_it():
+    asking, other = pod(asks="my-service/nsm-1"), pod("far", namespace="far", asks="x/nsm-1")
+    intent = an_intent(asking, other)
+    bad = read(model.NetworkServiceEndpoint, an_endpoint(ipam={"prefixes": ["172.16.1.1/24"]}))
+    assert intent.put(model.NetworkServiceEndpoint, bad.ref, bad).pods == {asking.ref}
+    problem = intent.spoiled_offer("default", "my-service")
+    assert problem is not None
+    assert problem.reason == "InvalidSpec"
+    assert "NetworkServiceEndpoint default/vpn" in problem.message
+    assert intent.spoiled_offer("far", "my-service") is None
+    assert intent.spoiled_offer("default", "another") is None
+
+    mended = endpoint()
+    assert asking.ref in intent.put(model.NetworkServiceEndpoint, mended.ref, mended).pods
+    assert intent.spoiled_offer("default", "my-service") is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        ({"networkServices": ["a", 7, "b"]}, ("a", "b")),
+        ({"network_service_names": ["a"], "nonsense": 1}, ("a",)),
+        ({"networkServices": "a"}, ()),
+        ([], ()),
+        (None, ()),
+    ],
+)
+def test_names_are_read_from_a_spec_that_cannot_be_read(spec, names):
+    assert specs.names_in(spec) == names

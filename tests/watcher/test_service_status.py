@@ -113,6 +113,30 @@ async def test_a_client_made_together_with_its_endpoint_is_not_warned(cluster, n
     assert {reason for reason, _ in events(cluster)} == {"Connected"}
 
 
+async def test_a_client_of_an_endpoint_that_cannot_be_read_is_told_what_is_wrong_there(
+    cluster, nats, reader, ipam
+):
+    bad = an_endpoint(networkServices=["svc"], ipam={"prefixes": ["172.16.1.1/24"]})
+    cluster.store.create(NETWORK_SERVICE_ENDPOINTS, bad)
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: reader.get(NSM1) is not None)
+        await ipam.publish(
+            Refusal(
+                namespace="default",
+                pod="client",
+                interface="nsm-1",
+                uid=reader.get(NSM1).pod.uid,
+                network_service="svc",
+                reason="NoEndpoint",
+                message="nobody offers svc; start an endpoint",
+            )
+        )
+        pod = await cluster.until(PODS, "client", is_("False", "InvalidSpec"))
+        assert "NetworkServiceEndpoint default/vpn has no effect" in message(pod)
+        assert "write 172.16.1.0/24" in message(pod)
+
+
 async def test_a_refusal_of_a_predecessor_is_not_shown(cluster, nats, reader, ipam):
     await ipam.publish(
         Refusal(

@@ -44,7 +44,9 @@ def decide(
     `readdress`: addresses that a hard exclusion swallowed are given up.
     """
     current = _current(state, previous)
-    choice = choosing.choose(state.registry, request, current=current, previous=previous)
+    choice = choosing.choose(
+        state.registry, request, current=current, previous=previous, paths=state.paths
+    )
     if isinstance(choice, choosing.NoChoice):
         return Refused(refusing.refuse(request, choice.reason, choice.message, choice.candidates))
     tried: list[Fallen] = []

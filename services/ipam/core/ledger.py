@@ -15,6 +15,7 @@ from services.ipam.core.blocks import Host
 from services.ipam.core.exclusions import Exclusions, Use
 from services.ipam.core.holdings import Holding, ObjectKey, endpoint_key
 from services.ipam.core.linking import Vnis
+from services.ipam.core.paths import Paths
 from services.ipam.core.pod_uses import PodUses
 from services.ipam.core.pools import Pools
 from services.ipam.core.registry import Registry
@@ -40,6 +41,7 @@ class Ledger:
         # an interface that is only renamed would get another endpoint, or another address of it, for good.
         self.leaving = PodUses()
         self.vnis = Vnis()
+        self.paths = Paths()
         self.grants: dict[RequestKey, Connection] = {}
         self.nodes: set[str] = set()  # that Kubernetes knows
         # That it knew once, or was said to have none of: nobody will ever confirm anything of them.
@@ -204,6 +206,7 @@ class Ledger:
         holding = self._granted.pop(key)
         self._affected.discard(key)
         self._covered.discard(key)
+        self.paths.lost.discard(key)
         endpoint = endpoint_key(connection)
         self._served[endpoint].discard(key)
         self.registry.count(endpoint, -1)

@@ -79,6 +79,7 @@ class Ipam:
             gc.enable()
             gc.unfreeze()
             self._following = None
+            following.silence.close()
             self._figures.stand_by()
 
     async def _work(self, term: Term, following: Following) -> None:

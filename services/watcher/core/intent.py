@@ -12,7 +12,7 @@ import msgspec
 from schemas.intent import Endpoint, NetworkService, PrefixesInUse, Request
 from schemas.subjects import EndpointKey, Key, NetworkServiceKey, PrefixKey, RequestKey
 from services.watcher import model
-from services.watcher.core import misfits, owners, prefixes, requests, specs
+from services.watcher.core import misfits, owners, prefixes, requests, specs, spoiled
 from services.watcher.core.addresses import Addresses
 from services.watcher.model import ObjectRef, Pod, Problem, Ref, Subject
 
@@ -91,6 +91,10 @@ class Intent:
     def spec_problem(self, subject: Subject) -> Problem | None:
         """Why the spec of an object of ours means nothing."""
         return self._bad_specs.get(subject)
+
+    def spoiled_offer(self, namespace: str, network_service: str) -> Problem | None:
+        """Why nobody offers a network service, if an endpoint would that cannot be read."""
+        return spoiled.offer(self.objects, self._bad_specs, namespace, network_service)
 
     def pods_on(self, node: str) -> set[Ref]:
         """The Pods of a node."""
@@ -258,7 +262,10 @@ class Intent:
         for pod in () if is_same else self._pods_of_namespace.get(namespace, ()):
             self._endpoint_pod(EndpointKey(namespace, name, pod), touched)
         _keep(self.objects, (model.NetworkServiceEndpoint, ref), found)
-        _keep(self._bad_specs, (model.NetworkServiceEndpoint, ref), problem)
+        subject = (model.NetworkServiceEndpoint, ref)
+        if self._bad_specs.get(subject) != problem:
+            _keep(self._bad_specs, subject, problem)
+            touched.pods.update(spoiled.asking_in(self.wanted, namespace))
         self._notice_endpoint(ref, touched)
 
     def _requests(self, ref: Ref, touched: Touched) -> None:

@@ -283,11 +283,22 @@ class Reporter:
             settled = refusal is not None or status is not None or self._states.complete(told)
         return reports.Facts(
             grant=grant,
-            refusal=refusal,
+            refusal=self._explained(request, refusal),
             status=status,
             resolver=self._resolver(request),
             settled=settled,
         )
+
+    def _explained(self, request: Request, refusal: Refusal | None) -> Refusal | None:
+        """Who asks for an endpoint that cannot be read, of which ipam knows nothing, hears what is wrong there."""
+        if refusal is None or refusal.reason != "NoEndpoint":
+            return refusal
+        namespace = request.network_service_namespace or request.pod.namespace
+        problem = self._intent.spoiled_offer(namespace, request.network_service)
+        if problem is None:
+            return refusal
+        message = f"network service {request.network_service}: {problem.message}"
+        return msgspec.structs.replace(refusal, reason=problem.reason, message=message)
 
     def _resolver(self, request: Request) -> Resolver | None:
         pod = request.pod
