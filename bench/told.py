@@ -201,7 +201,7 @@ def _pod(number: int) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _world(url: str, api_url: str) -> AsyncIterator[tuple[Client, Seen, Ipam]]:
+async def _world(url: str, api_url: str) -> AsyncIterator[tuple[Seen, Ipam]]:
     bus = await Bus.connect(url, name="bench")
     await bus.ensure_streams()
     ipam = Ipam(bus)
@@ -218,7 +218,7 @@ async def _world(url: str, api_url: str) -> AsyncIterator[tuple[Client, Seen, Ip
                     lead(bus, "ipam", ipam.own, ipam.decide, holder="bench"),
                 )
             ]
-            yield api, seen, ipam
+            yield seen, ipam
             for task in tasks:
                 task.cancel()
     finally:
@@ -226,7 +226,7 @@ async def _world(url: str, api_url: str) -> AsyncIterator[tuple[Client, Seen, Ip
 
 
 async def measure(url: str, api_url: str, watcher: int, count: int) -> None:
-    async with _world(url, api_url) as (api, seen, ipam):
+    async with _world(url, api_url) as (seen, ipam):
         async with asyncio.timeout(_SECONDS):
             requests = await ipam.requests(count)
         await seen.until("False", count)
@@ -247,7 +247,6 @@ async def measure(url: str, api_url: str, watcher: int, count: int) -> None:
             flush=True,
         )
         await _floor(api_url, count)
-        del api
 
 
 def _cpu(pid: int) -> float:

@@ -117,7 +117,10 @@ async def _knock(servers: str) -> None:
             reasons.append(getattr(exc, "strerror", None) or str(exc) or "no answer")
         else:
             return
-    raise Problem(f"NATS at {shown(servers)}: {reasons[0]}; is it running? (nsm lab ps)")
+    raise Problem(
+        f"NATS at {shown(servers)}: {reasons[0]}; is it running? "
+        "(nsm lab ps; on a cluster: is the port forwarded?)"
+    )
 
 
 async def listen(client: Client, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> None:

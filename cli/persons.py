@@ -22,6 +22,9 @@ _PER_NODE = frozenset({"plumber", "dns"})
 _SUBJECT = re.compile(r"system:serviceaccount:[^:]+:nsm-([a-z]+)")
 
 
+_MAKE_ONE = "make one with: kubectl create token nsm-viewer -n nsm-system --audience nats.nsm"
+
+
 class Person(msgspec.Struct, frozen=True):
     """Who looks, and under which name; consumers and inboxes are named after it."""
 
@@ -58,7 +61,7 @@ def person(server: str, name: str) -> Person:
     if not role:
         raise Problem(
             f"token file {access.token_file}: this is no token of a ServiceAccount nsm-viewer or nsm-admin; "
-            "make one with: kubectl create token nsm-viewer -n nsm-system --audience nats.nsm"
+            f"{_MAKE_ONE}"
         )
     access = Access.of(role, token_file=access.token_file, tls_ca=access.tls_ca)
     name = "-".join(filter(None, (role, node.replace(".", "_"), secrets.token_hex(4))))
@@ -74,7 +77,9 @@ def _read(access: Access) -> str:
     try:
         return access.token()
     except NoToken as exc:
-        raise Problem(f"token file {access.token_file}: {exc.__cause__ or 'is empty'}") from exc
+        raise Problem(
+            f"token file {access.token_file}: {exc.__cause__ or 'is empty'}; {_MAKE_ONE}"
+        ) from exc
 
 
 @functools.cache

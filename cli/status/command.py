@@ -44,8 +44,8 @@ def _found(server: str) -> Status:
 
     is_lab = _lab_url() == server
     down = _not_running() if is_lab else ()
+    persons.person(server, "nsm")  # a token of no use says nothing of the system
     try:
-        persons.person(server, "nsm")  # whoever he is: a token of no use is no state of the system
         sight = asyncio.run(survey.look(server, bus.shown(server)))
     except Problem as problem:
         reason, _, remedy = str(problem).partition("; ")

@@ -79,5 +79,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[ServiceState, ...] = ()
     nodes: tuple[NodeState, ...] = ()
     streams: tuple[Stream, ...] = ()
-    counts: Counts = Counts()
-    lag: Lag = Lag()
+    counts: Counts | None = None
+    lag: Lag | None = None

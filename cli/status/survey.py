@@ -105,8 +105,9 @@ async def look(url: str, shown: str) -> Sight:
         login_seconds = time.monotonic() - started
         found = [await _stream(reader, name) for name in (*streams.FILE_STREAMS, *_OTHERS)]
         now = max((at for _, at in found), default=0.0) or time.time()
-        followers = await _followers(reader)
-        told, malformed = await _told(reader, {each.name for each, _ in found if each.problem})
+        followers = await followers_of(reader, _FOLLOWED)
+        silent = {each.name for each, _ in found if each.problem}
+        told, malformed = await read_all(reader, (f for f in _filters() if f[0] not in silent))
         info = reader.client._server_info  # noqa: SLF001  nats-py shows it nowhere else
         return Sight(
             url=shown,
@@ -164,9 +165,10 @@ def stream_of(answer: dict[str, Any]) -> Stream:
     )
 
 
-async def _followers(reader: Reader) -> tuple[Follower, ...] | None:
+async def followers_of(reader: Reader, names: Iterable[str]) -> tuple[Follower, ...] | None:
+    """Who follows these streams; None: we may not ask, or the server does not answer."""
     found: list[Follower] = []
-    for name in _FOLLOWED:
+    for name in names:
         offset, total = 0, 1
         while offset < total:
             try:
@@ -198,11 +200,12 @@ def follower_of(stream: str, consumer: dict[str, Any]) -> Follower | None:
     )
 
 
-async def _told(reader: Reader, unread: set[str]) -> tuple[list[Told], list[str]]:
+async def read_all(
+    reader: Reader, filters: Iterable[tuple[str, str]]
+) -> tuple[list[Told], list[str]]:
+    """What these filters of streams hold, by subject; and what is no message."""
     told, malformed = [], []
-    for stream, pattern in _filters():
-        if stream in unread:
-            continue
+    for stream, pattern in filters:
         for subject, message in (await reader.last(stream, pattern)).items():
             at = message.metadata.timestamp.timestamp()
             try:

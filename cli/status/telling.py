@@ -40,9 +40,10 @@ def _tell_system(status: Status) -> None:
         [_stream(each) for each in status.streams],
     )
     print()
-    for line in (*_counts(status.counts), *_lag(status.lag)):
-        print(folded(line, hanging=10))
-    print()
+    if status.counts is not None and status.lag is not None:
+        for line in (*_counts(status.counts), *_lag(status.lag)):
+            print(folded(line, hanging=10))
+        print()
 
 
 def _service(each: ServiceState, now: float) -> list[str]:

@@ -156,6 +156,20 @@ class Netlink(NetlinkSocket):
         found = (decoding.rule(body) for body in self._dump(encoding.rule(GETRULE)))
         return [each for each in found if each.family in {socket.AF_INET, socket.AF_INET6}]
 
+    def routes(self, question: Request) -> list[decoding.Route]:
+        """Every route that `question` filters. Raises LinkError."""
+        return [decoding.route(body) for body in self._dump(question)]
+
+    def addresses(self, *, index: int = 0) -> list[decoding.Address]:
+        """Of an interface, or of all. Raises LinkError."""
+        question = address(GETADDR, index=index)
+        return [decoding.address(body) for body in self._dump(question)]
+
+    def neighbours(self, *, index: int) -> list[decoding.Neighbour]:
+        """Behind an interface. Raises LinkError."""
+        question = neighbour(GETNEIGH, index=index)
+        return [decoding.neighbour(body) for body in self._dump(question)]
+
     def links(self) -> list[decoding.Link]:
         """Every interface: 3,000 take 60 ms. Raises LinkError."""
         return [decoding.link(body) for body in self._dump(encoding.get_link())]
@@ -234,7 +248,7 @@ def _opened(where: netns.Target | None, also: Callable[[], None] | None) -> sock
         also()
         return netns.open_socket(None, socket.AF_NETLINK, socket.SOCK_DGRAM)
 
-    return netns.in_netns(where, make)
+    return netns.visit(where, make)
 
 
 def link(

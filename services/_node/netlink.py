@@ -1,4 +1,4 @@
-"""What every netlink socket has in common: it lives in one namespace, waits not for ever, and is closed at last."""
+"""What all netlink sockets share: each lives in one namespace, does not wait for ever, and is closed in the end."""
 
 import socket
 import struct

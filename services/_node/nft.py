@@ -46,6 +46,8 @@ _ATTRIBUTE = struct.Struct("=HH")
 _NESTED = 0x8000
 _DUMP_TRIES = 5
 
+_PADDINGS = (b"", b"\0\0\0", b"\0\0", b"\0")
+
 Attributes = dict[int, bytes]
 
 
@@ -143,7 +145,9 @@ class Nft(NetlinkSocket):
     def _packed(self, kind: int, body: bytes, flags: int) -> bytes:
         self._sequence += 1
         size = HEADER.size + len(body)
-        return HEADER.pack(size, kind, REQUEST | flags, self._sequence, 0) + body + _padding(size)
+        return (
+            HEADER.pack(size, kind, REQUEST | flags, self._sequence, 0) + body + _PADDINGS[size & 3]
+        )
 
     def _receive(self) -> Iterator[tuple[int, int, bytes]]:
         """(type, sequence, body) of each message of one datagram."""
@@ -168,7 +172,7 @@ class Nft(NetlinkSocket):
 def raw(kind: int, value: bytes) -> bytes:
     """An attribute."""
     size = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(size, kind) + value + _padding(size)
+    return _ATTRIBUTE.pack(size, kind) + value + _PADDINGS[size & 3]
 
 
 def number(kind: int, value: int) -> bytes:
@@ -207,10 +211,6 @@ def read_text(value: bytes) -> str:
 def read_number(value: bytes) -> int:
     """A number of any length in network order."""
     return int.from_bytes(value, "big")
-
-
-def _padding(size: int) -> bytes:
-    return b"\0" * (-size % 4)
 
 
 def _error(code: int, message: Message) -> NftError:

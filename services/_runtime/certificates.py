@@ -108,6 +108,11 @@ def ends(pem: bytes) -> datetime:
     return _first(pem).not_valid_after_utc
 
 
+def issued_at(pem: bytes) -> datetime:
+    """When the first certificate was made. Raises BadCertificate."""
+    return _first(pem).not_valid_before_utc + _SKEW
+
+
 def covers(pem: bytes, names: Sequence[str]) -> bool:
     """Whether the first certificate is valid for each of these names and addresses, to the letter."""
     try:

@@ -19,7 +19,7 @@ from tests.dns.upstreams import a_profile, a_query, ask, cluster, service, servi
 _DELAYS = (0.02, 0.12, 0.22)
 _APART = 0.004  # all at once would only keep this process busy with itself
 _SLACK = 0.35
-_LAG = 0.1  # of the loop: times of a machine that stumbles so much tell nothing
+_LAG = 0.05  # of the loop: times of a machine that stumbles so much tell nothing
 _ORDERS = list(itertools.permutations(range(3)))
 _ALL_ORDERS = bool(os.environ.get("NSM_SOAK"))
 NAMES = [behaviour.name for behaviour in BEHAVIOURS]

@@ -120,4 +120,4 @@ def test_who_is_asked_for_a_name_is_explained(cluster, namespace):
     )
     assert [each["asked"] for each in elsewhere["answers"]["servers"]] == [True, False]
     told = cluster.nsm("dns", "explain", "nobody", "-n", namespace, expect=1)
-    assert "no connection of pod nobody on this node provides DNS" in told
+    assert "no such Pod" in told

@@ -28,6 +28,8 @@ CAPABILITIES = confined.capabilities_of("plumber")
 LOCAL = StatusKey("node1", "default", "local", "nsm0")
 REMOTE = StatusKey("node1", "default", "client", "nsm0")
 
+_SECONDS = 60  # a process has to start
+
 Start = Callable[..., AbstractContextManager[Path]]
 
 
@@ -80,7 +82,7 @@ async def until(world: World, key: StatusKey, state: str) -> EndStatus:
         found = end(world, key)
         return found if found and found.state == state else None
 
-    told: EndStatus = await world.until(holds)
+    told: EndStatus = await world.until(holds, seconds=_SECONDS)
     return told
 
 

@@ -275,7 +275,10 @@ class Resolver:
         flight.done = True
         if flight.streams or flight.children:
             self._end(flight)
-        flight.lighten()
+        if flight.unheard:
+            flight.lighten()
+        else:
+            self._timers.forget(flight)
         counts[outcome] += clients
         tally.took(now - flight.sent_at, clients)
         for send, address, client_id in waiters:

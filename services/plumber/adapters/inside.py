@@ -18,12 +18,13 @@ from services.plumber.model import End
 class Inside:
     """Ways into a network, once `open` was called there. Use it as a context manager.
 
-    `sysctls` is a /proc/sys/net that may be written.
+    `sysctls` is a /proc/sys/net that may be written. A socket for a probe is opened if there is a list to put it
+    into, which somebody else closes.
     """
 
-    def __init__(self, sysctls: str, *, probing: bool = False) -> None:
+    def __init__(self, sysctls: str, *, probes: list[socket.socket] | None = None) -> None:
         self._conf = f"{sysctls}/ipv6/conf"
-        self._probing = probing
+        self._probes = probes
         self._probe: socket.socket | None = None
         self._settings: int | None = None
 
@@ -38,15 +39,14 @@ class Inside:
     ) -> None:
         if self._settings is not None:
             os.close(self._settings)
-        if self._probe is not None:
-            probe.close_soon(self._probe)
 
     def open(self) -> None:
         """By the thread that is in the network. Raises OSError."""
         with contextlib.suppress(FileNotFoundError):  # no IPv6 in this kernel
             self._settings = os.open(self._conf, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if self._probing:
+        if self._probes is not None:
             self._probe = probe.open_socket()
+            self._probes.append(self._probe)
 
     def side(self, end: End) -> probe.Side:
         """Of a probe."""

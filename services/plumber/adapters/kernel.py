@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from schemas.grant import TUNNEL_PORT
-from services._node import asking, encoding, links, netns, nft_tunnels, places
+from services._node import asking, encoding, links, netns, nft_tunnels, places, probe
 from services._node.cni import CniResult
 from services._node.nft import Nft
 from services.plumber.adapters import reading, tables, writing
@@ -156,8 +156,11 @@ class Kernel:
     def _create(self, wiring: Wiring) -> Pair:
         with contextlib.ExitStack() as stack:
             sides: list[writing.Side] = []
+            probes: list[socket.socket] = []
+            stack.callback(probe.close_soon, probes)
             for end in wiring.ends:
-                inside = stack.enter_context(Inside(self._sysctls, probing=wiring.tunnel is None))
+                probing = probes if wiring.tunnel is None else None
+                inside = stack.enter_context(Inside(self._sysctls, probes=probing))
                 fd, opened = stack.enter_context(self._opened(end.place, inside.open))
                 sides.append(writing.Side(end, fd, opened, inside))
             node = stack.enter_context(links.Netlink(self._node or None)) if wiring.tunnel else None

@@ -39,7 +39,7 @@ from services.plumber.settings import Settings
 log = structlog.get_logger()
 
 _ADOPTED = "standing connections adopted"
-_LANES = 8
+_LANES = 64
 _PATIENCE_SECONDS = 2
 
 

@@ -23,7 +23,7 @@ class Answering:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._reviews = Counter(
             "nsm_webhook_reviews",
-            "Pods looked at, by what became of them",
+            "Pods that are made, by what became of them: gated, unchanged, warned; malformed questions",
             ["outcome"],
             registry=registry,
         )

@@ -28,26 +28,34 @@ class Material(msgspec.Struct, frozen=True, kw_only=True):
 def renewed(material: Material | None, names: Sequence[str], *, now: datetime) -> Material:
     """The material itself while it is good, else with what is due made anew.
 
-    A leaf stays as long as anybody in the bundle issued it: a new authority is trusted weeks before it is needed.
+    A leaf stays as long as anybody in the bundle issued it, and in the round that makes a new authority the old one
+    issues once more: what is served is trusted by who knows the bundle before, too.
     """
-    authority = _authority(material, now=now)
+    old = _living(material, now=now)
+    authority = _successor(old, now=now)
     leaf = material.leaf if material else None
     if leaf is None or not _good(leaf, authority, names, now=now):
-        leaf = certificates.issue(authority, names, now=now)
+        leaf = certificates.issue(old or authority, names, now=now)
     if material and (authority, leaf) == (material.authority, material.leaf):
         return material
     return Material(authority=authority, leaf=leaf)
 
 
-def _authority(material: Material | None, *, now: datetime) -> Authority:
-    old = material.authority if material else None
-    if old and certificates.belongs(old):
-        if not certificates.renewal_due(old.certificate, now=now):
-            return old
-        made = certificates.new_authority(AUTHORITY_NAME, now=now)
-        both = certificates.bundle(made.certificate, old.certificate, now=now)
-        return Authority(certificate=both, key=made.key)
-    return certificates.new_authority(AUTHORITY_NAME, now=now)
+def _living(material: Material | None, *, now: datetime) -> Authority | None:
+    """The authority, if it can still issue."""
+    if material is None or not certificates.belongs(material.authority):
+        return None
+    return material.authority if certificates.ends(material.authority.certificate) > now else None
+
+
+def _successor(old: Authority | None, *, now: datetime) -> Authority:
+    if old and not certificates.renewal_due(old.certificate, now=now):
+        return old
+    made = certificates.new_authority(AUTHORITY_NAME, now=now)
+    if old is None:
+        return made
+    both = certificates.bundle(made.certificate, old.certificate, now=now)
+    return Authority(certificate=both, key=made.key)
 
 
 def _good(leaf: Certificate, authority: Authority, names: Sequence[str], *, now: datetime) -> bool:

@@ -144,9 +144,7 @@ class UpstreamPorts:
     def _readable(self, port: Port, now: float) -> None:
         packets: list[bytes] = []
         error = port.burst.read(port.sock.recv, MAX_DATAGRAM + 1, now, packets)
-        received, lane = self._server.received, port.lane
-        for packet in packets:
-            received(lane, packet, now)
+        self._server.received(port.lane, packets, now)
         if (
             error is not None and port.sock.fileno() >= 0
         ):  # else what came closed this Pod's resolver
