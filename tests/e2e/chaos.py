@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack
 from typing import Any, Self
 from unittest import mock
@@ -33,9 +33,9 @@ from schemas.subjects import LeaseKey
 from services._runtime import streams
 from tests import checker
 from tests.e2e import names
-from tests.e2e.cluster import ANNOTATION, CONDITION, Cluster, endpoint, endpoint_pod, pod
+from tests.e2e.cluster import ANNOTATION, CONDITION, ROOT, Cluster, endpoint, endpoint_pod, pod
 from tests.e2e.names import dns_endpoint
-from tests.e2e.witness import picture, testify
+from tests.e2e.witness import SETTLED_SECONDS, picture, testify
 
 NAMESPACE = "chaos"
 INSIDE = "www.corp.example"
@@ -45,6 +45,7 @@ WISHES = ("vpn/nsm-1", "vpn/nsm-1, gw/nsm-2", "gw/nsm-2, corp/nsm-3", "corp/nsm-
 SERVICE_OF = {"nsm-1": "vpn", "nsm-2": "gw", "nsm-3": "corp"}
 CHURNED = 8
 BACK_SECONDS = 60.0
+FOREIGN = ("lo", "eth0")
 
 Grants = dict[tuple[str, str], Connection]  # by Pod and interface
 
@@ -64,7 +65,6 @@ class Chaos:
         self.lab = lab
         self.random = random.Random(seed)
         self.wishes: dict[str, Wish] = {}
-        self.recoveries: list[tuple[str, float, float]] = []  # fault, until quorum, until connected
         self._layout = Layout(lab.directory)
         self._changes = 0
         self._probes = 0
@@ -102,7 +102,7 @@ class Chaos:
             made = await self._connected(name)
             self._wish(name, made, ALL)
         self._still = await self.grants()
-        self._links = {name: self._links_of(name) for name in STILL}
+        self._links = self._links_of(STILL)
         self._known = self._still, dict(self.wishes)
 
     async def churn(self) -> None:
@@ -203,8 +203,11 @@ class Chaos:
 
     # -- what came of it
 
-    async def strike(self, what: str, fault: Callable[[], Awaitable[None]]) -> None:
-        """A fault, then a new Pod as soon as there is a quorum; nothing granted is lost or changed."""
+    async def strike(self, what: str, fault: Callable[[], Awaitable[None]]) -> float:
+        """A fault, then a new Pod as soon as there is a quorum; nothing granted is lost or changed.
+
+        Seconds from the quorum until the Pod was connected.
+        """
         began = time.monotonic()
         await fault()
         struck = time.monotonic()
@@ -216,11 +219,11 @@ class Chaos:
         self._wish(name, made, "vpn/nsm-1")
         await self._connected(name)
         took = time.monotonic() - back
-        self.recoveries.append((what, back - struck, took))
         sys.stdout.write(
             f"{what}: fault {struck - began:.1f} s, quorum {back - struck:.1f} s, new Pod {took:.1f} s\n"
         )
         await self.compare(what)
+        return took
 
     async def compare(self, when: str) -> None:
         """What was granted before stands, unless its wish changed."""
@@ -258,8 +261,7 @@ class Chaos:
             assert grant.client.pod.uid == self.wishes[name].uid
             assert grant.network_service == SERVICE_OF[interface]
         await self._kernel_equals(grants)
-        now = {name: self._links_of(name) for name in STILL}
-        assert now == self._links
+        assert self._links_of(STILL) == self._links
 
     async def _kernel_equals(self, grants: Grants) -> None:
         ends: dict[str, dict[str, set[str]]] = {name: {} for name in self.wishes}
@@ -267,22 +269,33 @@ class Chaos:
             for end in (grant.client, grant.server):
                 addresses = set(end.addresses)
                 ends.setdefault(end.pod.name, {})[end.interface] = addresses
-        for name, wanted in ends.items():
-            await self._until_kernel(name, wanted)
-
-    async def _until_kernel(self, name: str, wanted: dict[str, set[str]]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + SETTLED_SECONDS
         while True:
-            found = await asyncio.to_thread(self.lab.interfaces, name, NAMESPACE)
-            ours = {i: set(link["addresses"]) for i, link in found.items()}
-            ours = {i: a for i, a in ours.items() if i not in ("lo", "eth0")}
-            if ours == wanted:
+            links = await asyncio.to_thread(self._links_of, ends)
+            found = {
+                name: {i: set(addresses) for i, (_, addresses) in of.items() if i not in FOREIGN}
+                for name, of in links.items()
+            }
+            if found == ends:
                 return
-            assert time.monotonic() < deadline, f"{name} has {ours}, granted is {wanted}"
+            wrong = {n: (found[n], ends[n]) for n in ends if found[n] != ends[n]}
+            assert time.monotonic() < deadline, f"in the kernel and granted: {wrong}"
 
-    def _links_of(self, name: str) -> dict[str, Any]:
-        found = self.lab.interfaces(name, NAMESPACE)
-        return {i: (link["index"], link["addresses"]) for i, link in found.items()}
+    def _links_of(self, pods: Iterable[str]) -> dict[str, Any]:
+        """Index and addresses of each interface of each Pod."""
+        told = subprocess.run(
+            [sys.executable, "-m", "tests.e2e.kernels", NAMESPACE, *pods],
+            env=self.lab.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout.splitlines()
+        return {
+            pod: {link["name"]: (link["index"], link["addresses"]) for link in json.loads(line)}
+            for pod, line in zip(pods, told, strict=True)
+        }
 
     async def _connected(self, name: str) -> dict[str, Any]:
         deadline = time.monotonic() + BACK_SECONDS
@@ -362,8 +375,5 @@ def _is_led(info: dict[str, Any]) -> bool:
 
 
 def _all_current(info: dict[str, Any]) -> bool:
-    cluster = info.get("cluster") or {}
-    others = cluster.get("replicas") or []
-    return bool(cluster.get("leader")) and all(
-        r["current"] and not r.get("offline") for r in others
-    )
+    others = (info.get("cluster") or {}).get("replicas") or []
+    return _is_led(info) and all(r["current"] and not r.get("offline") for r in others)

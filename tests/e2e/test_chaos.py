@@ -26,24 +26,30 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("chaos")]
 
 ROUNDS = int(os.environ.get("NSM_CHAOS", "0"))
 SEED = int(os.environ.get("NSM_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
-RECOVERED_SECONDS = 20.0  # of a machine that does ten other things; see the printed figures
+RECOVERED_SECONDS = 20.0  # on a machine that does ten other things; the printed figures say more
 SERVERS = ("nats/1", "nats/2", "nats/3")
 
 
 @contextmanager
 def a_lab(*words: str) -> Iterator[Cluster]:
+    """What failed keeps its logs."""
     directory = Path(tempfile.mkdtemp(prefix="nsm-chaos-"))
     lab = Cluster(directory)
-    lab.nsm("lab", "up", "--detach", "--replicas", "2", *words)
+    lab.nsm("lab", "up", "--detach", *words)
     try:
         yield lab
-    finally:
+    except BaseException:
+        sys.stdout.write(f"logs: {directory}/logs\n")
         lab.nsm("lab", "down")
-        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    lab.nsm("lab", "down")
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @asynccontextmanager
-async def chaos_in(lab: Cluster) -> AsyncIterator[Chaos]:
+async def chaos_in(lab: Cluster, *, resolves: bool = True) -> AsyncIterator[Chaos]:
+    """Chaos while the block runs; after it everything has to be as wanted, and witnessed."""
+    sys.stdout.write(f"seed {SEED}\n")
     async with Chaos(lab, SEED) as chaos:
         await chaos.begin()
         with Witnesses(lab) as witnesses:
@@ -53,7 +59,7 @@ async def chaos_in(lab: Cluster) -> AsyncIterator[Chaos]:
                 chaos.rest()
                 await churning
             await chaos.converge()
-            witnesses.testify()
+            witnesses.testify(resolves=resolves)
 
 
 async def the_leader_of_the_grants_is_killed(chaos: Chaos) -> None:
@@ -66,7 +72,7 @@ async def all_servers_are_killed(chaos: Chaos) -> None:
 
 
 async def the_servers_are_rolled(chaos: Chaos) -> None:
-    for server in SERVERS:
+    for server in chaos.processes("nats"):
         await restarted(chaos, server)
         await chaos.replicas_current()
 
@@ -107,60 +113,75 @@ async def a_plumber_is_killed_while_a_wiped_server_comes_back(chaos: Chaos) -> N
     chaos.kill("plumber/node2")
 
 
+async def every_leader_is_killed(chaos: Chaos) -> None:
+    leaders = [await chaos.process_that_leads(service) for service in ("ipam", "watcher")]
+    for name in (*leaders, await chaos.server_that_leads()):
+        chaos.kill(name)
+
+
+async def the_services_are_rolled(chaos: Chaos) -> None:
+    for name in chaos.processes():
+        if not name.startswith("nats"):
+            await restarted(chaos, name)
+
+
 FAULTS = (
-    the_leader_of_ipam_is_killed,
-    the_leader_of_the_watcher_is_killed,
+    every_leader_is_killed,
     a_plumber_is_paused,
-    the_leader_of_the_grants_is_killed,
     a_plumber_is_killed_while_a_wiped_server_comes_back,
     all_servers_are_killed,
     all_servers_are_wiped,
     the_servers_are_rolled,
 )
+MORE_FAULTS = (
+    *FAULTS,
+    the_leader_of_the_grants_is_killed,
+    the_leader_of_ipam_is_killed,
+    the_leader_of_the_watcher_is_killed,
+    one_server_is_wiped,
+)
+LAB = ("--nats", "3", "--replicas", "2")
 
 
 @pytest.mark.timeout(300)
 async def test_after_every_fault_what_there_is_equals_what_is_wanted_and_nobody_lost_a_ping():
-    sys.stdout.write(f"seed {SEED}\n")
-    with a_lab("--nats", "3") as lab:
+    with a_lab(*LAB) as lab:
         async with chaos_in(lab) as chaos:
             for fault in FAULTS:
                 await struck(chaos, fault)
-        slowest = max(chaos.recoveries, key=lambda r: r[2])
-        assert slowest[2] < RECOVERED_SECONDS, slowest
 
 
 @pytest.mark.skipif(not ROUNDS, reason="NSM_CHAOS=ROUNDS is for make soak")
-@pytest.mark.timeout(120 + 60 * ROUNDS)
+@pytest.mark.timeout(200 + 60 * ROUNDS)
 async def test_after_rounds_of_faults_in_any_order_it_is_still_so():
-    sys.stdout.write(f"seed {SEED}\n")
-    with a_lab("--nats", "3") as lab:
+    with a_lab(*LAB) as lab:
         async with chaos_in(lab) as chaos:
             for number in range(ROUNDS):
                 sys.stdout.write(f"round {number}: ")
-                await struck(chaos, chaos.random.choice((*FAULTS, one_server_is_wiped)))
-        slowest = max(chaos.recoveries, key=lambda r: r[2])
-        assert slowest[2] < RECOVERED_SECONDS, slowest
+                await struck(chaos, chaos.random.choice(MORE_FAULTS))
 
 
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize("servers", [1, 3])
-async def test_a_rolling_restart_of_every_component_disturbs_no_connection(servers: int):
-    with a_lab("--nats", str(servers)) as lab:
-        async with chaos_in(lab) as chaos:
-            for name in chaos.processes():
-                if not name.startswith("dns/"):  # whose Pods ask the cluster's DNS meanwhile
-                    await restarted(chaos, name)
-                    if servers > 1:
-                        await chaos.replicas_current()
-            await struck(chaos, nothing_more)
-
-
-async def nothing_more(_: Chaos) -> None: ...
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param((), id="one-server"),
+        pytest.param(
+            LAB, id="three-servers", marks=pytest.mark.skipif(not ROUNDS, reason="for make soak")
+        ),
+    ],
+)
+async def test_a_rolling_restart_of_every_component_disturbs_no_connection(words: tuple[str, ...]):
+    with a_lab(*words) as lab:
+        # While the dns service of a node is away, its Pods ask the cluster's DNS: service names fail a moment.
+        async with chaos_in(lab, resolves=False) as chaos:
+            await struck(chaos, the_services_are_rolled)
+            await struck(chaos, the_servers_are_rolled)
 
 
 async def struck(chaos: Chaos, fault: Callable[[Chaos], Awaitable[None]]) -> None:
-    await chaos.strike(fault.__name__, lambda: fault(chaos))
+    took = await chaos.strike(fault.__name__, lambda: fault(chaos))
+    assert took < RECOVERED_SECONDS
 
 
 async def restarted(chaos: Chaos, name: str) -> None:
@@ -182,8 +203,7 @@ def _is_back(process: dict[str, Any], restarts: int) -> bool:
 def _is_ready(chaos: Chaos, name: str) -> bool:
     log = chaos.lab.directory / "logs" / f"{name.replace('/', '-')}.log"
     served = re.findall(r'"port": (\d+), "event": "health served"', log.read_text())
-    started = log.read_text().count('"event": "health served"')
-    if started < chaos.processes()[name]["restarts"] + 1:
+    if len(served) < chaos.processes()[name]["restarts"] + 1:
         return False
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{served[-1]}/readyz", timeout=2) as answer:
