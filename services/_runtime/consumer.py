@@ -11,6 +11,7 @@ messages and heartbeats; owners, who know how far the stream goes, are synced on
 
 import asyncio
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import msgspec
@@ -28,6 +29,8 @@ CONSUMER_NOT_FOUND = 10014
 # The stream will be made by its owners; a consumer of our name is one that our delete did not reach.
 _PASSING = frozenset({STREAM_NOT_FOUND, 10013, 10148})
 _SECOND = 1_000_000_000
+# Who asks the server for its consumers sees who follows, and of which version each process is.
+_ABOUT = {"version": metadata.version("nsm-on-nats")}
 
 Deliver = Callable[[str, bytes, int], None]
 
@@ -143,6 +146,7 @@ class Consumer:
             "inactive_threshold": INACTIVE_SECONDS * _SECOND,
             "mem_storage": True,
             "num_replicas": 1,
+            "metadata": _ABOUT,
         }
         if start is not None:
             config["opt_start_seq"] = start

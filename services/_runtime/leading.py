@@ -8,6 +8,7 @@ guard is never expected to be absent: that would hold again after a wipe.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -215,6 +216,7 @@ async def _begin(
         connection=bus.name,
         incarnations={name: incarnations[name] for name in streams.FILE_STREAMS},
         silent=None if before is None else before.silent,
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     sequence = await write_guard(bus, guard, after=0 if stored is None else stored.sequence)
     await own.reached(sequence, incarnation=incarnations[own.stream])

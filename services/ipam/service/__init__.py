@@ -79,12 +79,13 @@ class Ipam:
             gc.enable()
             gc.unfreeze()
             self._following = None
+            following.silence.close()
             self._figures.stand_by()
 
     async def _work(self, term: Term, following: Following) -> None:
         """Until the term ends."""
         own, state, store = self._mirrors.grants, following.state, Store(term)
-        telling = Telling(own, state, self._figures)
+        telling = Telling(own, state, self._figures, make_room=following.make_room)
         readdressing = Readdressing(
             following, self._figures, per_second=self._settings.readdress_per_second
         )
