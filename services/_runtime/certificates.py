@@ -103,6 +103,11 @@ def renewal_due(pem: bytes, *, now: datetime) -> bool:
     return now < begins or 3 * (ends - now) <= ends - begins
 
 
+def ends(pem: bytes) -> datetime:
+    """When the first certificate ends. Raises BadCertificate."""
+    return _first(pem).not_valid_after_utc
+
+
 def issued_at(pem: bytes) -> datetime:
     """When the first certificate was made. Raises BadCertificate."""
     return _first(pem).not_valid_before_utc + _SKEW

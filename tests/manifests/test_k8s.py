@@ -280,15 +280,27 @@ def test_node_services_run_on_every_node_with_the_nodes_places(service):
     assert mounts(workload)["/run/netns"][1]["mountPropagation"] == "HostToContainer"
 
 
-def test_node_services_may_what_they_do_and_dns_nothing_more():
-    # Sysctls of Pods: /proc/sys is read-only for whoever is not privileged.
-    assert container_of(workload_of("plumber"))["securityContext"]["privileged"]
-    security = container_of(workload_of("dns"))["securityContext"]
+@pytest.mark.parametrize("service", NODE_SERVICES)
+def test_node_services_may_what_they_do_and_nothing_more(service):
+    """That each of these is needed, and all together are enough, is for test_service_confined.py of each."""
+    security = container_of(workload_of(service))["securityContext"]
+    more = ["NET_BROADCAST"] if service == "plumber" else []
     assert security["capabilities"] == {
         "drop": ["ALL"],
-        "add": ["SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "NET_RAW"],
+        "add": ["SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "NET_RAW", *more],
     }
     assert not security["allowPrivilegeEscalation"]
+    assert "privileged" not in security
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_the_plumber_may_write_the_settings_of_networks_and_none_else_of_the_node():
+    workload = workload_of("plumber")
+    volume, mount = mounts(workload)[environment(workload)["PLUMBER_SYSCTLS"]["value"]]
+    assert volume["hostPath"] == {"path": "/proc/sys/net", "type": "Directory"}
+    assert not mount.get("readOnly")
+    writable = [path for path, (_, m) in mounts(workload).items() if not m.get("readOnly")]
+    assert sorted(writable) == ["/host/proc/sys/net", "/run/nsm"]
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=WORKLOAD_IDS)
@@ -346,13 +358,13 @@ def test_the_watcher_may_list_and_watch_what_it_follows(resource):
 
 def test_the_watcher_may_do_what_it_does_and_reads_nothing_else():
     for verb, resource in (
-        ("patch", "pods"),
         ("patch", "pods/status"),
         ("create", "events"),
         ("get", "events"),
         ("patch", "events"),
     ):
         assert allows("nsm-watcher", verb, resource, namespace="any")
+    assert not allows("nsm-watcher", "patch", "pods", namespace="any")
     for kind in ("networkservices", "networkserviceendpoints"):
         assert allows(
             "nsm-watcher", "patch", f"{kind}/status", group="networkservicemesh.io", namespace="any"

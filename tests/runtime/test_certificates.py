@@ -143,6 +143,10 @@ def test_a_bundle_has_each_living_authority_once_newest_first():
     assert bundle(both, now=NOW + timedelta(days=4000)) == b""
 
 
+def test_the_end_is_told_of_the_first():
+    assert certificates.ends(LEAF.certificate + OLD.certificate) == NOW + timedelta(days=90)
+
+
 def test_covering_means_every_name_and_address():
     assert certificates.covers(LEAF.certificate, ["nats", "10.0.0.1", "2001:0db8:0::1"])
     assert not certificates.covers(LEAF.certificate, ["nats", "10.0.0.9"])
