@@ -47,7 +47,9 @@ class ShippedServers:
         objects = {manifests.name_of(each): each for each in manifests.rendered(overlay)}
         workload = objects[f"StatefulSet/{SYSTEM}/nats"]
         self._conf: dict[str, str] = objects[f"ConfigMap/{SYSTEM}/nsm-nats"]["data"]
-        self._probe = workload["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]
+        container = workload["spec"]["template"]["spec"]["containers"][0]
+        probes = (container["startupProbe"], container["readinessProbe"])
+        self._probes = [each["httpGet"]["path"] for each in probes]
         self.names = [f"nats-{number}" for number in range(workload["spec"]["replicas"])]
         watcher = objects[f"Deployment/{SYSTEM}/watcher"]["spec"]["template"]["spec"]
         given = {each["name"]: each.get("value") for each in watcher["containers"][0]["env"]}
@@ -137,9 +139,13 @@ class ShippedServers:
         raise AssertionError(f"{name} is not ready: see {self.directory / name / 'log'}")
 
     def healthy(self, name: str) -> bool:
+        """Whether it has started and is ready."""
+        return all(self._answers(name, path) for path in self._probes)
+
+    def _answers(self, name: str, path: str) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[name, 8222], timeout=2)
         try:
-            connection.request("GET", self._probe["httpGet"]["path"])
+            connection.request("GET", path)
             return connection.getresponse().status == http.client.OK
         except OSError:
             return False
