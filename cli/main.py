@@ -9,6 +9,8 @@ COMMANDS = {
     "demo": "cli.demo:demo",
     "lab": "cli.main:LAB",
     "annotation": "cli.annotation:annotation",
+    "status": "cli.status.command:status",
+    "explain": "cli.explain.command:explain",
     "tap": "cli.tap:tap",
     "ipam": "cli.ipam:IPAM",
     "ping": "cli.ping:ping",
@@ -33,6 +35,8 @@ LAB_COMMANDS = {
     "start": "cli.lab.processes:start",
     "node": "cli.lab.processes:node",
     "kubeconfig": "cli.lab.kubeconfig:kubeconfig",
+    "misbehave": "cli.lab.misbehaving:misbehave",
+    "behave": "cli.lab.misbehaving:behave",
 }
 
 LAB = lazy.group(

@@ -40,9 +40,9 @@ def explain(
     name = "/".join(pods.place_of(pod, namespace))
     answers: list[Any] = []
     silent: list[str] = []
-    for where in _plumbers():
+    for where in plumbers():
         try:
-            answers.append(_asked(where, name))
+            answers.append(asked(where, name))
         except Problem as exc:
             silent.append(str(exc))
     answers = [each for each in answers if each is not None]
@@ -60,7 +60,7 @@ def explain(
             print(line)
 
 
-class _Plumber(NamedTuple):
+class Plumber(NamedTuple):
     address: str  # host:port
     node: str = ""  # of a lab
 
@@ -68,21 +68,21 @@ class _Plumber(NamedTuple):
         return f"the plumber of {self.node}" if self.node else f"the plumber at {self.address}"
 
 
-def _plumbers() -> list[_Plumber]:
+def plumbers() -> list[Plumber]:
     """Those that can be asked from here. Raises Problem."""
     address = os.environ.get(_ADDRESS, "")
     if address and not address.endswith(":0"):
         host, _, port = address.rpartition(":")
-        return [_Plumber(f"[{host.strip('[]')}]:{port}" if ":" in host else address)]
+        return [Plumber(f"[{host.strip('[]')}]:{port}" if ":" in host else address)]
     layout, state = labs.running()
     files = {node: layout.run_dir(node) / "health" for node in state.nodes}
     ports = {node: file.read_text().strip() for node, file in files.items() if file.exists()}
     if not ports:
         raise Problem(f"no plumber runs in this lab, nor is {_ADDRESS} set; see: nsm lab ps")
-    return [_Plumber(f"127.0.0.1:{port}", node) for node, port in ports.items()]
+    return [Plumber(f"127.0.0.1:{port}", node) for node, port in ports.items()]
 
 
-def _asked(where: _Plumber, pod: str) -> Any | None:
+def asked(where: Plumber, pod: str) -> Any | None:
     """The answer; None if the Pod has nothing to do with that node. Raises Problem."""
     url = f"http://{where.address}/explain?{urllib.parse.urlencode({'pod': pod})}"
     try:
@@ -124,7 +124,7 @@ def _told(each: Any) -> Iterator[str]:
     if each["message"]:
         yield f"  because     {each['message']}"
     yield f"  desired     {_desired(each['desired'], side)}"
-    yield f"  actual      {_actual(each['actual'], side)}"
+    yield f"  actual      {describe_actual(each['actual'], side)}"
     if end := (each["actual"] or {}).get(side):
         received_bytes, sent_bytes, received, sent = end["traffic"]
         yield (
@@ -149,7 +149,7 @@ def _desired(desired: Any, side: str) -> str:
     return "nothing here" if end is None else f"{_end(end)}, MTU {desired['mtu']}"
 
 
-def _actual(actual: Any, side: str) -> str:
+def describe_actual(actual: Any, side: str) -> str:
     end = (actual or {}).get(side)
     if end is None:
         return "no such interface of ours"

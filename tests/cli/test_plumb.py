@@ -168,7 +168,7 @@ async def test_a_pod_without_connections_is_a_problem_of_the_user(
 
 def test_an_ipv6_address_gets_its_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NSM_HEALTH_ADDRESS", "fd00::5:9641")
-    assert [each.address for each in plumb._plumbers()] == ["[fd00::5]:9641"]
+    assert [each.address for each in plumb.plumbers()] == ["[fd00::5]:9641"]
 
 
 async def test_a_plumber_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,8 +183,8 @@ async def test_a_silent_plumber_keeps_none_of_the_others_from_answering(
     health = Health(CollectorRegistry())
     health.answer("/explain", Plumber(an_answer(explained())))
     await health.start("127.0.0.1:0")
-    others = [plumb._Plumber("127.0.0.1:1", "node2"), plumb._Plumber(f"127.0.0.1:{health.port}")]
-    monkeypatch.setattr(plumb, "_plumbers", lambda: others)
+    others = [plumb.Plumber("127.0.0.1:1", "node2"), plumb.Plumber(f"127.0.0.1:{health.port}")]
+    monkeypatch.setattr(plumb, "plumbers", lambda: others)
     try:
         await asyncio.to_thread(plumb.explain, "client", "default", OutputFormat.TABLE)
     finally:

@@ -89,7 +89,9 @@ class Peers:
             self._ask(wiring.tag, known)
             # What stood before was heard before: it is worth a longer wait than saying that it is not.
             patience_seconds = _PATIENCE_SECONDS if is_new else _PATIENCE_OF_OLD_SECONDS
-            known.awaited = True  # what comes now is the answer of this call, and needs no other look
+            known.awaited = (
+                True  # what comes now is the answer of this call, and needs no other look
+            )
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience_seconds):
                     await known.heard.wait()
