@@ -1,18 +1,14 @@
-"""The bus as a person looks at it: what every subject holds now. Reads only.
-
-Who the person is, a ServiceAccount token says: that of NSM_TOKEN_FILE, else the lab's own for its own bus. Without
-one, what the address holds is all.
-"""
+"""The bus as a person looks at it: what every subject holds now. Reads only."""
 
 import asyncio
-import base64
 import itertools
 import os
 import re
 import secrets
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,96 +19,33 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from cli import labs
+from cli.persons import Person, person
 from cli.problems import Problem
 from schemas import codec, subjects
 from schemas.codec import Tombstone
 from services._runtime import streams
-from services._runtime.access import IMPORTED_API, VIEWER, Access, NoToken, role_of
+from services._runtime.access import IMPORTED_API, VIEWER, Access, role_of
 from services._runtime.client import Client, is_about_login
 from services._runtime.streams import told_subject
 
-_STREAMS = {
-    "request": streams.INTENT,
-    "endpoint": streams.INTENT,
-    "networkservice": streams.INTENT,
-    "prefix": streams.INTENT,
-    "connection": streams.GRANT,
-    "refusal": streams.GRANT,
-    "pool": streams.GRANT,
-    "cluster": streams.GRANT,
-    "status": streams.STATE,
-    "node": streams.STATE,
-    "seen": streams.STATE,
-    "resolver": streams.STATE,
-    "lease": streams.LIVE,
-    "alive": streams.LIVE,
-}
 _TIMEOUT_SECONDS = 5.0
 _RETRY_SECONDS = 0.1
 _LOGINS = 2  # a server that was just started may answer before auth is back
 _SERVICES = frozenset({"watcher", "ipam", "plumber", "dns"})  # rights of their own work alone
-_PER_NODE = frozenset({"plumber", "dns"})
-_SUBJECT = re.compile(r"system:serviceaccount:[^:]+:nsm-([a-z]+)")
-
-
-class _Person(msgspec.Struct, frozen=True):
-    """Who looks, and under which name; consumers and inboxes are named after it."""
-
-    access: Access
-    name: str
 
 
 def url() -> str:
-    """The NATS server of the lab that runs here. Raises Problem."""
-    here, state = labs.running()
-    if not state.nats_url:
-        raise Problem(f"the lab in {here.root} was started without nats")
-    return state.nats_url
-
-
-def person(server: str, name: str) -> _Person:
-    """Who we are on this server; `name` where no token says it. Raises Problem."""
-    access = Access(token_file=_token_file(server), tls_ca=os.environ.get("NSM_TLS_CA", ""))
-    if access.token_file:
-        try:
-            role, node = _claimed(access.token())
-        except NoToken as exc:
-            raise Problem(f"token file {access.token_file}: {exc.__cause__ or 'is empty'}") from exc
-        if not role:
-            raise Problem(
-                f"token file {access.token_file}: this is no token of a ServiceAccount nsm-viewer or nsm-admin; "
-                "make one with: kubectl create token nsm-viewer -n nsm-system --audience nats.nsm"
-            )
-        access = Access.of(role, token_file=access.token_file, tls_ca=access.tls_ca)
-        name = "-".join(filter(None, (role, node.replace(".", "_"), secrets.token_hex(4))))
-    return _Person(access, name)
-
-
-def _token_file(server: str) -> str:
-    chosen = os.environ.get("NSM_TOKEN_FILE", "")
+    """The NATS server of NSM_NATS_URL (a service's Pod has it), else that of the lab that runs here. Raises Problem."""
+    chosen = os.environ.get("NSM_NATS_URL", "")
     if chosen:
         return chosen
     try:
-        _, state = labs.running()
-    except Problem:
-        return ""
-    return state.cli_token_file if server == state.nats_url else ""
-
-
-def _claimed(token: str) -> tuple[str, str]:
-    """(role, node) as the token says itself: only its reader can tell whether that is true."""
-    try:
-        body = token.split(".")[1]
-        claims = msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-        found = _SUBJECT.fullmatch(claims["sub"])
-    except (IndexError, KeyError, TypeError, ValueError):
-        return "", ""
-    try:
-        node = str(claims["kubernetes.io"]["node"]["name"])
-    except (KeyError, TypeError):
-        node = ""
-    role = found[1] if found else ""
-    return role, node if role in _PER_NODE else ""
+        here, state = labs.running()
+    except Problem as exc:
+        raise Problem(f"{exc}; a cluster's bus: --url and NSM_TOKEN_FILE") from exc
+    if not state.nats_url:
+        raise Problem(f"the lab in {here.root} was started without nats")
+    return state.nats_url
 
 
 async def connect(server: str, *, name: str) -> Client:
@@ -120,7 +53,7 @@ async def connect(server: str, *, name: str) -> Client:
     return await _connect(server, person(server, name))
 
 
-async def _connect(server: str, who: _Person) -> Client:
+async def _connect(server: str, who: Person) -> Client:
     await _knock(server)
     access = who.access
     try:
@@ -140,10 +73,10 @@ async def _connect(server: str, who: _Person) -> Client:
     except TimeoutError:
         pass
     reason = str(refused[0]) if refused else "no answer"
-    raise Problem(f"NATS at {shown(server)} does not let us in: {reason}; {_remedy(who)}")
+    raise Problem(f"NATS at {shown(server)} does not let us in: {reason}; {who.remedy}")
 
 
-async def _log_in(server: str, who: _Person, tls: ssl.SSLContext | None) -> Client:
+async def _log_in(server: str, who: Person, tls: ssl.SSLContext | None) -> Client:
     """One attempt; what was let in once comes back after every cut. Raises OSError, nats.errors.Error."""
 
     async def show(problem: Exception) -> None:
@@ -154,9 +87,9 @@ async def _log_in(server: str, who: _Person, tls: ssl.SSLContext | None) -> Clie
     client = Client(hesitate=bool(access.token_file), insist_on_tls=bool(access.tls_ca))
     try:
         await client.connect(
-            server,
+            server.split(","),
             name=who.name,
-            token=access.token if access.token_file else None,
+            token=who.token if access.token_file else None,
             tls=tls,
             inbox_prefix=f"{access.inbox}.{who.name}",
             allow_reconnect=False,
@@ -171,29 +104,23 @@ async def _log_in(server: str, who: _Person, tls: ssl.SSLContext | None) -> Clie
     return client
 
 
-def _remedy(who: _Person) -> str:
-    if not who.access.token_file:
-        return (
-            "the lab's address with its token is told by: nsm lab up, and in lab.json; "
-            "a cluster's bus wants NSM_TOKEN_FILE"
-        )
-    return (
-        f"either the token (file {who.access.token_file}), its role {who.access.role} and the connection's name "
-        f"{who.name} do not fit: is it still valid, for the audience nats.nsm? Or auth is down; "
-        "both is told by: nsm lab logs auth (on a cluster: kubectl -n nsm-system logs deploy/nsm-auth)"
+async def _knock(servers: str) -> None:
+    """Whether anybody listens at one of these at all. Raises Problem."""
+    reasons = []
+    for server in servers.split(","):
+        try:
+            place = urlsplit(server if "://" in server else f"nats://{server}")
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                _, writer = await asyncio.open_connection(place.hostname, place.port or 4222)
+            writer.close()
+        except (OSError, TimeoutError, ValueError) as exc:
+            reasons.append(getattr(exc, "strerror", None) or str(exc) or "no answer")
+        else:
+            return
+    raise Problem(
+        f"NATS at {shown(servers)}: {reasons[0]}; is it running? "
+        "(nsm lab ps; on a cluster: is the port forwarded?)"
     )
-
-
-async def _knock(server: str) -> None:
-    """Whether anybody listens at all. Raises Problem."""
-    place = urlsplit(server if "://" in server else f"nats://{server}")
-    try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            _, writer = await asyncio.open_connection(place.hostname, place.port or 4222)
-        writer.close()
-    except (OSError, TimeoutError, ValueError) as exc:
-        reason = getattr(exc, "strerror", None) or str(exc) or "no answer"
-        raise Problem(f"NATS at {shown(server)}: {reason}; is it running? (nsm lab ps)") from exc
 
 
 async def listen(client: Client, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> None:
@@ -303,23 +230,16 @@ def leaders() -> list[tuple[Any, Any]]:
 
 
 async def _snapshot(server: str, kinds: Sequence[str]) -> list[tuple[Any, Any]]:
-    filters = [(_STREAMS[kind], subjects.KEYS[kind].all()) for kind in kinds]
-    return await _read(server, filters)
+    keys = [subjects.KEYS[kind] for kind in kinds]
+    return await _read(server, [(streams.stream_of_kind(key), key.all()) for key in keys])
 
 
 async def _read(server: str, filters: Sequence[tuple[str, str]]) -> list[tuple[Any, Any]]:
-    who = person(server, f"nsm-cli-{secrets.token_hex(4)}")
-    client = await _connect(server, who)
-    consumers = (f"{who.name}-{number}" for number in itertools.count(1))
     found: dict[str, bytes] = {}
-    try:
-        _refuse_services(who.access.role)
+    async with reading(server) as reader:
         for stream, pattern in filters:
-            found |= await _last_messages(
-                client, stream, pattern, api=who.access.api, consumers=consumers
-            )
-    finally:
-        await client.close()
+            messages = await reader.last(stream, pattern)
+            found |= {subject: message.data for subject, message in messages.items()}
     decoded = []
     for subject in sorted(found):
         try:
@@ -329,30 +249,65 @@ async def _read(server: str, filters: Sequence[tuple[str, str]]) -> list[tuple[A
     return decoded
 
 
-async def _last_messages(
-    client: Client, stream: str, pattern: str, *, api: str, consumers: Iterator[str]
-) -> dict[str, bytes]:
-    # Permissions name consumers exactly.
-    config = ConsumerConfig(name=next(consumers), deliver_policy=DeliverPolicy.LAST_PER_SUBJECT)
-    found: dict[str, bytes] = {}
-    try:
-        subscription = await client.jetstream(prefix=api, timeout=_TIMEOUT_SECONDS).subscribe(
-            pattern,
-            stream=stream,
-            ordered_consumer=True,
-            config=config,
-            pending_msgs_limit=0,
-            pending_bytes_limit=0,
+class Reader:
+    """Reads streams over one connection, as far as the rights of a person go."""
+
+    def __init__(self, client: Client, access: Access) -> None:
+        self.client = client
+        self.access = access
+        name = client.options["name"]
+        self._consumers = (f"{name}-{number}" for number in itertools.count(1))
+
+    async def last(self, stream: str, pattern: str) -> dict[str, Msg]:
+        """What every subject holds, unordered; nothing of a stream that is not there. Raises Problem."""
+        # Permissions name consumers exactly.
+        config = ConsumerConfig(
+            name=next(self._consumers), deliver_policy=DeliverPolicy.LAST_PER_SUBJECT
         )
-    except NotFoundError:
-        return found  # nobody wrote yet: the services are still starting
-    except nats.errors.Error as exc:
-        raise Problem(f"stream {stream}: {exc or type(exc).__name__}; see: nsm lab ps") from exc
-    left = (await subscription.consumer_info()).num_pending or 0
-    pending = left + subscription.pending_msgs
-    while pending > 0:
-        message = await subscription.next_msg(timeout=_TIMEOUT_SECONDS)
-        found[message.subject] = message.data
-        pending = message.metadata.num_pending
-    await subscription.unsubscribe()
-    return found
+        api = self.client.jetstream(prefix=self.access.api, timeout=_TIMEOUT_SECONDS)
+        found: dict[str, Msg] = {}
+        try:
+            subscription = await api.subscribe(
+                pattern,
+                stream=stream,
+                ordered_consumer=True,
+                config=config,
+                pending_msgs_limit=0,
+                pending_bytes_limit=0,
+            )
+            left = (await subscription.consumer_info()).num_pending or 0
+            pending = left + subscription.pending_msgs
+            while pending > 0:
+                message = await subscription.next_msg(timeout=_TIMEOUT_SECONDS)
+                found[message.subject] = message
+                pending = message.metadata.num_pending
+            await subscription.unsubscribe()
+        except NotFoundError:
+            return found  # nobody wrote yet: the services are still starting
+        except (TimeoutError, nats.errors.Error) as exc:
+            raise Problem(f"stream {stream}: {exc or type(exc).__name__}; see: nsm status") from exc
+        return found
+
+    async def ask(self, operation: str, body: Any = None) -> dict[str, Any]:
+        """What the server's API answers, errors too. Raises Problem when it does not."""
+        data = b"" if body is None else msgspec.json.encode(body)
+        try:
+            answer = await self.client.request(
+                f"{self.access.api}.{operation}", data, timeout=_TIMEOUT_SECONDS
+            )
+        except (TimeoutError, nats.errors.Error) as exc:
+            raise Problem(f"{operation}: {exc or type(exc).__name__}") from exc
+        decoded: dict[str, Any] = msgspec.json.decode(answer.data)
+        return decoded
+
+
+@asynccontextmanager
+async def reading(server: str) -> AsyncIterator[Reader]:
+    """A reader for the length of the block. Raises Problem."""
+    who = person(server, f"nsm-cli-{secrets.token_hex(4)}")
+    client = await _connect(server, who)
+    try:
+        _refuse_services(who.access.role)
+        yield Reader(client, who.access)
+    finally:
+        await client.close()

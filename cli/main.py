@@ -9,6 +9,8 @@ COMMANDS = {
     "demo": "cli.demo:demo",
     "lab": "cli.main:LAB",
     "annotation": "cli.annotation:annotation",
+    "status": "cli.status.command:status",
+    "explain": "cli.explain.command:explain",
     "tap": "cli.tap:tap",
     "ipam": "cli.ipam:IPAM",
     "ping": "cli.ping:ping",

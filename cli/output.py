@@ -1,7 +1,9 @@
 """How every command prints: a table for people, JSON for programs."""
 
 import enum
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +43,21 @@ def few(texts: Sequence[str]) -> str:
     """`a, b`; of many some, and how many more: nobody reads a thousand prefixes."""
     rest = len(texts) - MOST_NAMED
     return ", ".join(texts[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def folded(text: str, *, hanging: int) -> str:
+    """One paragraph as wide as the terminal, 80 columns where there is none; words are never cut."""
+    width = max(60, shutil.get_terminal_size((80, 24)).columns)
+    return "\n".join(
+        textwrap.wrap(
+            text,
+            width,
+            subsequent_indent=" " * hanging,
+            break_long_words=False,
+            break_on_hyphens=False,
+            drop_whitespace=True,
+        )
+    )
 
 
 def _padded(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -42,6 +42,7 @@ class PodRef(msgspec.Struct, frozen=True, kw_only=True):
     node_ready: bool = True
     dns_policy: str = "ClusterFirst"  # as Kubernetes has it
     nameservers: tuple[str, ...] = ()  # of its dnsConfig
+    searches: tuple[str, ...] = ()  # of its dnsConfig
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +148,7 @@ class Leader(msgspec.Struct, frozen=True, kw_only=True):
     incarnations: dict[str, str]
     complete: bool = False
     silent: tuple[str, ...] | None = None  # nodes whose connections absence does not count for yet
+    since: str = ""  # RFC 3339: when this term began, for people
 
     @property
     def key(self) -> LeaderKey:

@@ -43,6 +43,15 @@ class Key(msgspec.Struct, frozen=True):
         return ".".join([ROOT, cls.kind, *fixed, ">"])
 
     @classmethod
+    def of_pod(cls, namespace: str, pod: str) -> str:
+        """The filter for what this kind says of one Pod, on whatever node; namespace "": in any."""
+        known = {"namespace": namespace, "pod": pod}
+        fields = cls.__struct_fields__
+        until = fields.index("pod") + 1
+        tokens = [_token(f, known[f]) if known.get(f) else "*" for f in fields[:until]]
+        return ".".join([ROOT, cls.kind, *tokens, *([">"] if len(fields) > until else [])])
+
+    @classmethod
     def from_tokens(cls, tokens: list[str]) -> Self:
         fields = cls.__struct_fields__
         least = len(fields) - sum(f in _OPTIONAL for f in fields)

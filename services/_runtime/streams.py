@@ -48,7 +48,12 @@ def stream_of(key: subjects.Key) -> str:
             if service == key.service:
                 return stream
         raise KeyError(f"{key.service!r} leads no stream; leaders are {sorted(LEADERS.values())}")
-    return _STREAMS[type(key)]
+    return stream_of_kind(type(key))
+
+
+def stream_of_kind(kind: type[subjects.Key]) -> str:
+    """The stream of all keys of a kind; not of guards, which lie in several."""
+    return _STREAMS[kind]
 
 
 def told_subject(subject: str) -> str:

@@ -126,6 +126,8 @@ async def test_a_viewer_reads_everything(world: World):
         assert direct.headers and direct.headers["Nats-Subject"] == key.subject
         info = await viewer.request(f"NSM.API.STREAM.INFO.{stream}", timeout=2)
         assert b'"error"' not in info.data
+        listed = await viewer.request(f"NSM.API.CONSUMER.LIST.{stream}", timeout=2)
+        assert b'"consumers"' in listed.data
     assert await followed(viewer, streams.LOG, f"log.{a_status().key.subject}")
     assert world.errors[viewer] == []
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
-from cli import bus
+from cli import bus, persons
 from cli.output import OutputFormat
 from cli.problems import Problem
 from cli.tap import _tap
@@ -128,7 +128,7 @@ def test_a_token_file_of_no_use_is_told_by_name(
         path.write_text(text)
     monkeypatch.setenv("NSM_TOKEN_FILE", str(path))
     with pytest.raises(Problem, match=said) as caught:
-        bus.person("nats://127.0.0.1:4222", "nsm-cli")
+        persons.person("nats://127.0.0.1:4222", "nsm-cli")
     assert str(path) in str(caught.value)
 
 
@@ -169,7 +169,7 @@ def test_a_connection_of_a_node_role_is_called_after_the_node_of_its_token(
     path = tmp_path / "token"
     path.write_text(f"e30.{body}.x")
     monkeypatch.setenv("NSM_TOKEN_FILE", str(path))
-    assert re.fullmatch(r"dns-n1_example-[0-9a-f]{8}", bus.person("nats://x", "nsm-cli").name)
+    assert re.fullmatch(r"dns-n1_example-[0-9a-f]{8}", persons.person("nats://x", "nsm-cli").name)
 
 
 @pytest.mark.parametrize("role", ["ipam", "watcher"])

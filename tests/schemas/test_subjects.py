@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import subjects
-from schemas.subjects import BadSubject, ConnectionKey, PrefixKey, RequestKey, parse
+from schemas.subjects import (
+    BadSubject,
+    ConnectionKey,
+    EndpointKey,
+    PrefixKey,
+    RequestKey,
+    ResolverKey,
+    parse,
+)
 
 _NAME = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True)
 _INTERFACE = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,14}", fullmatch=True)
@@ -63,3 +71,22 @@ def test_a_foreign_subject_is_refused(subject):
 def test_a_filter_names_all_of_a_kind_or_of_a_node():
     assert ConnectionKey.all() == "nsm.connection.>"
     assert ConnectionKey.all("node-1.x") == "nsm.connection.node-1_x.>"
+
+
+@pytest.mark.parametrize(
+    ("kind", "namespace", "wanted"),
+    [
+        (RequestKey, "apps", "nsm.request.apps.my_app.>"),
+        (RequestKey, "", "nsm.request.*.my_app.>"),
+        (ConnectionKey, "apps", "nsm.connection.*.apps.my_app.>"),
+        (EndpointKey, "apps", "nsm.endpoint.apps.*.my_app"),
+        (ResolverKey, "apps", "nsm.resolver.*.apps.my_app"),
+    ],
+)
+def test_what_is_said_of_one_pod_has_a_filter(kind, namespace, wanted):
+    assert kind.of_pod(namespace, "my.app") == wanted
+
+
+def test_a_filter_for_a_pod_takes_no_wildcard():
+    with pytest.raises(BadSubject):
+        RequestKey.of_pod("apps", "*")

@@ -44,7 +44,8 @@ _NODES_PUBLISH = tuple(
 )
 # What an account that only follows needs of the API; FC carries the answers of its flow control.
 _FOLLOW = ("CONSUMER.CREATE", "CONSUMER.DELETE")
-_LOOK = ("CONSUMER.INFO", "STREAM.INFO", "DIRECT.GET")
+_LOOK = ("CONSUMER.INFO", "CONSUMER.LIST", "STREAM.INFO", "DIRECT.GET")
+_OF_WHOLE_STREAMS = frozenset({"CONSUMER.LIST", "STREAM.INFO"})  # no more tokens follow
 
 
 def configuration(*, issuer: str, responder: str, xkey: str) -> str:
@@ -92,8 +93,7 @@ def _api(operations: Sequence[str], streams: Sequence[str]) -> _Pairs:
     pairs = []
     for operation in operations:
         for stream in streams:
-            # The only one without more tokens.
-            rest = f"{operation}.{stream}" + ("" if operation == "STREAM.INFO" else ".>")
+            rest = f"{operation}.{stream}" + ("" if operation in _OF_WHOLE_STREAMS else ".>")
             pairs.append((f"{API}.{rest}", f"{IMPORTED_API}.{rest}"))
     return pairs
 

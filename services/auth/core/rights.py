@@ -72,8 +72,9 @@ class _Client:
             yield f"$JS.FC.{stream}.{name}.>"
 
     def inspect(self, stream: str) -> Iterable[str]:
-        """Ask about own consumers and the stream."""
+        """Ask about own consumers, the stream, and who else follows it."""
         yield f"{self._api}.STREAM.INFO.{stream}"
+        yield f"{self._api}.CONSUMER.LIST.{stream}"
         for number in range(1, _CONSUMERS_OF_PEOPLE + 1):
             yield f"{self._api}.CONSUMER.INFO.{stream}.{self._connection}-{number}"
 

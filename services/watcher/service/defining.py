@@ -14,7 +14,7 @@ from services._runtime.errors import Conflict, Unavailable
 from services.watcher.adapters import Denied, Kube, Missing
 from services.watcher.core import definitions
 from services.watcher.core.intent import Intent
-from services.watcher.core.report import WARNING, Announcement
+from services.watcher.core.news import WARNING, Announcement
 from services.watcher.model import ObjectRef, OurObject, Problem
 from services.watcher.service.announcing import Announcer
 

@@ -26,6 +26,7 @@ from services._runtime.mirror import Mirror
 from services.watcher.adapters import Denied, Kube, Missing, pods
 from services.watcher.core import report as reports
 from services.watcher.core.intent import Intent
+from services.watcher.core.news import announcements
 from services.watcher.core.requests import Wanted
 from services.watcher.model import CONDITION, STATUS_ANNOTATION, Condition, ObjectRef, Pod, Ref
 from services.watcher.service.announcing import Announcer
@@ -37,6 +38,8 @@ log = structlog.get_logger()
 # A connection, or a newer revision of one that works, is made within milliseconds: saying False meanwhile
 # would be a flap, or twice the writing.
 _GRACE_SECONDS = 0.3
+# Endpoint Pods that are made together with their clients are Ready by then, or it is worth a warning.
+_COMING_SECONDS = 10.0
 _DENIED_SECONDS = 60.0
 _LAG_SECONDS = 30.0  # versions of a server whose past is another one never catch up
 # That a node's silence has become its word is not told by any message: look again, ever more rarely.
@@ -54,6 +57,7 @@ class _Memory(msgspec.Struct):
     written_at: float = 0.0
     passing_since: float | None = None
     unexplained_since: float | None = None
+    coming_since: float | None = None
     recheck_seconds: float = _RECHECK_SECONDS[0]
 
 
@@ -235,9 +239,25 @@ class Reporter:
             self._later(pod.ref, _GRACE_SECONDS * 1.05)
             return
         # Said when it happens, once, whatever becomes of the writes: those are retried.
-        for each in reports.announcements(memory.announced, result):
+        coming = self._coming(pod.ref, memory, result)
+        for each in announcements(memory.announced, result, but=coming):
             self._announcer.say(_about(pod), each)
-        memory.announced = reports.as_shown(result)
+        memory.announced = reports.as_shown(result, but=coming)
+
+    def _coming(self, ref: Ref, memory: _Memory, result: reports.Report) -> frozenset[str]:
+        """Interfaces of which no warning is due yet, though the condition tells what they lack."""
+        coming = reports.coming(memory.announced, result)
+        if not coming:
+            memory.coming_since = None
+            return coming
+        now = self._clock()
+        if memory.coming_since is None:
+            memory.coming_since = now
+        left = memory.coming_since + _COMING_SECONDS - now
+        if left <= 0:
+            return frozenset()
+        self._later(ref, left)
+        return coming
 
     def _later(self, ref: Ref, seconds: float) -> None:
         if self._queue is not None:
@@ -263,11 +283,22 @@ class Reporter:
             settled = refusal is not None or status is not None or self._states.complete(told)
         return reports.Facts(
             grant=grant,
-            refusal=refusal,
+            refusal=self._explained(request, refusal),
             status=status,
             resolver=self._resolver(request),
             settled=settled,
         )
+
+    def _explained(self, request: Request, refusal: Refusal | None) -> Refusal | None:
+        """Who asks for an endpoint that cannot be read, of which ipam knows nothing, hears what is wrong there."""
+        if refusal is None or refusal.reason != "NoEndpoint":
+            return refusal
+        namespace = request.network_service_namespace or request.pod.namespace
+        problem = self._intent.spoiled_offer(namespace, request.network_service)
+        if problem is None:
+            return refusal
+        message = f"network service {request.network_service}: {problem.message}"
+        return msgspec.structs.replace(refusal, reason=problem.reason, message=message)
 
     def _resolver(self, request: Request) -> Resolver | None:
         pod = request.pod

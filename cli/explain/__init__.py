@@ -1,0 +1,1 @@
+"""`nsm explain POD`: asking (bus, API, the node) → stages (pure) → telling (prints)."""

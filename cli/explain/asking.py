@@ -1,0 +1,204 @@
+"""Everything that there is to know of one Pod, asked of whoever knows it: the bus, the API server, its node.
+
+Of the bus only what is about the Pod, and who could serve it: in a large mesh too it takes moments.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from cli import dns, labs, plumb
+from cli.bus import reading
+from cli.explain.model import Evidence
+from cli.problems import Problem
+from cli.status import survey
+from cli.status.survey import Told
+from schemas import intent, subjects
+from services._runtime import streams
+from services.watcher.model import Namespace, Pod
+
+_OF_POD = (
+    subjects.RequestKey,
+    subjects.ConnectionKey,
+    subjects.RefusalKey,
+    subjects.StatusKey,
+    subjects.ResolverKey,
+)
+_OF_ALL = (
+    subjects.EndpointKey,
+    subjects.NetworkServiceKey,
+    subjects.LeaseKey,
+    subjects.AliveKey,
+)
+_KUBECTL_SECONDS = 10
+_DNS_PORT = 9642  # of the dns service, beside a plumber in the node's network
+
+
+def gather(server: str, namespace: str, name: str, *, is_lab: bool, kubeconfig: str) -> Evidence:
+    """All of it. Raises Problem where the bus is not to be reached."""
+    told, malformed, dns_nodes = asyncio.run(_read(server, namespace, name))
+    pod, home, api_note = _from_api(namespace, name, is_lab=is_lab, kubeconfig=kubeconfig)
+    plumbers, plumber_note = _from_plumbers(f"{namespace}/{name}")
+    answer, dns_note = _from_dns(f"{namespace}/{name}")
+    return Evidence(
+        namespace=namespace,
+        name=name,
+        told=told,
+        pod=pod,
+        home=home,
+        plumbers=tuple(plumbers),
+        dns=answer,
+        api_note=api_note,
+        plumber_note=plumber_note,
+        dns_note=dns_note,
+        dns_nodes=dns_nodes,
+        malformed=malformed,
+    )
+
+
+def elsewhere(server: str, name: str) -> list[str]:
+    """Pods of that name in any namespace that ask for something, as NAMESPACE/NAME."""
+
+    async def read() -> list[Told]:
+        async with reading(server) as reader:
+            kind = subjects.RequestKey
+            filters = [(streams.stream_of_kind(kind), kind.of_pod("", name))]
+            return (await survey.read_all(reader, filters))[0]
+
+    found = {
+        (t.message.pod.namespace, t.message.pod.name)
+        for t in survey.of(asyncio.run(read()), intent.Request)
+    }
+    return ["/".join(each) for each in sorted(found)]
+
+
+async def _read(
+    server: str, namespace: str, name: str
+) -> tuple[dict[subjects.Key, Told], tuple[str, ...], frozenset[str] | None]:
+    async with reading(server) as reader:
+        told, malformed = await survey.read_all(reader, _filters(namespace, name))
+        more, bad = await survey.read_all(reader, _of_endpoint_pod(told, namespace, name))
+        followers = await survey.followers_of(reader, [streams.STATE])
+    by_key = {each.key: each for each in (*told, *more)}
+    serving = None
+    if followers is not None:
+        serving = frozenset(f.node for f in followers if f.role == "dns" and f.bound)
+    return by_key, (*malformed, *bad), serving
+
+
+def _filters(namespace: str, name: str) -> Iterator[tuple[str, str]]:
+    for kind in _OF_POD:
+        yield streams.stream_of_kind(kind), kind.of_pod(namespace, name)
+    for each in _OF_ALL:
+        yield streams.stream_of_kind(each), each.all()
+    for stream in streams.LEADERS:
+        yield stream, subjects.LeaderKey.all()
+
+
+def _of_endpoint_pod(told: list[Told], namespace: str, name: str) -> Iterator[tuple[str, str]]:
+    """What its node has, where clients may be connected to it."""
+    for each in survey.of(told, intent.Endpoint):
+        pod = each.message.pod
+        if (pod.namespace, pod.name) == (namespace, name) and pod.node:
+            for kind in (subjects.ConnectionKey, subjects.StatusKey):
+                yield streams.stream_of_kind(kind), kind.all(pod.node)
+            return
+
+
+def _from_api(
+    namespace: str, name: str, *, is_lab: bool, kubeconfig: str
+) -> tuple[Pod | None, Namespace | None, str]:
+    """The Pod, its Namespace, and why they are not known."""
+    try:
+        if is_lab and not kubeconfig:
+            return *_from_lab(namespace, name), ""
+        return *_from_kubectl(namespace, name, kubeconfig), ""
+    except Problem as problem:
+        return None, None, str(problem)
+
+
+def _from_lab(namespace: str, name: str) -> tuple[Pod | None, Namespace | None]:
+    from cli import kube  # noqa: PLC0415 slow to import
+    from lab.api.client import Client  # noqa: PLC0415
+    from lab.api.kinds import NAMESPACES, PODS  # noqa: PLC0415
+
+    async def find(client: Client) -> tuple[Any, Any]:
+        pod = await client.find(PODS, namespace, name)
+        return pod, await client.find(NAMESPACES, "", namespace)
+
+    pod, home = kube.run(find)
+    return (
+        msgspec.convert(pod, Pod) if pod else None,
+        msgspec.convert(home, Namespace) if home else None,
+    )
+
+
+def _from_kubectl(
+    namespace: str, name: str, kubeconfig: str
+) -> tuple[Pod | None, Namespace | None]:
+    pod = _kubectl(["pod", name, "-n", namespace], kubeconfig)
+    home = None
+    with contextlib.suppress(Problem):  # who may see a Pod need not see its Namespace
+        home = _kubectl(["namespace", namespace], kubeconfig)
+    return (
+        msgspec.json.decode(pod, type=Pod) if pod else None,
+        msgspec.json.decode(home, type=Namespace) if home else None,
+    )
+
+
+def _kubectl(what: list[str], kubeconfig: str) -> bytes:
+    """An object as JSON; empty: there is none. Raises Problem. kubectl knows every way to log in to a cluster."""
+    found = shutil.which("kubectl")
+    if found is None:
+        raise Problem("there is no kubectl here")
+    chosen = ["--kubeconfig", kubeconfig] if kubeconfig else []
+    command = [found, *chosen, "get", *what, "-o", "json", "--request-timeout", "5s"]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, timeout=_KUBECTL_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise Problem(f"kubectl: {exc}") from exc
+    if done.returncode == 0:
+        return done.stdout
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    if any("(NotFound)" in line for line in said):
+        return b""
+    raise Problem(f"kubectl: {said[-1] if said else f'exit code {done.returncode}'}")
+
+
+def _from_plumbers(pod: str) -> tuple[list[Any], str]:
+    try:
+        places = plumb.plumbers()
+    except Problem as problem:
+        return [], str(problem)
+    found, notes = [], []
+    for place in places:
+        try:
+            answer = plumb.asked(place, pod)
+        except Problem as problem:
+            notes.append(str(problem))
+        else:
+            found += [] if answer is None else [answer]
+    return found, "; ".join(notes)
+
+
+def _from_dns(pod: str) -> tuple[Any | None, str]:
+    try:
+        places = _dns_places()
+        return dns.ask_all(places, f"pod={pod}&name=."), ""
+    except Problem as problem:
+        return None, str(problem)
+
+
+def _dns_places() -> list[str]:
+    """In a Pod of ours in a node's network: that node's. Raises Problem."""
+    host, _, port = os.environ.get("NSM_HEALTH_ADDRESS", "").rpartition(":")
+    if host and port not in ("", "0"):
+        return [f"{host}:{_DNS_PORT}"]
+    labs.running()
+    return dns.lab_ports()

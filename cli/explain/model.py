@@ -1,0 +1,65 @@
+"""What `nsm explain` says of a Pod: a stage after the other, from annotation to kernel. Values only."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from cli.status.survey import Told
+from schemas.subjects import Key
+from services.watcher.model import Namespace, Pod
+
+State = Literal["ok", "wrong", "waits", "none", "unknown"]
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage. `problem` and `remedy` are told where it is wrong or waits."""
+
+    name: str
+    state: State
+    lines: tuple[str, ...]
+    problem: str = ""
+    remedy: str = ""
+
+    @property
+    def is_well(self) -> bool:
+        return self.state not in ("wrong", "waits")
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One network service that the Pod asks for, or has."""
+
+    interface: str
+    network_service: str
+    stages: tuple[Stage, ...]
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """All of a Pod. `first` is where it goes wrong first, in words; empty: nowhere."""
+
+    pod: str
+    node: str
+    uid: str
+    well: bool
+    first: str
+    remedy: str
+    asked: Stage  # as a whole
+    items: tuple[Item, ...]
+    serves: Stage  # what it is as an endpoint Pod
+    told: Stage
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that was found. What was not to be had is None, and `notes` say why."""
+
+    namespace: str
+    name: str
+    told: dict[Key, Told]
+    pod: Pod | None = None  # as the API server has it
+    home: Namespace | None = None  # its Namespace
+    plumbers: tuple[Any, ...] = ()  # their answers about it
+    dns: Any | None = None  # answer of its node's dns service
+    api_note: str = ""  # why `pod` is not known; empty with None: it is not there
+    plumber_note: str = ""
+    dns_note: str = ""
+    dns_nodes: frozenset[str] | None = None  # where a dns service follows the bus
+    malformed: tuple[str, ...] = ()

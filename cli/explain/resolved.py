@@ -1,0 +1,78 @@
+"""Whether the Pod's queries reach the DNS that a connection gives it, and how its servers are."""
+
+from typing import Any
+
+from cli.explain.model import Evidence, Stage
+from cli.remedies import Place, of_reason
+from schemas import grant, intent, state
+from services.watcher.core import resolving
+from services.watcher.core.report import Facts
+
+_BAD = frozenset({"dead", "unreachable", "mute"})
+
+
+def resolved(found: Evidence, request: intent.Request, facts: Facts, place: Place) -> Stage:
+    """DNS of one connection."""
+    granted = facts.grant
+    assert granted is not None
+    if granted.dns is None:
+        why = "the network service has no DNS" if request.dns else "the Pod opted out of DNS"
+        return Stage(name="resolved", state="none", lines=(why,))
+    lines = [_scopes(granted.dns), *_mode(facts.resolver)]
+    servers = _servers(found, granted)
+    lines += [_server(each) for each in servers]
+    if not servers and found.dns_note:
+        lines.append(f"the node's dns service cannot be asked from here: {found.dns_note}")
+    missing = resolving.unserved(granted, facts.resolver, was=None)
+    if missing is not None:
+        is_failed = missing.state == "failed"
+        return Stage(
+            name="resolved",
+            state="wrong" if is_failed else "waits",
+            lines=tuple(lines),
+            problem=f"{missing.reason}: {missing.message}",
+            remedy=of_reason(missing.reason) if is_failed else place.see("dns", granted.node),
+        )
+    if found.dns_nodes is not None and granted.node not in found.dns_nodes:
+        return Stage(
+            name="resolved",
+            state="wrong",
+            lines=tuple(lines),
+            problem=f"the dns service of node {granted.node} does not follow the bus: what it said is of before",
+            remedy=place.see("dns", granted.node),
+        )
+    bad = [each for each in servers if each["state"] in _BAD]
+    if bad and len(bad) == len(servers):
+        return Stage(
+            name="resolved",
+            state="wrong",
+            lines=tuple(lines),
+            problem=f"DNS server {bad[0]['server']} of the network service is {bad[0]['state']}",
+            remedy=f"see what serves port 53 in Pod {granted.server.pod.namespace}/{granted.server.pod.name}",
+        )
+    return Stage(name="resolved", state="ok", lines=tuple(lines))
+
+
+def _scopes(dns: intent.Dns) -> str:
+    names = ", ".join(dns.domains) if dns.domains else "every name"
+    return f"{', '.join(dns.servers)} for {names}"
+
+
+def _mode(resolver: state.Resolver | None) -> list[str]:
+    if resolver is None:
+        return []
+    mode = f", {resolver.mode}" if resolver.mode else ""
+    return [f"port 53 of the Pod: {resolver.state}{mode}"]
+
+
+def _servers(found: Evidence, granted: grant.Connection) -> list[Any]:
+    answers = (found.dns or {}).get("answers") or {}
+    interface = granted.client.interface
+    return [each for each in answers.get("servers", ()) if each["interface"] == interface]
+
+
+def _server(each: Any) -> str:
+    last = each.get("last")
+    heard = f", last said {last} {each.get('last_seconds_ago')} s ago" if last else ""
+    rtt = f", {each['rtt_ms']} ms" if each.get("rtt_ms") is not None else ""
+    return f"server {each['server']}: {each['state']}{heard}{rtt}"

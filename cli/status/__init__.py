@@ -1,0 +1,1 @@
+"""`nsm status`: survey (asks the bus) → judging (pure) → telling (prints)."""

@@ -1,0 +1,82 @@
+"""`nsm status`: who runs, who leads, who is behind, what is wrong. Exit code 0 only if nothing is."""
+
+import asyncio
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from cli import labs
+from cli.output import OutputFormat, print_json
+from cli.problems import Problem
+from cli.remedies import Place
+from cli.status.model import Status, Wrong
+
+
+def status(
+    url: Annotated[
+        str,
+        typer.Option(
+            "--url",
+            help="A NATS server; default: NSM_NATS_URL, else the lab's.",
+            show_default=False,
+        ),
+    ] = "",
+    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+) -> None:
+    """Tell whether all is well: services, leaders, nodes, streams, lag, requests; else what is wrong."""
+    from cli import bus  # noqa: PLC0415 slow to import
+    from cli.status import telling  # noqa: PLC0415
+
+    server = url or bus.url()
+    found = _found(server)
+    if output is OutputFormat.JSON:
+        print_json(msgspec.to_builtins(found))
+    else:
+        telling.tell(found)
+    if not found.well:
+        raise typer.Exit(1)
+
+
+def _found(server: str) -> Status:
+    from cli import bus, persons  # noqa: PLC0415
+    from cli.status import judging, survey  # noqa: PLC0415
+
+    is_lab = _lab_url() == server
+    down = _not_running() if is_lab else ()
+    persons.person(server, "nsm")  # a token of no use says nothing of the system
+    try:
+        sight = asyncio.run(survey.look(server, bus.shown(server)))
+    except Problem as problem:
+        reason, _, remedy = str(problem).partition("; ")
+        wrong = (*down, Wrong(f"nothing can be read: {reason}", remedy or "nsm status --help"))
+        return Status(well=False, wrong=wrong)
+    judged = judging.judge(sight, Place(is_lab=is_lab))
+    if down:
+        return msgspec.structs.replace(judged, well=False, wrong=(*down, *judged.wrong))
+    return judged
+
+
+def _lab_url() -> str:
+    try:
+        return labs.running()[1].nats_url
+    except Problem:
+        return ""
+
+
+def _not_running() -> tuple[Wrong, ...]:
+    """Processes that the lab itself knows to be down."""
+    try:
+        processes: Any = labs.ask("GET", "/processes")
+    except Problem as problem:
+        return (Wrong(f"the lab does not answer: {problem}", "nsm lab down; nsm lab up"),)
+    return tuple(
+        Wrong(f"process {each['name']} of the lab does not run", _start(each))
+        for each in processes
+        if not each["running"]
+    )
+
+
+def _start(process: Any) -> str:
+    name = process["name"]
+    return f"nsm lab start {name}" if process.get("held") else f"nsm lab logs {name}"

@@ -1,0 +1,198 @@
+"""What is wrong, and what to do: a line each. One cause is told once, however many suffer from it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from cli.output import few
+from cli.remedies import Place, of_reason
+from cli.status.counting import Judged
+from cli.status.model import Lag, NodeState, ServiceState, Wrong
+from cli.status.survey import Sight, Stream, of
+from schemas import intent
+
+# What takes milliseconds when all is well may take seconds while something restarts.
+PATIENCE_SECONDS = 5.0
+MOST_PENDING = 1_000
+FULL = 0.8
+_NAMED = 3
+_OWNERS = "watcher and ipam make the streams"
+
+
+def of_streams(sight: Sight, place: Place) -> Iterator[Wrong]:
+    """Streams that are not there, not whole, or nearly full."""
+    missing = [each.name for each in sight.streams if each.missing]
+    if missing:
+        yield Wrong(
+            f"no stream {few(missing)}: {_OWNERS} as soon as they run",
+            f"{place.see('watcher')}; {place.see('ipam')}",
+        )
+    for stream in sight.streams:
+        if stream.problem and not stream.missing:
+            yield Wrong(
+                f"stream {stream.name} does not answer: {stream.problem}",
+                "more than half of its NATS servers have to run; " + place.see("nats"),
+            )
+        elif not stream.problem:
+            yield from _of_copies(stream, place)
+            yield from _of_room(stream)
+    if sight.malformed:
+        yield Wrong(
+            f"the bus holds what is no message: {sight.malformed[0]}"
+            + (f" and {len(sight.malformed) - 1} more" if len(sight.malformed) > 1 else ""),
+            "somebody else wrote it, or a newer version; a service writes it anew when it starts",
+        )
+
+
+def _of_copies(stream: Stream, place: Place) -> Iterator[Wrong]:
+    if stream.replicas > 1 and not any(each.leads for each in stream.copies):
+        yield Wrong(
+            f"stream {stream.name} has no leader: nothing can be written",
+            "more than half of its NATS servers have to run; " + place.see("nats"),
+        )
+    behind = [
+        f"{each.server} is {'offline' if each.offline else f'{each.lag} behind'}"
+        for each in stream.copies
+        if each.offline or (not each.current and each.lag > 0)
+    ]
+    if behind:
+        left = sum(each.current and not each.offline for each in stream.copies)
+        yield Wrong(
+            f"stream {stream.name}: {few(behind)}; {left} of {stream.replicas} copies are whole",
+            place.see("nats"),
+        )
+
+
+def _of_room(stream: Stream) -> Iterator[Wrong]:
+    if not stream.drops_old and stream.max_bytes > 0 and stream.bytes > FULL * stream.max_bytes:
+        yield Wrong(
+            f"stream {stream.name} holds {stream.bytes} of at most {stream.max_bytes} bytes: "
+            "a full one refuses what is new",
+            "raise max_bytes of the streams and max_file_store of NATS",
+        )
+    if stream.max_consumers > 0 and stream.consumers > FULL * stream.max_consumers:
+        yield Wrong(
+            f"stream {stream.name} has {stream.consumers} of at most {stream.max_consumers} consumers: "
+            "nodes that join could not follow it",
+            "raise max_consumers of the streams",
+        )
+
+
+def of_services(services: Sequence[ServiceState], sight: Sight, place: Place) -> Iterator[Wrong]:
+    """Nobody leads, or who leads has not said all."""
+    meanwhile = {
+        "watcher": "edits in Kubernetes wait, Pods are told nothing new; connections stay",
+        "ipam": "new requests wait; connections stay",
+    }
+    for each in services:
+        see = place.see(each.name)
+        if not each.leader:
+            there = {
+                None: "",
+                0: f", and no process of {each.name} is there",
+            }.get(
+                each.replicas,
+                f", though {each.replicas} of {each.name} are there: one takes over within seconds",
+            )
+            yield Wrong(f"nobody leads {each.name}{there}: {meanwhile[each.name]}", see)
+        elif each.leads_since is None:
+            yield Wrong(f"{each.leader} holds the lease of {each.name} and does not lead yet", see)
+        elif not each.complete:
+            yield Wrong(
+                f"{each.name} has not written all it knows yet: until then nothing is judged by its absence",
+                see,
+            )
+    for told in of(sight.told, intent.Leader):
+        if told.message.silent:
+            yield Wrong(
+                f"since the bus was lost {few(told.message.silent)} has not told what it still has: "
+                "what it may hold is given to nobody",
+                "start its plumber, or delete its Node object if it is gone for good",
+            )
+
+
+def of_nodes(
+    nodes: Sequence[NodeState], needed: Mapping[str, set[str]], place: Place
+) -> Iterator[Wrong]:
+    """Nodes whose services are not there although something hangs on them."""
+    silent = [each.name for each in nodes if each.plumber == "silent"]
+    if silent:
+        yield Wrong(
+            f"no heartbeat of the plumber on {few(silent)}: links there go on, changes wait",
+            place.see("plumber", silent[0]),
+        )
+    never = [n.name for n in nodes if n.plumber == "none" and "plumber" in needed.get(n.name, ())]
+    if never:
+        yield Wrong(
+            f"no plumber has ever spoken on {few(never)}, and Pods there ask for network services",
+            place.see("plumber", never[0]),
+        )
+    is_used = any(each.dns == "alive" for each in nodes)
+    gone = [
+        each.name
+        for each in nodes
+        if each.dns == "gone"
+        and ("dns" in needed.get(each.name, ()) or (is_used and each.plumber != "none"))
+    ]
+    if gone:
+        yield Wrong(
+            f"no dns service follows the bus on {few(gone)}: Pods there ask the cluster's DNS only",
+            place.see("dns", gone[0]),
+        )
+    unknown = sorted(needed.keys() - {each.name for each in nodes})
+    if unknown:
+        yield Wrong(
+            f"Pods ask for network services on {few(unknown)}, of which Kubernetes tells nothing",
+            "see: kubectl get nodes; " + place.see("watcher"),
+        )
+
+
+def of_lag(lag: Lag, place: Place) -> Iterator[Wrong]:
+    """Somebody is behind for longer than a restart takes."""
+    if lag.oldest_unanswered is not None and lag.oldest_unanswered > PATIENCE_SECONDS:
+        yield Wrong(
+            f"{_counted(lag.unanswered, 'request')} without an answer of ipam, "
+            f"the oldest for {lag.oldest_unanswered:.0f} s",
+            place.see("ipam"),
+        )
+    if lag.pending is not None and lag.pending > MOST_PENDING:
+        yield Wrong(
+            f"{lag.pending} messages wait for their readers",
+            "look again: if it grows, NATS or a service is too slow; " + place.see("nats"),
+        )
+
+
+def of_versions(versions: Mapping[str, int]) -> Iterator[Wrong]:
+    """Processes of several versions: an upgrade on its way, or one that is stuck."""
+    if len(versions) > 1:
+        told = ", ".join(f"{count} of {version}" for version, count in versions.items())
+        yield Wrong(
+            f"processes of several versions: {told}",
+            "wait for the upgrade, or see what holds it up: kubectl -n nsm-system get pods",
+        )
+
+
+def of_requests(judged: Iterable[Judged]) -> Iterator[Wrong]:
+    """Requests that are not connected, by what they have become and why."""
+    groups: dict[tuple[str, str], list[Judged]] = {}
+    for each in judged:
+        shown = each.item.shown
+        waits = shown.state == "waiting"
+        if shown.state == "ready" or (waits and each.age < PATIENCE_SECONDS):
+            continue
+        if waits and each.facts.grant is None:
+            continue  # told by of_lag
+        groups.setdefault((shown.state, shown.reason), []).append(each)
+    for (state, reason), found in sorted(groups.items(), key=lambda item: -len(item[1])):
+        names = [
+            f"{each.request.pod.namespace}/{each.request.pod.name} {each.request.interface}"
+            for each in found[:_NAMED]
+        ]
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        first = found[0].request.pod
+        yield Wrong(
+            f"{_counted(len(found), 'request')} {state}, {reason}: {', '.join(names)}{more}",
+            f"{of_reason(reason)}; nsm explain {first.namespace}/{first.name}",
+        )
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")

@@ -1,0 +1,449 @@
+"""`nsm explain`: each stage of a Pod, and which is the first that is wrong."""
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from cli.explain import asking, stages, telling
+from cli.explain.model import Evidence, Explanation
+from cli.problems import Problem
+from cli.remedies import Place
+from cli.status.survey import Told
+from schemas import live
+from schemas.grant import Connection
+from schemas.intent import Destination, Dns, Match, NetworkService, Request
+from schemas.state import Resolver, Upstream
+from schemas.subjects import StatusKey
+from services._runtime.bus import Bus
+from services.watcher.model import Condition, Metadata, Namespace, Pod, PodSpec, PodStatus
+from tests.builders import (
+    a_connection,
+    a_leader,
+    a_pod,
+    a_refusal,
+    a_request,
+    a_status,
+    an_end_status,
+    an_endpoint,
+)
+from tests.cli.test_main import nsm
+
+CONDITION = "networkservicemesh.io/connected"
+SERVED = Dns(servers=("172.16.1.1",), domains=("corp.example",))
+ALIVE = (
+    live.Alive(node="node1"),
+    live.Lease(service="ipam", holder="h"),
+    live.Lease(service="watcher", holder="h"),
+)
+BOTH_ENDS = a_status(server=an_end_status("gateway"))
+CONNECTED = (*ALIVE, a_request(), an_endpoint(), a_connection(), BOTH_ENDS)
+REQUESTED = (*ALIVE, a_request(), an_endpoint())
+
+
+def the_pod(annotation: str | None = "vpn/nsm-vpn", **fields: Any) -> Pod:
+    """`default/client` as the API server has it, told that it is connected."""
+    values: dict[str, Any] = {
+        "spec": PodSpec(node_name="node1"),
+        "status": PodStatus(
+            phase="Running",
+            conditions=(Condition(type=CONDITION, status="True", reason="Connected"),),
+        ),
+    }
+    own = {} if annotation is None else {"networkservicemesh.io": annotation}
+    metadata = Metadata(name="client", namespace="default", uid="uid-of-client", annotations=own)
+    return Pod(metadata=metadata, **{**values, **fields})
+
+
+def evidence(*messages: Any, **fields: Any) -> Evidence:
+    values: dict[str, Any] = {
+        "namespace": "default",
+        "name": "client",
+        "pod": the_pod(),
+        "dns_nodes": frozenset({"node1"}),
+    }
+    told = {each.key: Told(each.key, each, 0.0) for each in messages}
+    return Evidence(told=told, **{**values, **fields})
+
+
+def explained(found: Evidence) -> Explanation:
+    return stages.explain(found, Place(is_lab=False))
+
+
+def states(found: Explanation) -> dict[str, str]:
+    (item,) = found.items
+    return {each.name: each.state for each in item.stages}
+
+
+def test_of_a_connected_pod_every_stage_is_well():
+    found = explained(evidence(*CONNECTED))
+    assert found.well, found.first
+    assert (found.first, found.remedy) == ("", "")
+    assert states(found) == {
+        "asked": "ok",
+        "chosen": "ok",
+        "granted": "ok",
+        "plumbed": "ok",
+        "resolved": "none",
+    }
+    assert (found.asked.state, found.told.state, found.serves.state) == ("ok", "ok", "none")
+
+
+def with_dns(connection: Connection, resolver: Resolver | None) -> Evidence:
+    granted = msgspec.structs.replace(connection, dns=SERVED)
+    applied = an_end_status(applied=granted)
+    status = a_status(client=applied, server=an_end_status("gateway"))
+    more = () if resolver is None else (resolver,)
+    return evidence(*REQUESTED, granted, status, *more)
+
+
+def a_resolver(**fields: Any) -> Resolver:
+    values: dict[str, Any] = {
+        "node": "node1",
+        "namespace": "default",
+        "pod": "client",
+        "uid": "uid-of-client",
+        "state": "serving",
+        "upstreams": (
+            Upstream(
+                name="default/vpn",
+                servers=SERVED.servers,
+                domains=SERVED.domains,
+                interface="nsm-vpn",
+                revision=1,
+            ),
+        ),
+    }
+    return Resolver(**{**values, **fields})
+
+
+def the_plumber(**fields: Any) -> dict[str, Any]:
+    own: dict[str, Any] = {
+        "connection": a_connection().key.subject,
+        "role": "client",
+        "actual": None,
+        "differences": [],
+        "last_error": "",
+        "repaired": "",
+    }
+    return {"node": "node1", "connections": [own | fields]}
+
+
+FAILED = a_status(
+    client=an_end_status(state="failed", reason="KernelError", message="no space", applied=None)
+)
+
+FIRST: dict[str, tuple[Evidence, str, str]] = {
+    "a malformed annotation": (
+        evidence(*ALIVE, pod=the_pod("vpn?x")),
+        "asked: MalformedAnnotation: annotation networkservicemesh.io, column",
+        "correct it",
+    ),
+    "the node's network": (
+        evidence(*ALIVE, pod=the_pod(spec=PodSpec(node_name="node1", host_network=True))),
+        "asked: HostNetwork",
+        "run it without hostNetwork",
+    ),
+    "a Pod without a node": (
+        evidence(*ALIVE, pod=the_pod(spec=PodSpec(), status=PodStatus())),
+        "asked: the Pod has no node yet",
+        "describe pod client",
+    ),
+    "a request that is not on the bus": (
+        evidence(*ALIVE),
+        "nsm-vpn: asked: the watcher has not put this on the bus",
+        "name=watcher",
+    ),
+    "a request that is not on the bus, and nobody leads": (
+        evidence(live.Alive(node="node1")),
+        "nsm-vpn: asked: the watcher has not put this on the bus, and nobody leads watcher",
+        "name=watcher",
+    ),
+    "a request that changed": (
+        evidence(*CONNECTED, pod=the_pod("vpn/nsm-vpn?a=b")),
+        "nsm-vpn: asked: the bus asks for it as it was before",
+        "name=watcher",
+    ),
+    "a request that is not wanted any more": (
+        evidence(*CONNECTED, pod=the_pod("")),
+        "nsm-vpn: asked: the annotation does not ask for it any more",
+        "name=watcher",
+    ),
+    "no answer": (
+        evidence(*REQUESTED),
+        "nsm-vpn: chosen: ipam has not answered yet",
+        "name=ipam",
+    ),
+    "no answer, and nobody leads": (
+        evidence(a_request(), live.Alive(node="node1")),
+        "nsm-vpn: chosen: nobody leads ipam",
+        "name=ipam",
+    ),
+    "a refused choice": (
+        evidence(*REQUESTED, a_refusal()),
+        "nsm-vpn: chosen: NoEndpoint: no endpoint offers vpn",
+        "create an endpoint",
+    ),
+    "no address": (
+        evidence(*REQUESTED, a_refusal(reason="PoolExhausted", message="253 of 253 used")),
+        "nsm-vpn: granted: PoolExhausted: 253 of 253 used",
+        "add a prefix",
+    ),
+    "a node that has said nothing": (
+        evidence(*REQUESTED, a_connection()),
+        "nsm-vpn: plumbed: Connecting: waiting for node node1",
+        "spec.nodeName=node1",
+    ),
+    "a kernel that refused": (
+        evidence(*REQUESTED, a_connection(), FAILED),
+        "nsm-vpn: plumbed: KernelError: no space",
+        "see the plumber's log",
+    ),
+    "a kernel that failed, and a plumber that is silent": (
+        evidence(a_request(), an_endpoint(), a_connection(), FAILED),
+        "nsm-vpn: plumbed: KernelError",
+        "spec.nodeName=node1",
+    ),
+    "a kernel that differs": (
+        evidence(*CONNECTED, plumbers=(the_plumber(differences=["nsm-vpn: to be set up"]),)),
+        "nsm-vpn: plumbed: the kernel differs from the grant: nsm-vpn: to be set up",
+        "repairs it",
+    ),
+    "no word of the dns service": (
+        with_dns(a_connection(), None),
+        "nsm-vpn: resolved: ResolverPending",
+        "name=dns",
+    ),
+    "a capture that failed": (
+        with_dns(
+            a_connection(),
+            a_resolver(state="failed", reason="DNSCaptureConflict", message="a sidecar"),
+        ),
+        "nsm-vpn: resolved: DNSCaptureConflict",
+        "opt out",
+    ),
+    "a dns service that is gone": (
+        msgspec.structs.replace(with_dns(a_connection(), a_resolver()), dns_nodes=frozenset()),
+        "nsm-vpn: resolved: the dns service of node node1 does not follow the bus",
+        "name=dns",
+    ),
+    "a server that is dead": (
+        msgspec.structs.replace(
+            with_dns(a_connection(), a_resolver()),
+            dns={
+                "answers": {
+                    "servers": [
+                        {"interface": "nsm-vpn", "server": "172.16.1.1", "state": "dead"},
+                        {"interface": "cluster", "server": "10.96.0.10", "state": "well"},
+                    ]
+                }
+            },
+        ),
+        "nsm-vpn: resolved: DNS server 172.16.1.1 of the network service is dead",
+        "port 53 in Pod default/gateway",
+    ),
+    "a condition that is of before": (
+        evidence(
+            *CONNECTED,
+            pod=the_pod(
+                status=PodStatus(
+                    conditions=(Condition(type=CONDITION, status="False", reason="NoEndpoint"),)
+                )
+            ),
+        ),
+        "told: condition networkservicemesh.io/connected is False, NoEndpoint, and should say True",
+        "name=watcher",
+    ),
+    "an endpoint Pod whose end failed": (
+        evidence(
+            *ALIVE,
+            an_endpoint(),
+            a_connection(),
+            a_status(
+                server=an_end_status("gateway", state="failed", reason="KernelError", message="no")
+            ),
+            name="gateway",
+            pod=None,
+        ),
+        "serves: its end of default/client nsm-vpn: KernelError: no",
+        "see the plumber's log",
+    ),
+    "an endpoint Pod that is not Ready": (
+        evidence(*ALIVE, an_endpoint(ready=False), name="gateway", pod=None),
+        "serves: the Pod is not Ready: it gets no new clients of vpn",
+        "describe pod gateway",
+    ),
+    "what nobody asks for": (
+        evidence(*ALIVE, a_connection(), BOTH_ENDS, pod=None),
+        "nsm-vpn: granted: nobody asks for it any more",
+        "name=ipam",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FIRST)
+def test_the_first_thing_that_is_wrong_is_named_with_its_remedy(case):
+    found, first, remedy = FIRST[case]
+    explanation = explained(found)
+    assert not explanation.well
+    assert explanation.first.startswith(first)
+    assert remedy in explanation.remedy
+
+
+@pytest.mark.parametrize("case", [*FIRST, "well"])
+def test_it_is_readable_at_eighty_columns_and_ends_with_the_verdict(case, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    found = FIRST[case][0] if case in FIRST else evidence(*CONNECTED)
+    telling.tell(explained(found))
+    printed = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in printed) <= 80
+    if case == "well":
+        assert printed[-1] == "all is well"
+    else:
+        assert any(line.startswith("WRONG ") for line in printed)
+
+
+def test_the_annotation_of_its_namespace_is_named_as_that():
+    home = Namespace(
+        metadata=Metadata(name="default", annotations={"networkservicemesh.io": "vpn/nsm-vpn"})
+    )
+    found = explained(evidence(*CONNECTED, pod=the_pod(None), home=home))
+    assert found.asked.lines == ("annotation of Namespace default: vpn/nsm-vpn",)
+    assert found.well
+
+
+def test_without_the_api_server_the_bus_alone_is_explained():
+    found = explained(evidence(*CONNECTED, pod=None, api_note="there is no kubectl here"))
+    assert found.well
+    assert (found.asked.state, found.told.state) == ("unknown", "unknown")
+    assert "there is no kubectl here" in found.asked.lines[0]
+    assert states(found)["plumbed"] == "ok"
+
+
+def test_of_a_silent_plumber_the_last_word_counts_and_is_named_as_that():
+    found = explained(evidence(a_request(), an_endpoint(), a_connection(), BOTH_ENDS))
+    (item,) = found.items
+    plumbed = item.stages[3]
+    assert plumbed.state == "ok"
+    assert any("no heartbeat of its plumber" in line for line in plumbed.lines)
+
+
+def test_who_fell_out_of_the_choice_and_who_would_do_is_told():
+    old = an_endpoint("old", "gateway-old", labels={"version": "1"})
+    found = explained(
+        evidence(
+            *CONNECTED[:-3],
+            a_request(labels={"version": "2"}),
+            an_endpoint(labels={"version": "2"}),
+            an_endpoint("vpn", "second", labels={"version": "2"}),
+            old,
+            a_connection(),
+            BOTH_ENDS,
+            pod=the_pod("vpn/nsm-vpn?version=2"),
+        )
+    )
+    (item,) = found.items
+    lines = "\n".join(item.stages[1].lines)
+    assert "endpoint default/vpn, its Pod gateway on node node1" in lines
+    assert "because it is one with version=2, and it is on the client's node" in lines
+    assert "would do, too: vpn (pod second, version=2) on node node1" in lines
+    assert "fell out: old (pod gateway-old, version=1) does not match version=2" in lines
+
+
+def test_a_rule_that_chose_is_named():
+    rules = NetworkService(
+        namespace="default", name="vpn", matches=(Match(routes=(Destination(),)),)
+    )
+    found = explained(evidence(*CONNECTED, rules))
+    (item,) = found.items
+    assert "a match of NetworkService default/vpn leads there" in item.stages[1].lines[1]
+
+
+def test_the_other_end_is_told_from_its_own_node():
+    granted = msgspec.structs.replace(
+        a_connection(),
+        server=msgspec.structs.replace(a_connection().server, pod=a_pod("gateway", node="node2")),
+        mechanism="vxlan",
+        vni=7,
+    )
+    there = msgspec.structs.replace(
+        a_status(),
+        node="node2",
+        client=None,
+        server=an_end_status("gateway", state="pending", reason="PeerNotReady", message="wait"),
+    )
+    assert there.key == StatusKey("node2", "default", "client", "nsm-vpn")
+    found = explained(evidence(*REQUESTED, granted, a_status(), there, live.Alive(node="node2")))
+    (item,) = found.items
+    assert "172.16.1.2 to 172.16.1.1, vxlan, VNI 7" in item.stages[2].lines[0]
+    assert "other end: node node2 said pending, PeerNotReady: wait" in item.stages[3].lines
+
+
+def test_a_request_of_an_earlier_pod_of_that_name_is_not_its_own():
+    earlier: Request = msgspec.structs.replace(a_request(), pod=a_pod(uid="earlier"))
+    found = explained(evidence(*ALIVE, earlier))
+    assert found.first.startswith("nsm-vpn: asked: the bus asks for it as it was before")
+
+
+# ---- on a real bus
+
+
+async def test_only_what_is_about_the_pod_is_read(bus: Bus, nats_server: Any):
+    for message in (a_leader(), a_request(), a_request("other"), an_endpoint(), a_connection()):
+        await bus.publish(message)
+    await bus.publish(a_connection("other"))
+    await bus.publish(a_status("other"))
+    told, malformed, nodes = await asking._read(nats_server.url, "default", "client")
+    subjects = sorted(key.subject for key in told)
+    assert subjects == sorted(
+        each.key.subject for each in (a_leader(), a_request(), an_endpoint(), a_connection())
+    )
+    assert (malformed, nodes) == ((), frozenset())
+    # Of an endpoint Pod everything on its node may be about it.
+    told, *_ = await asking._read(nats_server.url, "default", "gateway")
+    assert {a_connection().key, a_connection("other").key} <= told.keys()
+
+
+async def test_a_pod_of_another_namespace_is_named_where_none_is_here(
+    bus: Bus, nats_server: Any, tmp_path
+):
+    await bus.publish(msgspec.structs.replace(a_request(), pod=a_pod(namespace="team-a")))
+    words = ("explain", "client", "--url", nats_server.url, "--kubeconfig", "/nowhere")
+    done = await asyncio.to_thread(nsm, *words, lab=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "default/client" in done.stderr
+    assert "of that name: team-a/client" in done.stderr
+
+
+async def test_the_command_answers_in_json_with_its_exit_code(bus: Bus, nats_server: Any, tmp_path):
+    await bus.publish(a_request())
+    words = ("explain", "client", "-o", "json", "--url", nats_server.url, "--kubeconfig", "/none")
+    done = await asyncio.to_thread(nsm, *words, lab=str(tmp_path))
+    assert done.returncode == 1
+    found = msgspec.convert(json.loads(done.stdout), Explanation)
+    assert found.first == "nsm-vpn: chosen: nobody leads ipam: no request is answered"
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'error: You must be logged in to the server (Unauthorized)' >&2; exit 1", "Unauth"),
+        ("echo 'connection refused' >&2; exit 1", "connection refused"),
+        ("exit 3", "exit code 3"),
+    ],
+)
+def test_why_the_cluster_does_not_tell_is_told(tmp_path, monkeypatch, script, said):
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f"#!/bin/sh\n{script}\n")
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(Problem, match=said):
+        asking._kubectl(["pod", "x"], "")
+
+
+def test_where_there_is_no_kubectl_that_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Problem, match="no kubectl"):
+        asking._kubectl(["pod", "x"], "")
