@@ -18,6 +18,7 @@ COPY lab /app/lab
 COPY cli /app/cli
 COPY tools /app/tools
 COPY examples /app/examples
+COPY k8s/base/crds /app/k8s/base/crds
 # In place, as `make setup` does: the demo finds its examples, and compose may mount the tree over /app.
 # Compiled here, because in a cluster the root file system is read-only.
 RUN PYTHONPATH=/build/hatch python -m pip --python /opt/venv/bin/python install \

@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench soak compose-test clean
+.PHONY: help setup demo test check format reference lock bench soak compose-test clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,16 +28,20 @@ demo: setup ## the whole story on this machine, in under a minute
 test: check ## everything CI runs: check, then all tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/manifests
 
-check: setup ## format, lint, types, import laws, manifests
+check: setup ## format, lint, types, import laws, written pages, manifests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.reference --check
 	$(BIN)/python -m pytest -q tests/manifests
 
 format: setup ## let ruff format and fix what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+reference: setup ## docs/reference written anew from the code
+	$(BIN)/python -m tools.reference
 
 lock: ## the locks anew from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --extra dev \
@@ -49,11 +53,15 @@ lock: ## the locks anew from pyproject.toml (needs uv)
 
 bench: setup ## how fast, beside a peer or a floor in the same run (see bench/README.md)
 	$(BIN)/python -m bench.ipam --quick
+	$(BIN)/python -m bench.watcher --quick
+	$(BIN)/python -m bench.dns --quick
+	$(BIN)/python -m bench.e2e --quick
 
 soak: setup ## what CI does a few times, many times: kills in bursts, random histories, cycles of connections
 	NSM_SOAK=50 $(BIN)/python -m pytest -q -s tests/ipam/test_bursts.py -k killed
 	NSM_MACHINE_EXAMPLES=3000 $(BIN)/python -m pytest -q --timeout 7200 tests/ipam/test_machine.py
 	$(BIN)/python -m tests.dns.fuzz 10000000
+	NSM_SOAK=1 $(BIN)/python -m pytest -q tests/dns/test_answering_semantics.py
 	NSM_CONNECTIONS=3000 $(BIN)/python -m pytest -q --timeout 1800 tests/plumber/test_service_many.py
 	NSM_CYCLES=10000 $(BIN)/python -m pytest -q --timeout 3600 tests/plumber/test_service_cycles.py
 

@@ -187,13 +187,13 @@ class Journeys:
                 journey.grant = journey.grant or now
                 journey.peer = body.server.addresses[0].partition("/")[0]
             case Status(client=client) if client is not None and client.state == "ready":
-                self._arrived(journey, now)
+                self._arrived(journey, client.uid, now)
 
-    def _arrived(self, journey: Journey, now: float) -> None:
+    def _arrived(self, journey: Journey, uid: str, now: float) -> None:
         if journey.ready or not journey.peer:
             return
         journey.ready = now
-        pod = self._layout.pod_dir(self._uids[journey.name])
+        pod = self._layout.pod_dir(uid)
         journey.network = (pod / "netns").lstat().st_mtime
         assert self._tasks is not None
         self._tasks.create_task(self._ping(journey, pod / "netns"))

@@ -90,7 +90,7 @@ async def _log_in(server: str, who: Person, tls: ssl.SSLContext | None) -> Clien
     client = Client(hesitate=bool(access.token_file), insist_on_tls=bool(access.tls_ca))
     try:
         await client.connect(
-            server,
+            server.split(","),
             name=who.name,
             token=who.token if access.token_file else None,
             tls=tls,
@@ -107,18 +107,23 @@ async def _log_in(server: str, who: Person, tls: ssl.SSLContext | None) -> Clien
     return client
 
 
-async def _knock(server: str) -> None:
-    """Whether anybody listens at all. Raises Problem."""
-    place = urlsplit(server if "://" in server else f"nats://{server}")
-    try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            _, writer = await asyncio.open_connection(place.hostname, place.port or 4222)
-        writer.close()
-    except (OSError, TimeoutError, ValueError) as exc:
-        reason = getattr(exc, "strerror", None) or str(exc) or "no answer"
-        raise Problem(
-            f"NATS at {shown(server)}: {reason}; is it running? (nsm lab ps; on a cluster: is the port forwarded?)"
-        ) from exc
+async def _knock(servers: str) -> None:
+    """Whether anybody listens at one of these at all. Raises Problem."""
+    reasons = []
+    for server in servers.split(","):
+        try:
+            place = urlsplit(server if "://" in server else f"nats://{server}")
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                _, writer = await asyncio.open_connection(place.hostname, place.port or 4222)
+            writer.close()
+        except (OSError, TimeoutError, ValueError) as exc:
+            reasons.append(getattr(exc, "strerror", None) or str(exc) or "no answer")
+        else:
+            return
+    raise Problem(
+        f"NATS at {shown(servers)}: {reasons[0]}; is it running? "
+        "(nsm lab ps; on a cluster: is the port forwarded?)"
+    )
 
 
 async def listen(client: Client, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> None:

@@ -39,7 +39,7 @@ def explain(
         typer.Option(
             "--at",
             metavar="HOST:PORT",
-            help="Health port of the dns service of the Pod's node (9642 there); without: the lab's.",
+            help="Health port of the dns service of this node (9642); without: the lab's.",
         ),
     ] = "",
     output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
@@ -84,7 +84,11 @@ def ask_all(places: list[str], question: str) -> Any:
     """The first that knows the Pod answers. Raises Problem."""
     reasons = []
     for place in places:
-        status, body = _ask(place, question)
+        try:
+            status, body = _ask(place, question)
+        except Problem as exc:  # another one may know the Pod
+            reasons.append(str(exc))
+            continue
         if status == http.HTTPStatus.OK:
             return body
         reasons.append(str(body.get("error", f"{place} says {status}")))
@@ -127,8 +131,12 @@ def _tell(found: Any) -> None:
     header = ["UPSTREAM", "SERVER", "VIA", "ASKED", "HEALTH", "LAST SAID", "RTT", "WHY"]
     print(f"for {answers['name']}")
     print_table(header, rows)
+    before = "it"
+    for own in answers["own_list"]:
+        print(f"if nobody knows {before}: {own} of the Pod's own search list")
+        before = "these"
     for other in answers["searched"]:
-        print(f"if nobody knows it: {other}")
+        print(f"if nobody knows {before}: {other}")
 
 
 def _heard(each: Any) -> str:

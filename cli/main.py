@@ -35,6 +35,8 @@ LAB_COMMANDS = {
     "start": "cli.lab.processes:start",
     "node": "cli.lab.processes:node",
     "kubeconfig": "cli.lab.kubeconfig:kubeconfig",
+    "misbehave": "cli.lab.misbehaving:misbehave",
+    "behave": "cli.lab.misbehaving:behave",
 }
 
 LAB = lazy.group(

@@ -1,15 +1,17 @@
 """`nsm plumb explain POD`: what the plumber of a Pod's node makes of its connections, asked there and now.
 
-In a lab every node's plumber is asked; on a real node, in the plumber's own container, the one that runs there.
+In a lab every node's plumber is asked; on a real node, in the plumber's own container, the one that runs there. One
+that is silent keeps none of the others from answering.
 """
 
 import json
 import os
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -36,9 +38,20 @@ def explain(
 ) -> None:
     """Desired, actual, the difference and the last error of each connection of a Pod."""
     name = "/".join(pods.place_of(pod, namespace))
-    answers = [found for where in plumbers() if (found := asked(where, name)) is not None]
+    answers: list[Any] = []
+    silent: list[str] = []
+    for where in plumbers():
+        try:
+            answers.append(asked(where, name))
+        except Problem as exc:
+            silent.append(str(exc))
+    answers = [each for each in answers if each is not None]
+    if not answers and silent:
+        raise Problem("; ".join(silent))
     if not answers:
         raise Problem(f"pod {name} has no connection here; why: nsm ipam explain {name}")
+    for reason in silent:
+        print(f"not asked: {reason}", file=sys.stderr)
     if output is OutputFormat.JSON:
         print_json(answers)
         return
@@ -47,23 +60,31 @@ def explain(
             print(line)
 
 
-def plumbers() -> list[str]:
-    """host:port of those that can be asked from here. Raises Problem."""
+class Plumber(NamedTuple):
+    address: str  # host:port
+    node: str = ""  # of a lab
+
+    def __str__(self) -> str:
+        return f"the plumber of {self.node}" if self.node else f"the plumber at {self.address}"
+
+
+def plumbers() -> list[Plumber]:
+    """Those that can be asked from here. Raises Problem."""
     address = os.environ.get(_ADDRESS, "")
     if address and not address.endswith(":0"):
         host, _, port = address.rpartition(":")
-        return [f"[{host.strip('[]')}]:{port}" if ":" in host else address]
+        return [Plumber(f"[{host.strip('[]')}]:{port}" if ":" in host else address)]
     layout, state = labs.running()
-    files = [layout.run_dir(node) / "health" for node in state.nodes]
-    ports = [file.read_text().strip() for file in files if file.exists()]
+    files = {node: layout.run_dir(node) / "health" for node in state.nodes}
+    ports = {node: file.read_text().strip() for node, file in files.items() if file.exists()}
     if not ports:
         raise Problem(f"no plumber runs in this lab, nor is {_ADDRESS} set; see: nsm lab ps")
-    return [f"127.0.0.1:{port}" for port in ports]
+    return [Plumber(f"127.0.0.1:{port}", node) for node, port in ports.items()]
 
 
-def asked(where: str, pod: str) -> Any | None:
+def asked(where: Plumber, pod: str) -> Any | None:
     """The answer; None if the Pod has nothing to do with that node. Raises Problem."""
-    url = f"http://{where}/explain?{urllib.parse.urlencode({'pod': pod})}"
+    url = f"http://{where.address}/explain?{urllib.parse.urlencode({'pod': pod})}"
     try:
         # Nothing of the environment's proxies: it is this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -73,9 +94,16 @@ def asked(where: str, pod: str) -> Any | None:
         with exc:
             if exc.code == 404:
                 return None
-            raise Problem(f"the plumber at {where} answers {exc.code}; see its log") from exc
+            raise Problem(f"{where} answers {exc.code}: {_reason(exc)}") from exc
     except (OSError, ValueError) as exc:
-        raise Problem(f"the plumber at {where} does not answer: {exc}; see: nsm lab ps") from exc
+        raise Problem(f"{where} does not answer: {exc}; see: nsm lab ps") from exc
+
+
+def _reason(refusal: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.loads(refusal.read())["error"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "see its log"
 
 
 def _lines(answer: Any) -> Iterator[str]:

@@ -21,12 +21,13 @@ from lab.api.server import LabApi
 from lab.api.store import Store
 from lab.cluster import Cluster
 from lab.clusterdns import ClusterDns, QueryLog
-from lab.fleet import Fleet
+from lab.fleet import MAX_REPLICAS, Fleet
 from lab.kubelet import Kubelet
 from lab.layout import Config, LabProblem, Layout, State
 from lab.network import MAX_NODES, Network, Node
 from lab.peers import Peers
 from lab.sandbox import Pids, Reporter
+from lab.servers import SERVER_COUNTS
 from lab.supervisor import Supervisor
 from lab.workloads import Workloads
 
@@ -165,6 +166,11 @@ class _Lab:
     def _check(self) -> None:
         if not 1 <= len(self._nodes) <= MAX_NODES:
             raise LabProblem(f"{len(self._nodes)} nodes: a lab has 1 to {MAX_NODES}")
+        if self._config.nats not in SERVER_COUNTS:
+            choice = ", ".join(map(str, SERVER_COUNTS))
+            raise LabProblem(f"{self._config.nats} NATS servers: a lab has one of {choice}")
+        if not 1 <= self._config.replicas <= MAX_REPLICAS:
+            raise LabProblem(f"{self._config.replicas} replicas: a lab has 1 to {MAX_REPLICAS}")
 
     def _wipe(self) -> None:
         """A new cluster remembers nothing of the one before in this directory."""

@@ -1,8 +1,7 @@
 """nats-server, auth and our services: in which order they start, and what each is told.
 
 With `auth` among them the bus is as in a cluster: accounts, and roles by ServiceAccount tokens. Without it one
-token, in the server's address, is everybody's. The server chooses its port once and keeps it over restarts, as
-an address would be kept.
+token, in the server's address, is everybody's.
 """
 
 import asyncio
@@ -15,11 +14,11 @@ from lab import nats
 from lab.cluster import SYSTEM_NAMESPACE, account_of
 from lab.layout import Config, LabProblem, Layout
 from lab.network import CLUSTER_DOMAIN, DNS_ADDRESS, Network, Node
+from lab.servers import READY_SECONDS, Servers
 from lab.supervisor import Spec, Supervisor, is_installed, service_spec
 from lab.workloads import AUDIENCE, Holder, Workloads
 
-_READY_SECONDS = 15.0
-_LOOK_SECONDS = 0.005
+MAX_REPLICAS = 3
 _LOGIN_PAUSE_SECONDS = 0.05
 _LOGIN_SECONDS = 0.3
 _PER_NODE = ("plumber", "dns")
@@ -46,25 +45,24 @@ class Fleet:
         self._network = network
         self._supervisor = supervisor
         self._workloads = workloads
+        self._servers = Servers(layout, supervisor, count=config.nats)
         self._has_roles = "auth" in config.services and is_installed("auth")
 
     async def start_bus(self, tasks: asyncio.TaskGroup) -> None:
         """NATS, and who says whom it lets in. Raises LabProblem when it does not come up."""
         token = "" if self._has_roles else secrets.token_urlsafe(24)
         accounts = await asyncio.to_thread(self._accounts) if self._has_roles else ""
-        directory = self._layout.nats
-        config = nats.write_config(directory, token=token, accounts=accounts)
-        self._supervisor.add(Spec(name="nats", command=tuple(nats.command(config))), tasks)
-        port = await self._nats_port()
-        nats.write_config(directory, port=port, token=token, accounts=accounts)
-        self.nats_url = f"nats://{token}@127.0.0.1:{port}" if token else f"nats://127.0.0.1:{port}"
+        await self._servers.start(tasks, token=token, accounts=accounts)
+        self.nats_url = self._servers.url
         if self._has_roles:
-            spec = service_spec("auth", nats_url=self.nats_url, env=self._auth_env())
-            self._supervisor.add(spec, tasks)
+            for name in self._names("auth"):
+                spec = service_spec(name, nats_url=self.nats_url, env=self._auth_env())
+                self._supervisor.add(spec, tasks)
             for person in _PEOPLE:
                 self._workloads.add(Holder(name=person, account=account_of(person)))
             self.cli_token_file = str(self._layout.token("admin"))
-            await self._until_let_in(port)
+            for port in self._servers.ports:
+                await self._until_let_in(port)
 
     def start_services(self, tasks: asyncio.TaskGroup) -> None:
         for service in self._config.services:
@@ -73,21 +71,27 @@ class Fleet:
             if not is_installed(service):
                 log.warning("service not in this tree, not started", missing=service)
                 continue
-            for node in self._network.nodes if service in _PER_NODE else (None,):
-                self._supervisor.add(self._spec(service, node), tasks)
+            if service in _PER_NODE:
+                for node in self._network.nodes:
+                    self._supervisor.add(self._spec(f"{service}/{node.name}", node), tasks)
+            else:
+                for name in self._names(service):
+                    self._supervisor.add(self._spec(name, None), tasks)
 
-    def _spec(self, service: str, node: Node | None) -> Spec:
+    def _names(self, service: str) -> list[str]:
+        """What its replicas are called."""
+        count = self._config.replicas
+        return [service] if count == 1 else [f"{service}/{n}" for n in range(1, count + 1)]
+
+    def _spec(self, name: str, node: Node | None) -> Spec:
+        service = name.partition("/")[0]
         env = self._env(service, node)
         if self._has_roles:
             holder = Holder(
-                name=f"{service}/{node.name}" if node else service,
-                account=account_of(service),
-                node=node or self._network.nodes[0],
+                name=name, account=account_of(service), node=node or self._network.nodes[0]
             )
             env["NSM_TOKEN_FILE"] = str(self._workloads.add(holder))
-        return service_spec(
-            service, nats_url=self.nats_url, env=env, node=node.name if node else ""
-        )
+        return service_spec(name, nats_url=self.nats_url, env=env)
 
     def _env(self, service: str, node: Node | None) -> dict[str, str]:
         layout = self._layout
@@ -127,20 +131,10 @@ class Fleet:
         keyring.make(self._layout.keys)
         return keyring.server_configuration(keyring.read(self._layout.keys))
 
-    async def _nats_port(self) -> int:
-        deadline = time.monotonic() + _READY_SECONDS
-        port: int | None = None
-        while port is None or not await asyncio.to_thread(nats.is_ready, port):
-            if time.monotonic() > deadline:
-                raise LabProblem(f"nats-server is not ready; see {self._layout.log('nats')}")
-            await asyncio.sleep(_LOOK_SECONDS)
-            port = nats.read_port(self._layout.nats)
-        return port
-
     async def _until_let_in(self, port: int) -> None:
         """Nobody could log in before auth answers: who tries too early only loses time."""
         token = self._layout.token("admin")
-        deadline = time.monotonic() + _READY_SECONDS
+        deadline = time.monotonic() + READY_SECONDS
         while True:
             name = f"admin-{secrets.token_hex(4)}"
             secret = token.read_text()
@@ -150,6 +144,6 @@ class Fleet:
                 return
             if time.monotonic() > deadline:
                 raise LabProblem(
-                    f"the bus lets nobody in; see {self._layout.log('auth')} and {self._layout.log('nats')}"
+                    f"the bus lets nobody in; see the logs of auth and nats in {self._layout.logs}"
                 )
             await asyncio.sleep(_LOGIN_PAUSE_SECONDS)

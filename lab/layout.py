@@ -1,6 +1,6 @@
 """Where a lab keeps things, and what it tells the command line about itself. One directory is one lab.
 
-lock  lab.json  control.sock  kubeconfig  nats/  logs/<process>.log  logs/pods/…  netns/
+lock  lab.json  control.sock  kubeconfig  nats/ (of three servers: nats/1/ …)  logs/<process>.log  logs/pods/…  netns/
 tokens/<process or person>  keys.json (of the bus's callout)
 nodes/<node>/cni/results  nodes/<node>/run
 pods/by-uid/<uid>/{netns,resolv.conf}  pods/by-name/<namespace>/<pod> -> ../../by-uid/<uid>
@@ -37,6 +37,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     nodes: int = 2
     services: tuple[str, ...] = SERVICES
+    nats: int = 1  # servers, and replicas of every stream
+    replicas: int = 1  # of what a cluster runs twice: auth, watcher, ipam
     token_seconds: float = TOKEN_SECONDS  # how long a ServiceAccount's token lives
 
     @property
@@ -53,7 +55,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[str, ...]
     services: tuple[str, ...]
     api_url: str
-    nats_url: str  # empty without a NATS server
+    nats_url: str  # of every NATS server, comma separated; empty without one
     cli_token_file: str = ""  # with role admin; empty where the bus asks for none
     started: str  # RFC 3339
 

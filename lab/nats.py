@@ -2,18 +2,24 @@
 
 Writing the configuration and knowing the command are apart from the process, so that a supervisor can run
 the same server as one child among others. A port of -1 lets the server choose; the choice is kept over
-restarts, as a cluster's address would be.
+restarts, as a cluster's address would be. Servers of one cluster have to know each other's ports before they
+start, so those are chosen here.
 """
 
+import contextlib
 import json
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
+
+import msgspec
 
 READY_SECONDS = 10.0
 STOP_SECONDS = 10.0
@@ -28,11 +34,51 @@ jetstream {{
   max_file_store: 8GB
   sync_interval: "1s"
 }}
+{cluster}"""
+
+# Not advertised: clients know all servers by their own configuration, with the token that an advertised address lacks.
+_CLUSTER = """\
+cluster {{
+  name: "nsm"
+  listen: "127.0.0.1:{port}"
+  no_advertise: true
+  authorization {{ user: "route", password: {password}, timeout: 2 }}
+  routes: {routes}
+}}
 """
 
 
 class NatsFailed(RuntimeError):
     """The nats-server did not start; says why and where its output is."""
+
+
+class Peers(msgspec.Struct, frozen=True, kw_only=True):
+    """The servers of a cluster: their ports for each other, and what lets one in. Loopback is every user's."""
+
+    ports: tuple[int, ...]
+    password: str
+
+    @classmethod
+    def make(cls, ports: Sequence[int]) -> "Peers":
+        return cls(ports=tuple(ports), password=secrets.token_urlsafe(24))
+
+    def block(self, index: int) -> str:
+        """What the server of this index (from 0) is told of the others."""
+        routes = [f"nats-route://route:{self.password}@127.0.0.1:{port}" for port in self.ports]
+        return _CLUSTER.format(
+            port=self.ports[index],
+            password=json.dumps(self.password),
+            routes=json.dumps(routes),
+        )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody had a moment ago."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def binary() -> str:
@@ -45,12 +91,19 @@ def binary() -> str:
 
 
 def write_config(
-    directory: Path, *, port: int = -1, name: str = "nsm", token: str = "", accounts: str = ""
+    directory: Path,
+    *,
+    port: int = -1,
+    name: str = "nsm",
+    token: str = "",
+    accounts: str = "",
+    cluster: str = "",
 ) -> Path:
     """The server's configuration in `directory`, which also gets its store and ports file.
 
     With a token only who knows it may connect, as nats://TOKEN@127.0.0.1:PORT: loopback is every user's.
     `accounts` is what `python -m services.auth config` prints: then the auth service says who may connect.
+    `cluster` is what `Peers` say of the other servers; without it there are none.
     """
     store, run = directory / "store", directory / "run"
     for folder in (store, run):
@@ -66,6 +119,7 @@ def write_config(
         access=access,
         run=json.dumps(str(run)),
         store=json.dumps(str(store)),
+        cluster=cluster,
     )
     _write_private(path, text)
     return path

@@ -150,12 +150,15 @@ def base_environment() -> dict[str, str]:
     } | {"PYTHONUNBUFFERED": "1", "PATH": entering.search_path()}
 
 
-def service_spec(service: str, *, nats_url: str, env: dict[str, str], node: str = "") -> Spec:
-    """A service of ours as a process of this Python."""
-    name = f"{service}/{node}" if node else service
+def service_spec(name: str, *, nats_url: str, env: dict[str, str]) -> Spec:
+    """A service of ours as a process of this Python: watcher, ipam/2, plumber/node1 …
+
+    The streams have as many replicas as there are servers.
+    """
+    service = name.partition("/")[0]
     common = {
         "NSM_NATS_URL": nats_url,
-        "NSM_NATS_REPLICAS": "1",
+        "NSM_NATS_REPLICAS": str(nats_url.count(",") + 1),
         "NSM_HOLDER": name.replace("/", "-"),
         "NSM_HEALTH_ADDRESS": "127.0.0.1:0",
     }

@@ -37,7 +37,7 @@ log = structlog.get_logger()
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Who gets a token: a process of ours on a node, or a person."""
 
-    name: str  # plumber/node1, watcher, admin
+    name: str  # plumber/node1, watcher, ipam/2, admin
     account: str
     node: Node | None = None
 

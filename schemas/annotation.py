@@ -16,6 +16,7 @@ import msgspec
 from schemas import values
 
 ANNOTATION = "networkservicemesh.io"
+CONDITION = "networkservicemesh.io/connected"  # of a Pod: it has all it asks for; a readiness gate
 MECHANISMS = ("kernel",)
 
 _BLANKS = " \t\r\n"

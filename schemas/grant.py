@@ -57,6 +57,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     vni: int = 0  # of the tunnel; 0 on one node
     mtu: int = 1500
     readdressed: str = ""  # why its addresses are others than before, for people
+    covered: str = ""  # what of it a prefix in use covers although it stands, for people
     held: tuple[Former, ...] = ()  # what its nodes may still have of before
     policies: tuple[Policy, ...] = ()
     dns: Dns | None = None
@@ -100,17 +101,35 @@ class Collision(msgspec.Struct, frozen=True, kw_only=True):
     used_by: str
 
 
+class Lack(msgspec.Struct, frozen=True, kw_only=True):
+    """A family of which no automatic prefix is left for an endpoint: where it would be carved, and who is there."""
+
+    family: int  # 4 or 6
+    supernets: tuple[str, ...]
+    taken_by: str  # `100.64.0.0/10 (Pod CIDR of node node1)`
+
+    def __str__(self) -> str:
+        return f"no automatic IPv{self.family} prefix is left of {' and '.join(self.supernets)}: {self.taken_by}"
+
+
 class PoolFigures(msgspec.Struct, frozen=True, kw_only=True):
     """One family of a pool, in addresses; `size` is the sum of the others."""
 
     family: int  # 4 or 6
     prefixes: tuple[str, ...]
-    size: int  # usable by the endpoint's own spec
+    size: int  # all that its addressing can use
     used: int = 0  # by granted connections
     held: int = 0  # given back, but a node has not confirmed yet that it is gone
-    excluded: int = 0  # in use in the cluster
+    excluded: int = 0  # in use in the cluster, or left out by the endpoint's own excludePrefixes
     free: int = 0
     largest_free: str = ""  # the largest free prefix
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an endpoint serves no new client although its spec is well written; `reason` is stable CamelCase."""
+
+    reason: str
+    message: str
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,8 +138,10 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str
     endpoint: str
     families: tuple[PoolFigures, ...] = ()
-    automatic: bool = False  # the endpoint names no prefix: these were carved for it
+    automatic: bool = False  # the endpoint names no prefix: what it has was carved for it
     collisions: tuple[Collision, ...] = ()
+    lacks: tuple[Lack, ...] = ()
+    trouble: Trouble | None = None
 
     @property
     def key(self) -> PoolKey:

@@ -42,6 +42,7 @@ class PodRef(msgspec.Struct, frozen=True, kw_only=True):
     node_ready: bool = True
     dns_policy: str = "ClusterFirst"  # as Kubernetes has it
     nameservers: tuple[str, ...] = ()  # of its dnsConfig
+    searches: tuple[str, ...] = ()  # of its dnsConfig
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +75,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     pod: PodRef
     ready: bool  # may get new connections; what it has it keeps
+    leaving: bool = False  # being deleted: serves until it ends, and its clients move to another one if there is one
     network_services: tuple[str, ...]
     labels: dict[str, str] = {}
     ipam: IpamSpec = IpamSpec()

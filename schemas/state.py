@@ -78,7 +78,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     name: str  # `cluster`, or `<namespace>/<network service>`
     servers: tuple[str, ...]
     domains: tuple[str, ...] = ()
-    search_domains: tuple[str, ...] = ()
+    search_domains: tuple[str, ...] = ()  # of `cluster`: the Pod's own search list
     interface: str = ""  # of the connection that gives it; empty: the cluster's
     revision: int = 0  # of that connection's grant
 

@@ -4,9 +4,17 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from lab.nats import NatsServer
 from services._runtime.bus import Bus
+
+
+def pytest_configure() -> None:
+    """Tracebacks as plain as in production: with colours and local variables each takes a second or more."""
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    processors = structlog.get_config()["processors"]
+    structlog.configure(processors=[*processors[:-1], plain])
 
 
 @pytest.fixture

@@ -140,9 +140,16 @@ def _found(name: str) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """For UDP and, as servers of DNS want both, TCP."""
+    while True:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as streams,
+            contextlib.suppress(OSError),
+        ):
+            datagrams.bind(("127.0.0.1", 0))
+            streams.bind(datagrams.getsockname())
+            return int(datagrams.getsockname()[1])
 
 
 def _until_answers(port: int) -> None:

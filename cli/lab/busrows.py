@@ -90,7 +90,7 @@ def _endpoint(endpoint: intent.Endpoint) -> list[str]:
         f"{endpoint.pod.namespace}/{endpoint.endpoint}",
         endpoint.pod.name,
         endpoint.pod.node,
-        "yes" if endpoint.ready else "no",
+        "leaving" if endpoint.leaving else "yes" if endpoint.ready else "no",
         ",".join(endpoint.network_services),
         ",".join(endpoint.ipam.prefixes),
     ]

@@ -23,7 +23,7 @@ _RUNNING_SECONDS = 30.0
 _ORDERLY_SECONDS = 5.0
 
 
-def up(
+def up(  # noqa: PLR0917 options of a command
     files: Annotated[
         list[Path] | None,
         typer.Option("--filename", "-f", help="Apply these manifests; repeatable."),
@@ -36,6 +36,12 @@ def up(
     services: Annotated[
         str, typer.Option("--services", help="Which of our processes to run, comma separated.")
     ] = ",".join(SERVICES),
+    nats: Annotated[
+        int, typer.Option("--nats", help="How many NATS servers: 1, 3 or 5; as many replicas.")
+    ] = 1,
+    replicas: Annotated[
+        int, typer.Option("--replicas", help="How many of auth, watcher and ipam each.")
+    ] = 1,
     token_seconds: Annotated[
         float, typer.Option("--token-seconds", help="How long tokens live.", hidden=True)
     ] = TOKEN_SECONDS,
@@ -46,6 +52,8 @@ def up(
         directory=str(default_directory()),
         nodes=nodes,
         services=_services(services),
+        nats=nats,
+        replicas=replicas,
         token_seconds=token_seconds,
     )
     began = time.monotonic()

@@ -155,6 +155,11 @@ class Client:
         told: list[Obj] = (await self._ask("POST", "/misbehave", body=fault))[1]["faults"]
         return told
 
+    async def faults(self) -> list[Obj]:
+        """All that is still to go wrong."""
+        told: list[Obj] = (await self._ask("GET", "/misbehave"))[1]["faults"]
+        return told
+
     async def behave(self) -> None:
         """All faults end."""
         await self._ask("DELETE", "/misbehave")

@@ -58,7 +58,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     compact    the past is forgotten now: whoever is behind gets 410
     restore    everything is as it was `back` versions ago, the version too
     jump       the clock goes `seconds` forward (or back)
-    rotate     from now on only `token` is let in
+    rotate     from now on only `token` is let in (empty: whoever asks)
     """
 
     what: What

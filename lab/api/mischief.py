@@ -22,6 +22,8 @@ class Server(Protocol):
 
     def rotate(self, token: str) -> None: ...
 
+    def behave(self) -> None: ...
+
 
 class Mischief:
     """`befall` a server with a fault: now, or when the turn of such a request comes."""
@@ -57,7 +59,7 @@ class Mischief:
         except ApiError as error:
             return responses.refuse(error)
         if request.method == hdrs.METH_DELETE:
-            self._server.faults.clear()
+            self._server.behave()
         told = [msgspec.to_builtins(fault) for fault in self._server.faults.to_come]
         return responses.plain({"faults": told})
 

@@ -36,7 +36,7 @@ from lab.api.watching import BOOKMARK_SECONDS, Watch, WatchQuery
 
 Obj = dict[str, Any]
 
-_OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
+_OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version", Mischief.PATH})
 _EXPIRY_SECONDS = 30.0
 _MAX_BODY = 3 * 2**20  # as etcd's request limit makes it
 
@@ -72,6 +72,7 @@ class LabApi:
         self.faults = Faults()
         self.url = ""
         self._options = options or ApiOptions()
+        self._first_token = self._options.token
         self._watches: set[Watch] = set()
         self._runner: web.AppRunner | None = None
         self._end_defined = store.shelf(DEFINITIONS).listen(self._definition_changed)
@@ -126,6 +127,11 @@ class LabApi:
     def rotate(self, token: str) -> None:
         """From now on only this token is let in."""
         self._options = msgspec.structs.replace(self._options, token=token)
+
+    def behave(self) -> None:
+        """No fault stands any more, and who was let in at first is again."""
+        self.faults.clear()
+        self.rotate(self._first_token)
 
     def _definition_changed(self, _: Change) -> None:
         """With a definition end the watches of its kind."""

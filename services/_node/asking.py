@@ -77,7 +77,7 @@ def open_socket(target: netns.Target, *, version: int) -> socket.socket:
             raise
         return made
 
-    return netns.in_netns(target, make)
+    return netns.visit(target, make)
 
 
 def ask(asking: socket.socket, question: Question) -> None:

@@ -1,4 +1,4 @@
-"""Answers of rtnetlink about interfaces and rules, as values: what is read often, unpacked by hand.
+"""Answers of rtnetlink as values: what is read often, unpacked by hand.
 
 pyroute2 decodes every counter that the kernel tells of an interface, in 0.8 ms; this takes what we use, in 0.02.
 """
@@ -15,6 +15,9 @@ from services._node.nft import Attributes, attributes
 _HEADER_BYTES = 16
 _LINK = struct.Struct("=BxHiII")
 _RULE = struct.Struct("=BBBBBxxBI")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_ADDRESS = struct.Struct("=BBBBI")
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")
 _STATS = struct.Struct("=QQQQ")
 _MAC, _NAME, _MTU, _PEER, _LINKINFO, _ALIAS, _STATS64, _AF_SPEC, _GROUP = (
     *(1, 3, 4, 5, 18, 20, 23, 26),
@@ -45,6 +48,37 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     counters: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
+class Route(msgspec.Struct, frozen=True):
+    """A route; what it does not have is empty."""
+
+    family: int
+    table: int
+    protocol: int  # who made it
+    kind: int
+    destination: str  # prefix
+    gateway: str
+    source: str
+    index: int  # of the interface
+    metric: int
+
+
+class Address(msgspec.Struct, frozen=True):
+    """An address of an interface, with its length."""
+
+    index: int
+    family: int
+    scope: int
+    address: str
+
+
+class Neighbour(NamedTuple):
+    """An address behind an interface, and the MAC for it."""
+
+    address: str
+    mac: str
+    state: int
+
+
 class Rule(NamedTuple):
     """A rule that leads to a table."""
 
@@ -69,7 +103,7 @@ def link(message: bytes) -> Link:
     return Link(
         index=index,
         name=_text(found.get(_NAME, b"")),
-        mac=":".join(f"{byte:02x}" for byte in found.get(_MAC, b"")),
+        mac=_mac(found.get(_MAC, b"")),
         mtu=_number(found, _MTU),
         up=bool(flags & IFF_UP),
         group=_number(found, _GROUP),
@@ -102,6 +136,39 @@ def rule(message: bytes) -> Rule:
     )
 
 
+def route(message: bytes) -> Route:
+    """From a whole RTM_NEWROUTE message."""
+    family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(message, _HEADER_BYTES)
+    found = attributes(message[_HEADER_BYTES + _ROUTE.size :])
+    everywhere = "0.0.0.0" if family == socket.AF_INET else "::"  # noqa: S104
+    return Route(
+        family=family,
+        table=_number(found, 15) or table,
+        protocol=protocol,
+        kind=kind,
+        destination=f"{_ip(family, found.get(1)) or everywhere}/{length}",
+        gateway=_ip(family, found.get(5)),
+        source=_ip(family, found.get(7)),
+        index=_number(found, 4),
+        metric=_number(found, 6),
+    )
+
+
+def address(message: bytes) -> Address:
+    """From a whole RTM_NEWADDR message."""
+    family, length, _, scope, index = _ADDRESS.unpack_from(message, _HEADER_BYTES)
+    found = attributes(message[_HEADER_BYTES + _ADDRESS.size :])
+    ip = _ip(family, found.get(2, found.get(1)))  # the own one; without a peer only the second
+    return Address(index, family, scope, f"{ip}/{length}")
+
+
+def neighbour(message: bytes) -> Neighbour:
+    """From a whole RTM_NEWNEIGH message."""
+    family, _, state, _, _ = _NEIGHBOUR.unpack_from(message, _HEADER_BYTES)
+    found = attributes(message[_HEADER_BYTES + _NEIGHBOUR.size :])
+    return Neighbour(_ip(family, found.get(1)), _mac(found.get(2, b"")), state)
+
+
 def is_local(message: bytes) -> bool:
     """Whether a route, as a whole RTM_NEWROUTE message, ends here."""
     return message[_HEADER_BYTES + 7] == _LOCAL
@@ -119,6 +186,14 @@ def _address(data: Attributes, kinds: tuple[int, int]) -> str:
         if kind in data:
             return socket.inet_ntop(family, data[kind])
     return ""
+
+
+def _ip(family: int, packed: bytes | None) -> str:
+    return socket.inet_ntop(family, packed) if packed else ""
+
+
+def _mac(packed: bytes) -> str:
+    return ":".join(f"{byte:02x}" for byte in packed)
 
 
 def _ports(value: bytes | None) -> str:

@@ -27,6 +27,7 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR = struct.Struct("=BxHiHBB")
 _RULE = struct.Struct("=BBBBBxxBI")
 _MAC, _NAME, _MTU, _LINKINFO, _ALIAS, _AF_SPEC, _GROUP, _NETNS = 1, 3, 4, 18, 20, 26, 27, 28
+_EXTENT, _NO_FIGURES = 29, 8
 _TX_QUEUES, _RX_QUEUES = 31, 32
 _KIND, _DATA, _PEER, _INET_CONF = 1, 2, 1, 1
 _VXLAN_ID, _VXLAN_LEARNING, _VXLAN_PORT, _VXLAN_DF = 1, 7, 15, 29
@@ -109,6 +110,15 @@ def get_link(*, name: str = "", index: int = 0) -> Request:
     """The question for an interface; as a dump, for all."""
     body = _LINK.pack(0, 0, index, 0, 0)
     return Request(GETLINK, body + (text(_NAME, name) if name else b""))
+
+
+def see_link(index: int) -> Request:
+    """The question for an interface of whose answer nobody reads more than that it came."""
+    return Request(GETLINK, _LINK.pack(0, 0, index, 0, 0) + _number(_EXTENT, _NO_FIGURES))
+
+
+def set_alias(index: int, alias: str) -> Request:
+    return Request(NEWLINK, _LINK.pack(0, 0, index, 0, 0) + raw(_ALIAS, alias.encode()))
 
 
 def set_group(index: int, group: int) -> Request:

@@ -11,8 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
@@ -44,6 +43,17 @@ from services._node.encoding import (
     route,
     rule,
 )
+from services._node.netlink import (
+    ACK,
+    DONE,
+    DUMP,
+    ERROR,
+    HEADER,
+    REQUEST,
+    SOL_NETLINK,
+    TIMEOUT_SECONDS,
+    NetlinkSocket,
+)
 
 __all__ = [
     "CREATE",
@@ -74,12 +84,8 @@ __all__ = [
     "rule",
 ]
 
-_REQUEST, _ACK, _DUMP, _MULTI = 1, 4, 0x300, 2
-_ERROR, _DONE = 2, 3
-_HEADER = struct.Struct("=IHHII")
-_SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT = 270, 10, 11, 12
+_EXT_ACK, _STRICT = 11, 12
 _CAPPED, _ACK_TLVS, _ERROR_TEXT = 0x100, 0x200, 1
-_TIMEOUT_SECONDS = 10  # a removal waits for RCU, and many may wait for the same lock
 
 
 # pyroute2 is not typed
@@ -91,7 +97,7 @@ class LinkError(OSError):
     """What the kernel answered to one request, or that it gave no answer (ETIMEDOUT). `errno` as usual."""
 
 
-class Netlink:
+class Netlink(NetlinkSocket):
     """A netlink socket in the namespace (None: where the process lives). Use it as a context manager.
 
     `also` is done by the thread that opens it, in the namespace: each thread costs as much as a request.
@@ -100,31 +106,10 @@ class Netlink:
     def __init__(
         self, where: netns.Target | None = None, *, also: Callable[[], None] | None = None
     ) -> None:
-        self._sequence = 0
+        super().__init__(_opened(where, also))
         self._marshal = _Marshal()
-        self._socket = _opened(where, also)
-        self._socket.settimeout(_TIMEOUT_SECONDS)
-        for option in (_CAP_ACK, _EXT_ACK, _STRICT):
-            self._socket.setsockopt(_SOL_NETLINK, option, 1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    @property
-    def cookie(self) -> int:
-        """Which namespace this socket lives in, see `netns.cookie`."""
-        return netns.cookie_of(self._socket)
+        for option in (_EXT_ACK, _STRICT):
+            self._socket.setsockopt(SOL_NETLINK, option, 1)
 
     def request(self, messages: Sequence[Any]) -> None:
         """Send all at once, in order. Raises LinkError for the first that failed; the rest were tried."""
@@ -139,7 +124,7 @@ class Netlink:
         self._send([message], 0)
         answer: Any = None
         for kind, _, body in self._receive():
-            if kind == _ERROR:
+            if kind == ERROR:
                 raise _error(body, message)
             answer = next(iter(self._marshal.parse(body)))
             break
@@ -151,7 +136,7 @@ class Netlink:
         self._send([request], 0)
         found: decoding.Link | None = None
         for kind, _, body in self._receive():
-            if kind == _ERROR:
+            if kind == ERROR:
                 error = _error(body, request)
                 if error.errno == errno.ENODEV:
                     return None
@@ -170,6 +155,20 @@ class Netlink:
         """Every rule of both families that leads to a table. Raises LinkError."""
         found = (decoding.rule(body) for body in self._dump(encoding.rule(GETRULE)))
         return [each for each in found if each.family in {socket.AF_INET, socket.AF_INET6}]
+
+    def routes(self, question: Request) -> list[decoding.Route]:
+        """Every route that `question` filters. Raises LinkError."""
+        return [decoding.route(body) for body in self._dump(question)]
+
+    def addresses(self, *, index: int = 0) -> list[decoding.Address]:
+        """Of an interface, or of all. Raises LinkError."""
+        question = address(GETADDR, index=index)
+        return [decoding.address(body) for body in self._dump(question)]
+
+    def neighbours(self, *, index: int) -> list[decoding.Neighbour]:
+        """Behind an interface. Raises LinkError."""
+        question = neighbour(GETNEIGH, index=index)
+        return [decoding.neighbour(body) for body in self._dump(question)]
 
     def links(self) -> list[decoding.Link]:
         """Every interface: 3,000 take 60 ms. Raises LinkError."""
@@ -192,22 +191,22 @@ class Netlink:
             raise
 
     def _dump(self, message: Any) -> Iterator[bytes]:
-        self._send([message], _DUMP)
+        self._send([message], DUMP)
         while True:
             for kind, _, body in self._receive():
-                if kind == _DONE:
+                if kind == DONE:
                     return
-                if kind == _ERROR:
+                if kind == ERROR:
                     raise _error(body, message)
                 yield body
 
     def _send_chunk(self, chunk: list[Any]) -> LinkError | None:
-        first = self._send(chunk, _ACK)
+        first = self._send(chunk, ACK)
         error: LinkError | None = None
         outstanding = len(chunk)
         while outstanding:
             for kind, sequence, body in self._receive():
-                if kind != _ERROR:
+                if kind != ERROR:
                     continue
                 outstanding -= 1
                 if error is None and struct.unpack_from("=i", body, 16)[0] != 0:
@@ -220,8 +219,8 @@ class Netlink:
         for message in messages:
             self._sequence += 1
             kind, body, own = _request(message)
-            size = _HEADER.size + len(body)
-            data += _HEADER.pack(size, kind, own | _REQUEST | flags, self._sequence, 0)
+            size = HEADER.size + len(body)
+            data += HEADER.pack(size, kind, own | REQUEST | flags, self._sequence, 0)
             data += body + b"\0" * (-size % 4)
         self._socket.send(data)
         return first
@@ -231,11 +230,11 @@ class Netlink:
         try:
             data = self._socket.recv(1 << 20)
         except TimeoutError as exc:
-            raise LinkError(errno.ETIMEDOUT, f"no answer within {_TIMEOUT_SECONDS} s") from exc
+            raise LinkError(errno.ETIMEDOUT, f"no answer within {TIMEOUT_SECONDS} s") from exc
         at = 0
-        while at + _HEADER.size <= len(data):
-            length, kind, _, sequence, _ = _HEADER.unpack_from(data, at)
-            if length < _HEADER.size:
+        while at + HEADER.size <= len(data):
+            length, kind, _, sequence, _ = HEADER.unpack_from(data, at)
+            if length < HEADER.size:
                 break
             yield kind, sequence, data[at : at + length]
             at += (length + 3) & ~3
@@ -249,7 +248,7 @@ def _opened(where: netns.Target | None, also: Callable[[], None] | None) -> sock
         also()
         return netns.open_socket(None, socket.AF_NETLINK, socket.SOCK_DGRAM)
 
-    return netns.in_netns(where, make)
+    return netns.visit(where, make)
 
 
 def link(
@@ -276,7 +275,7 @@ def _request(message: Any) -> Request:
         return message
     header = message["header"]
     message.encode()
-    return Request(header["type"], bytes(message.data[_HEADER.size :]), header.get("flags", 0))
+    return Request(header["type"], bytes(message.data[HEADER.size :]), header.get("flags", 0))
 
 
 def _chunks(messages: Sequence[Any]) -> Iterator[list[Any]]:
@@ -294,10 +293,10 @@ def _error(body: bytes, message: Any) -> LinkError:
 
 def _error_text(body: bytes) -> str:
     """The kernel's own words, where it has any (extended acknowledgement)."""
-    _, _, flags, _, _ = _HEADER.unpack_from(body)
+    _, _, flags, _, _ = HEADER.unpack_from(body)
     if not flags & _ACK_TLVS:
         return ""
-    at = 20 + (_HEADER.size if flags & _CAPPED else _HEADER.unpack_from(body, 20)[0])
+    at = 20 + (HEADER.size if flags & _CAPPED else HEADER.unpack_from(body, 20)[0])
     while at + 4 <= len(body):
         length, kind = struct.unpack_from("=HH", body, at)
         if length < 4:

@@ -53,7 +53,10 @@ class Change(NamedTuple):
 
 
 class Monitor:
-    """`on_changes` is told what changed, `on_loss` that something was missed. `run` is the task, `close` its end."""
+    """`on_changes` is told what changed, `on_loss` that something was missed. `run` is the task, `close` its end.
+
+    Raises OSError where the kernel lets us hear nothing: it asks for CAP_NET_BROADCAST.
+    """
 
     def __init__(
         self,
@@ -66,7 +69,11 @@ class Monitor:
         self._cookies: dict[int, int] = {}  # by nsid
         self._watched: set[int] = set()
         self._socket, self._asking = netns.in_new_netns(lambda: (_opened(), _opened()))
-        _listen(self._socket)
+        try:
+            _listen(self._socket)
+        except OSError:
+            self.close()
+            raise
         self._asking.settimeout(_ANSWER_SECONDS)
         self._one_at_a_time = threading.Lock()
 
@@ -151,15 +158,6 @@ class Monitor:
         if cookie:
             self._watched.discard(cookie)
             yield Change(cookie, DELNSID)
-
-
-def may_listen() -> bool:
-    """Whether notices of other networks reach us: the kernel asks for CAP_NET_BROADCAST."""
-    with open("/proc/self/status") as file:  # noqa: PTH123 read line by line
-        for line in file:
-            if line.startswith("CapEff:"):
-                return bool(int(line.split()[1], 16) & 1 << 11)
-    return False
 
 
 def _opened() -> socket.socket:

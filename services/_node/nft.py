@@ -11,10 +11,19 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from services._node import netns
+from services._node.netlink import (
+    ACK,
+    DONE,
+    DUMP,
+    ERROR,
+    HEADER,
+    REQUEST,
+    TIMEOUT_SECONDS,
+    NetlinkSocket,
+)
 
 INET, IPV4, IPV6 = 1, 2, 10
 NFTABLES, CONNTRACK = 10, 1  # subsystems that one socket speaks to
@@ -31,15 +40,13 @@ OWNER = 2  # a flag of tables, since Linux 5.12
 
 _NETFILTER = 12
 _BATCH_BEGIN, _BATCH_END = 16, 17
-_REQUEST, _ACK, _DUMP, _INTERRUPTED = 1, 4, 0x300, 0x10
-_ERROR, _DONE = 2, 3
-_SOL_NETLINK, _CAP_ACK = 270, 10
-_HEADER = struct.Struct("=IHHII")
+_INTERRUPTED = 0x10
 _FAMILY = struct.Struct(">BBH")  # struct nfgenmsg; the resource id is in network order
 _ATTRIBUTE = struct.Struct("=HH")
 _NESTED = 0x8000
-_TIMEOUT_SECONDS = 10
 _DUMP_TRIES = 5
+
+_PADDINGS = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 Attributes = dict[int, bytes]
 
@@ -58,34 +65,14 @@ class Message(NamedTuple):
     subsystem: int = NFTABLES
 
 
-class Nft:
-    """A nftables socket in the namespace (None: where the process lives). Use it as a context manager."""
+class Nft(NetlinkSocket):
+    """A nftables socket in the namespace (None: where the process lives). Use it as a context manager.
+
+    Tables made with OWNER go with it.
+    """
 
     def __init__(self, where: netns.Target | None = None) -> None:
-        self._sequence = 0
-        self._socket = netns.open_socket(where, socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
-        self._socket.settimeout(_TIMEOUT_SECONDS)
-        self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Tables made with OWNER go with it."""
-        self._socket.close()
-
-    @property
-    def cookie(self) -> int:
-        """Which namespace this socket lives in, see `netns.cookie`."""
-        return netns.cookie_of(self._socket)
+        super().__init__(netns.open_socket(where, socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER))
 
     def transact(self, messages: Sequence[Message]) -> None:
         """All of it or nothing, some hundred messages at most: their answers wait in our receive buffer.
@@ -103,7 +90,7 @@ class Nft:
         error: NftError | None = None
         while outstanding > 0:
             for kind, sequence, body in self._receive():
-                if kind != _ERROR:
+                if kind != ERROR:
                     continue
                 outstanding -= 1
                 code = -struct.unpack_from("=i", body)[0]
@@ -120,7 +107,7 @@ class Nft:
         self._socket.send(self._packed_change(message))
         while True:
             for kind, sequence, body in self._receive():
-                if kind != _ERROR or sequence != self._sequence & 0xFFFFFFFF:
+                if kind != ERROR or sequence != self._sequence & 0xFFFFFFFF:
                     continue
                 if code := -struct.unpack_from("=i", body)[0]:
                     raise _error(code, message)
@@ -136,14 +123,14 @@ class Nft:
 
     def _dump(self, question: Message) -> list[tuple[int, Attributes]] | None:
         body = _FAMILY.pack(question.family, 0, 0) + question.body
-        self._socket.send(self._packed(question.subsystem << 8 | question.kind, body, _DUMP))
+        self._socket.send(self._packed(question.subsystem << 8 | question.kind, body, DUMP))
         found: list[tuple[int, Attributes]] = []
         whole = True
         while True:
             for kind, sequence, body in self._receive():
                 if sequence != self._sequence & 0xFFFFFFFF:
                     continue  # the rest of an answer that nobody waited for
-                if kind in {_DONE, _ERROR}:
+                if kind in {DONE, ERROR}:
                     code = -struct.unpack_from("=i", body)[0]
                     if code not in {0, errno.EINTR}:
                         raise _error(code, question)
@@ -153,12 +140,14 @@ class Nft:
 
     def _packed_change(self, message: Message) -> bytes:
         body = _FAMILY.pack(message.family, 0, 0) + message.body
-        return self._packed(message.subsystem << 8 | message.kind, body, _ACK | message.flags)
+        return self._packed(message.subsystem << 8 | message.kind, body, ACK | message.flags)
 
     def _packed(self, kind: int, body: bytes, flags: int) -> bytes:
         self._sequence += 1
-        size = _HEADER.size + len(body)
-        return _HEADER.pack(size, kind, _REQUEST | flags, self._sequence, 0) + body + _padding(size)
+        size = HEADER.size + len(body)
+        return (
+            HEADER.pack(size, kind, REQUEST | flags, self._sequence, 0) + body + _PADDINGS[size & 3]
+        )
 
     def _receive(self) -> Iterator[tuple[int, int, bytes]]:
         """(type, sequence, body) of each message of one datagram."""
@@ -166,24 +155,24 @@ class Nft:
             data = self._socket.recv(1 << 18)
         except TimeoutError as exc:
             raise NftError(
-                errno.ETIMEDOUT, f"nftables: no answer within {_TIMEOUT_SECONDS} s"
+                errno.ETIMEDOUT, f"nftables: no answer within {TIMEOUT_SECONDS} s"
             ) from exc
         except OSError as exc:
             raise NftError(exc.errno, f"nftables: {exc.strerror}") from exc
         at = 0
-        while at + _HEADER.size <= len(data):
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
-            if length < _HEADER.size:
+        while at + HEADER.size <= len(data):
+            length, kind, flags, sequence, _ = HEADER.unpack_from(data, at)
+            if length < HEADER.size:
                 return
             self._interrupted = bool(flags & _INTERRUPTED)
-            yield kind, sequence, data[at + _HEADER.size : at + length]
+            yield kind, sequence, data[at + HEADER.size : at + length]
             at += (length + 3) & ~3
 
 
 def raw(kind: int, value: bytes) -> bytes:
     """An attribute."""
     size = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(size, kind) + value + _padding(size)
+    return _ATTRIBUTE.pack(size, kind) + value + _PADDINGS[size & 3]
 
 
 def number(kind: int, value: int) -> bytes:
@@ -222,10 +211,6 @@ def read_text(value: bytes) -> str:
 def read_number(value: bytes) -> int:
     """A number of any length in network order."""
     return int.from_bytes(value, "big")
-
-
-def _padding(size: int) -> bytes:
-    return b"\0" * (-size % 4)
 
 
 def _error(code: int, message: Message) -> NftError:

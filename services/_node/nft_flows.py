@@ -4,6 +4,7 @@ A flow keeps its translation for as long as packets renew it, also when the rule
 another one by now. Without this part of the kernel (`nf_conntrack_netlink`) nothing is forgotten.
 """
 
+import contextlib
 import struct
 from collections.abc import Callable
 
@@ -32,10 +33,8 @@ def forget(socket: Nft, *, port: int, sent_to: Callable[[int], bool]) -> None:
 
 def _delete(socket: Nft, family: int, flow: nft.Attributes) -> None:
     body = nft.nested(_ORIGINAL, flow[_ORIGINAL]) + nft.raw(_ID, flow[_ID])
-    try:
+    with contextlib.suppress(OSError):  # it ended meanwhile
         socket.request(Message(_DELETE, family, body, subsystem=nft.CONNTRACK))
-    except OSError:
-        pass  # it ended meanwhile
 
 
 def _question(family: int, port: int) -> Message:

@@ -106,11 +106,9 @@ def _forbidden(node_netns: str) -> list[str]:
 def _held(netlink: links.Netlink, name: str) -> set[str]:
     """Every address of the network, without lengths."""
     try:
-        found = netlink.dump(links.address(links.GETADDR, index=0))
+        return {_canonical(each.address) for each in netlink.addresses()}
     except OSError as exc:
         raise Refused(f"{name}: {exc.strerror or exc}") from exc
-    texts = {each.get_attr(name) for each in found for name in ("IFA_LOCAL", "IFA_ADDRESS")}
-    return {_canonical(text) for text in texts if text}
 
 
 def _canonical(address: str) -> str:

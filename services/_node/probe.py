@@ -6,13 +6,17 @@ IP and ETHERNET payloads, without addresses, and through endpoints that drop ICM
 
 import os
 import socket
-import threading
 import time
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 ETHERTYPE = 0x88B5
 _MAGIC = b"nsm-probe"
 _MINIMUM = 60  # shortest Ethernet frame without its checksum
+
+# As many as close what all that probe at once have opened; a thread each would cost more than a probe.
+_closers = ThreadPoolExecutor(16, "probe-close")
 
 
 class Side(NamedTuple):
@@ -29,9 +33,15 @@ def open_socket() -> socket.socket:
     return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
 
 
-def close_soon(opened: socket.socket) -> None:
+def close_soon(opened: Collection[socket.socket]) -> None:
     """Closing a bound packet socket waits for RCU (some 15 ms): nobody needs to wait with it."""
-    threading.Thread(target=opened.close, name="probe-close", daemon=True).start()
+    if opened:
+        _closers.submit(_close, list(opened))
+
+
+def _close(opened: Collection[socket.socket]) -> None:
+    for each in opened:
+        each.close()
 
 
 def passes(one: Side, other: Side, *, timeout_seconds: float = 1.0) -> bool:

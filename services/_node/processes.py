@@ -5,6 +5,7 @@ of the Pod. The oldest process is asked first, for a container may make networks
 leave a monitor of theirs among a Pod's processes, in the node's network.
 """
 
+import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -89,10 +90,8 @@ def _candidates(pod: PodRef, pids: Collection[int], roots: Roots) -> list[CniRes
 def _forbidden(roots: Roots) -> set[netns.Identity]:
     """Networks that are no Pod's: our own, and that of the node's first process where we see it."""
     found = {netns.own()}
-    try:
+    with contextlib.suppress(OSError):
         found.add(netns.identity(f"{roots.processes}/1/ns/net"))
-    except OSError:
-        pass
     return found
 
 

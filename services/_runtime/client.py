@@ -2,12 +2,15 @@
 
 nats-py takes it as the end of everything when the server ends a login, and does without TLS when a server (or
 who stands in for it) does not ask for it. Here an ended login is a lost connection like any other, and a token
-never travels in the clear where TLS was wanted. And `flush` is a barrier: nats-py's PING overtakes what waits
-to be written, a subscription for one.
+never travels in the clear where TLS was wanted. What is trusted is read again for each connection, so that a
+certificate authority is replaced under a running process. And `flush` is a barrier: nats-py's PING overtakes what
+waits to be written, a subscription for one.
 """
 
 import asyncio
 import random
+import ssl
+from collections.abc import Callable
 from typing import Any
 
 from nats import errors
@@ -28,12 +31,26 @@ class LoginCut(OSError):
 
 
 class Client(NatsClient):
-    """`hesitate`: leave the responder a moment at a reconnection. `insist_on_tls`: never speak without."""
+    """`hesitate`: leave the responder a moment at a reconnection. `insist_on_tls`: never speak without.
 
-    def __init__(self, *, hesitate: bool = False, insist_on_tls: bool = False) -> None:
+    `trust`: what TLS trusts, asked for each connection; None: what `connect` was told.
+    """
+
+    def __init__(
+        self,
+        *,
+        hesitate: bool = False,
+        insist_on_tls: bool = False,
+        trust: Callable[[], ssl.SSLContext | None] = lambda: None,
+    ) -> None:
         super().__init__()
         self.hesitate = hesitate
         self._insist_on_tls = insist_on_tls
+        self._trust = trust
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        return self._trust() or super().ssl_context
 
     async def _connect_to_server(self, s: Srv) -> None:
         if self._transport is not None:
@@ -47,6 +64,8 @@ class Client(NatsClient):
             await super()._process_connect_init()
         except ConnectionError as exc:
             raise LoginCut(f"the server hung up at the login ({exc}): its log says why") from exc
+        if self._server_info.get("tls_required"):
+            _tell_of_tls(self._transport)
 
     async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109  nats-py's own signature
         await self._flush_pending(force_flush=True)
@@ -66,6 +85,11 @@ class Client(NatsClient):
         error = errors.Error(f"nats: {err_msg}")
         await self._error_cb(error)
         await self._process_op_err(error)
+
+
+def _tell_of_tls(transport: Any) -> None:
+    """nats-py upgrades to TLS with a protocol that does not know of it: asyncio would warn at its end."""
+    transport._io_writer.transport.get_protocol()._over_ssl = True  # noqa: SLF001
 
 
 def is_about_login(error: Any) -> bool:

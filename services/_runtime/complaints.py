@@ -1,7 +1,9 @@
-"""What goes wrong with a connection, told once for each time it goes wrong, with what to do about it."""
+"""What goes wrong with a connection or a message, told once for each time it goes wrong, with what to do about it."""
 
 import structlog
 
+from schemas import subjects
+from schemas.codec import Malformed
 from services._runtime.access import Access
 from services._runtime.metrics import Metrics
 
@@ -52,3 +54,23 @@ class Complaints:
             connection=self._connection,
             remedy=remedy,
         )
+
+
+class MalformedMessages:
+    """Of one stream: each is counted, each subject told once."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._told: set[str] = set()
+
+    def note(self, exc: Malformed) -> subjects.Key | None:
+        """What it would have been about, if its subject says that."""
+        try:
+            key: subjects.Key | None = subjects.parse(exc.subject)
+        except subjects.BadSubject:
+            key = None
+        self._metrics.count("unknown" if key is None else key.kind, "malformed")
+        if exc.subject not in self._told:
+            self._told.add(exc.subject)
+            log.warning("malformed message, kept what was", subject=exc.subject, reason=exc.reason)
+        return key

@@ -3,6 +3,10 @@
 nats-py's is deaf for seconds when only the connection was cut, and a reused name gives an empty snapshot; so
 ours is deleted before each creation, has a fresh inbox each time, and is opened anew by its mirror at the
 first doubt. It never decides what a message means.
+
+On a cluster the server may place it beside a replica that is far behind, for seconds after that server came back:
+its snapshot is then short, even empty. What it has seen is therefore never concluded there, only read from
+messages and heartbeats; owners, who know how far the stream goes, are synced only once it has come so far.
 """
 
 from collections.abc import Callable
@@ -39,7 +43,10 @@ class Events(msgspec.Struct, frozen=True):
 
 
 class Consumer:
-    """Follows one filter. `position`: everything up to this sequence was delivered, if synced."""
+    """Follows one filter. `position`: everything up to this sequence was delivered, if synced.
+
+    `replicated`: the server is one of several, and ours may lag behind the others.
+    """
 
     def __init__(self, bus: Bus, stream: str, subject_filter: str, events: Events) -> None:
         self.filter = subject_filter
@@ -48,6 +55,7 @@ class Consumer:
         self.delivered = 0  # the newest sequence delivered since the opening
         self.quiet = 0  # ticks since the server last spoke; the mirror counts them
         self.lag = 0
+        self.replicated = False
         self._bus = bus
         self._stream = stream
         self._name = bus.consumer_name()
@@ -56,6 +64,7 @@ class Consumer:
         self._held: list[Msg] | None = None
         self._created_pending = 0
         self._floor = 0
+        self._must_reach = 0
         self._received = 0  # consumer sequence
 
     @property
@@ -87,13 +96,16 @@ class Consumer:
         self._subscription = await self._bus.subscribe_inbox(self._on_message)
         info = await self._create(self._subscription.subject, start)
         self._created_pending = info["num_pending"]
+        self.replicated = bool(info.get("cluster"))
+        self._must_reach = 0
         self.quiet = 0
 
-    def release(self) -> None:
-        """Deliver what was held back and go on."""
+    def release(self, *, must_reach: int = 0) -> None:
+        """Deliver what was held back and go on; on a cluster it is not synced before `must_reach`."""
         held, self._held = self._held or [], None
+        self._must_reach = must_reach if self.replicated else 0
         if self._created_pending == 0:
-            self._is_synced()
+            self._check_synced()
         for message in held:
             self._take(message)
 
@@ -162,9 +174,11 @@ class Consumer:
             sent = int(headers.get("Nats-Last-Consumer", self._received))
             if sent != self._received:
                 self._gap(sent)
-            elif not self.synced:
-                # The last of the snapshot was superseded or expired on the way: nothing more will come.
-                self._is_synced()
+                return
+            if self.replicated:
+                self.position = max(self.position, int(headers.get("Nats-Last-Stream", 0)))
+            # The last of the snapshot may have been superseded or expired on the way: nothing more will come.
+            self._check_synced()
 
     def _take(self, message: Msg) -> None:
         if self._subscription is None or message.sid != self._subscription._id:  # noqa: SLF001
@@ -182,13 +196,17 @@ class Consumer:
         except Exception as exc:  # noqa: BLE001  nats-py would swallow it
             self._events.failed(exc)
             return
-        if pending == 0 and not self.synced:
-            self._is_synced()
+        if pending == 0:
+            self._check_synced()
 
-    def _is_synced(self) -> None:
+    def _check_synced(self) -> None:
+        """Nothing is pending: what was asked for is all there, if the replica has it all."""
+        if self.synced or self.position < self._must_reach:
+            return
         self.synced = True
         self.lag = 0
-        self.position = max(self.position, self._floor)
+        if not self.replicated:
+            self.position = max(self.position, self._floor)
         self._events.synced()
 
     def _gap(self, count: int) -> None:

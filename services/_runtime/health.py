@@ -1,6 +1,11 @@
-"""Questions over HTTP: /livez (the loop turns), /readyz (what is awaited, by name), /metrics, and a service's own."""
+"""Questions over HTTP: /livez (the loop turns), /readyz (what is awaited, by name), /metrics, and a service's own.
+
+A service's own tell who is connected to whom, and cost work: only this machine may ask them. Health ports of nodes
+are open to every Pod of the cluster.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -91,8 +96,19 @@ class Health:
         if question is None:
             known = ["/livez", "/readyz", "/metrics", *self._questions]
             return web.json_response({"error": f"no {request.path}", "paths": known}, status=404)
+        if not _is_from_here(request):
+            remedy = "ask on the node itself, say by kubectl exec in this Pod"
+            error = f"{request.path} is for this machine only: {remedy}"
+            return web.json_response({"error": error}, status=403)
         try:
             answer = await question(request.query)
         except LookupError as exc:
             return web.json_response({"error": str(exc)}, status=404)
         return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
+
+
+def _is_from_here(request: web.Request) -> bool:
+    """Over loopback, or from the address that it came to: no other machine's answers would arrive there."""
+    assert request.transport is not None, "a request that is being answered has a connection"
+    peer, own = (request.transport.get_extra_info(name)[0] for name in ("peername", "sockname"))
+    return peer == own or ip_address(peer).is_loopback

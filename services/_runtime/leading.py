@@ -18,7 +18,9 @@ from schemas.codec import TOMBSTONE_TTL_SECONDS, Malformed, Tombstone, decode, e
 from schemas.intent import Leader
 from schemas.subjects import Key, LeaderKey
 from services._runtime import streams
+from services._runtime.backoff import backoff
 from services._runtime.bus import Bus, WrongSequence, tombstone_body
+from services._runtime.errors import Unavailable
 from services._runtime.lease import Lease, LeaseLost, expecting
 from services._runtime.mirror import Mirror
 
@@ -219,6 +221,18 @@ async def _begin(
     sequence = await write_guard(bus, guard, after=0 if stored is None else stored.sequence)
     await own.reached(sequence, incarnation=incarnations[own.stream])
     return Term(bus, guard, sequence, own)
+
+
+async def caught_up(bus: Bus, mirror: Mirror) -> None:
+    """Wait until `mirror` has delivered all that its stream holds now. Only for owners."""
+    for delay in backoff():
+        try:
+            place = await bus.place(mirror.stream)
+        except Unavailable:
+            await asyncio.sleep(delay)
+        else:
+            await mirror.reached(place.last_sequence, incarnation=place.incarnation)
+            return
 
 
 async def _keep(bus: Bus, lease: Lease, own: Mirror, incarnations: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Runs one service as a process: settings printed, health served, bus connected, ended in order.
+"""Runs one service as a process: settings printed, health served, bus connected (if it uses it), ended in order.
 
 SIGTERM: not ready → the service is cancelled → connection closed → exit 0. An exception anywhere, or a
 connection that is closed for good, ends the process non-zero: Kubernetes (or the lab) starts it again.
@@ -45,11 +45,36 @@ class BusClosed(Exception):
     """The connection is closed for good: only a new process gets a new one."""
 
 
+@dataclass(frozen=True)
+class Alone:
+    """What a service gets that has no business with the bus."""
+
+    name: str
+    health: Health
+    settings: RuntimeSettings
+    metrics: Metrics
+
+
+_Serve = Callable[[Alone], Awaitable[None]]
+
+
 def run(name: str, settings: msgspec.Struct, start: Start, *, node: str = "") -> None:
     """Run `start` until it returns, fails, or SIGTERM comes; ends the process accordingly.
 
     Without a node the service owns the streams: it creates and corrects them. A node waits for them.
     """
+    awaited = (BUS,) if node else (BUS, STREAMS)
+    _run(name, settings, lambda process: _on_the_bus(process, start, node=node), awaited=awaited)
+
+
+def run_alone(name: str, settings: msgspec.Struct, start: _Serve) -> None:
+    """`run` for a service that does not use the bus."""
+    _run(name, settings, start)
+
+
+def _run(
+    name: str, settings: msgspec.Struct, serve: _Serve, *, awaited: tuple[str, ...] = ()
+) -> None:
     try:
         runtime_settings = load(RuntimeSettings, "NSM")
     except SettingsError as exc:
@@ -57,18 +82,19 @@ def run(name: str, settings: msgspec.Struct, start: Start, *, node: str = "") ->
     logs.configure(name, form=runtime_settings.log_format, level=runtime_settings.log_level)
     log.info("settings", runtime=masked(runtime_settings), service_settings=masked(settings))
     try:
-        asyncio.run(_main(name, runtime_settings, start, node))
+        asyncio.run(_main(name, runtime_settings, serve, awaited))
     except Exception:
         log.exception("service failed", service_name=name)
         sys.exit(1)
 
 
-async def _main(name: str, settings: RuntimeSettings, start: Start, node: str) -> None:
+async def _main(
+    name: str, settings: RuntimeSettings, serve: _Serve, awaited: tuple[str, ...]
+) -> None:
     metrics = Metrics()
     health = Health(metrics.registry)
-    health.expect(BUS)
-    if not node:
-        health.expect(STREAMS)
+    for each in awaited:
+        health.expect(each)
     await health.start(settings.health_address)
     log.info("health served", port=health.port)
     try:
@@ -76,7 +102,7 @@ async def _main(name: str, settings: RuntimeSettings, start: Start, node: str) -
         assert work is not None
         stopping = _stop_on_signals(health, work)
         try:
-            await _serve(name, settings, start, node=node, health=health, metrics=metrics)
+            await serve(Alone(name, health, settings, metrics))
         except asyncio.CancelledError:
             if not stopping:
                 raise
@@ -102,25 +128,18 @@ def _stop_on_signals(health: Health, work: asyncio.Task[None]) -> list[int]:
     return came
 
 
-async def _serve(
-    name: str,
-    settings: RuntimeSettings,
-    start: Start,
-    *,
-    node: str,
-    health: Health,
-    metrics: Metrics,
-) -> None:
+async def _on_the_bus(process: Alone, start: Start, *, node: str) -> None:
+    name, settings, health = process.name, process.settings, process.health
     bus = await Bus.connect(
         settings.nats_url,
         name=f"{name}-{node}" if node else name,
         replicas=settings.nats_replicas,
-        metrics=metrics,
+        metrics=process.metrics,
         access=Access.of(name, token_file=settings.token_file, tls_ca=settings.tls_ca),
     )
     try:
         health.done(BUS)
-        runtime = Runtime(name, node, bus, health, settings, metrics)
+        runtime = Runtime(name, node, bus, health, settings, process.metrics)
         async with asyncio.TaskGroup() as group:
             helpers = [
                 group.create_task(_end_when_closed(bus)),

@@ -25,13 +25,21 @@ class SettingsError(ValueError):
 class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What every service needs, from NSM_* variables."""
 
+    # the bus
     nats_url: str = "nats://127.0.0.1:4222"
-    token_file: str = ""  # a ServiceAccount token to log in with; empty: none
-    tls_ca: str = ""  # whom to trust; empty: no TLS
+    # the ServiceAccount token to log in with; read anew at every login
+    token_file: str = ""
+    # certificate authority of the bus, PEM; none: no TLS
+    tls_ca: str = ""
+    # replicas of the streams: 1, 3 or 5
     nats_replicas: Literal[1, 3, 5] = 1
+    # who holds the lease, by default the host name; the same name takes its own lease back at once
     holder: str = msgspec.field(default_factory=socket.gethostname)
-    health_address: str = "127.0.0.1:0"  # host:port; port 0: any
+    # `/livez`, `/readyz`, `/metrics`, for this machine only `/explain`; port 0: any
+    health_address: str = "127.0.0.1:0"
+    # `console`, `json`, or by whether the output is a terminal
     log_format: Literal["auto", "json", "console"] = "auto"
+    # `debug`, `info`, `warning` or `error`
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 

@@ -69,7 +69,11 @@ class Wire:
         self.closed = asyncio.Event()
         self.reconnects = 0
         self.token_used = ""  # of the newest login
-        self._client = Client(hesitate=bool(access.token_file), insist_on_tls=bool(access.tls_ca))
+        self._client = Client(
+            hesitate=bool(access.token_file),
+            insist_on_tls=bool(access.tls_ca),
+            trust=access.tls,
+        )
         self._url = ""
         self._up = asyncio.Event()
         self._asking = asyncio.Event()  # requests may be sent

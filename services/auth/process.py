@@ -47,8 +47,15 @@ async def _main(runtime: RuntimeSettings, settings: Settings, keys: Keys) -> Non
     stopping = _stop_on_signals(health)
     try:
         async with Kube(settings.kubeconfig) as kube:
-            auth = Auth(keys, settings, kube, health=health, registry=metrics.registry)
-            await auth.run(runtime.nats_url, tls_ca=runtime.tls_ca)
+            auth = Auth(
+                keys,
+                settings,
+                kube,
+                health=health,
+                registry=metrics.registry,
+                tls_ca=runtime.tls_ca,
+            )
+            await auth.run(runtime.nats_url)
     except asyncio.CancelledError:
         if not stopping:
             raise

@@ -4,7 +4,11 @@ import msgspec
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    keys_file: str  # made by `python -m services.auth keys`
-    kubeconfig: str = ""  # path; empty: this process runs in a Pod of the cluster
+    # keys made by `python -m services.auth keys FILE`
+    keys_file: str
+    # where the Kubernetes API is; none: that of the cluster this Pod runs in
+    kubeconfig: str = ""
+    # whose ServiceAccounts are ours
     system_namespace: str = "nsm-system"
+    # audience that tokens must have
     audience: str = "nats.nsm"

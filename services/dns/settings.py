@@ -4,17 +4,25 @@ import msgspec
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    node: str  # name of the Node object
-    node_netns: str = ""  # file of the node's network namespace; empty: our own
+    # this node's name
+    node: str
+    # path of the node's network namespace; none: its own
+    node_netns: str = ""
+    # where the container runtime leaves CNI results
     cni_results: str = "/var/lib/cni/results"
-    processes: str = "/proc"  # the node's
-    cgroups: str = "/sys/fs/cgroup"  # the node's
-    cluster_servers: str = ""  # separated by commas; empty: nameservers of our own resolv.conf
-    node_servers: str = (
-        ""  # those of the nodes, for Pods of dnsPolicy Default; empty: the cluster's
-    )
+    # as `PLUMBER_PROCESSES`
+    processes: str = "/proc"
+    # as `PLUMBER_CGROUPS`
+    cgroups: str = "/sys/fs/cgroup"
+    # the cluster's DNS servers, separated by commas; none: those of `/etc/resolv.conf`
+    cluster_servers: str = ""
+    # DNS servers of the nodes, for Pods of dnsPolicy Default, separated by commas; none: the cluster's
+    node_servers: str = ""
+    # names below it are the cluster's
     cluster_domain: str = "cluster.local"
-    cache_entries: int = 0  # answers kept per Pod; 0: none
-    target_ports: str = (
-        ""  # of the cluster's DNS Pods where not 53, separated by commas: captured, too
-    )
+    # answers kept per Pod for as long as they say (at most an hour; denials by RFC 2308, at most five minutes);
+    # 0: none; some 1 KB each
+    cache_entries: int = 0
+    # ports of the cluster's DNS Pods other than 53 (for socket load balancers): captured, too, to any address;
+    # 5353 takes mDNS with it
+    target_ports: str = ""

@@ -17,10 +17,14 @@ _Positive = Annotated[float, msgspec.Meta(gt=0)]
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How ipam behaves."""
 
-    pool_interval: _Positive = 1.0  # seconds between two figures of one pool
-    adoption_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0  # a fresh bus waits for the nodes
-    readdress_per_second: _Positive = 10.0  # connections that a prefix in use swallowed later
-    automatic_prefixes: str = _SUPERNETS  # for endpoints that name none; `off`: these get none
+    # seconds between two figures of one pool
+    pool_interval: _Positive = 1.0
+    # how long ipam waits, on a fresh or wiped bus, for all nodes to report what they still have
+    adoption_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    # how many connections get other addresses when a prefix comes into use
+    readdress_per_second: _Positive = 10.0
+    # where prefixes of endpoints that name none are carved, and how long they are; `off`: nowhere
+    automatic_prefixes: str = _SUPERNETS
 
     def __post_init__(self) -> None:
         self.supernets()

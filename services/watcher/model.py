@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
+from schemas import annotation
+
 STATUS_ANNOTATION = "networkservicemesh.io/status"
-CONDITION = "networkservicemesh.io/connected"
+CONDITION = annotation.CONDITION
 CAPTURE_ANNOTATION = "dns.networkservicemesh.io/capture"  # "false": no DNS of network services
 STATIC_POD_ANNOTATION = "kubernetes.io/config.hash"
 
@@ -68,6 +70,7 @@ class ReadinessGate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class DnsConfig(msgspec.Struct, frozen=True, kw_only=True):
     nameservers: tuple[str, ...] | None = None
+    searches: tuple[str, ...] | None = None
 
 
 class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

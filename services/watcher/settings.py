@@ -4,7 +4,11 @@ import msgspec
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """`kubeconfig` is a path; empty means: this process runs in a Pod of the cluster."""
+    """Where Kubernetes is, and how much is asked of it."""
 
+    # where the Kubernetes API is; none: that of the cluster this Pod runs in
     kubeconfig: str = ""
+    # where the ConfigMap of excluded prefixes is
     system_namespace: str = "nsm-system"
+    # how many Pods' statuses are written at once; when the API server says to stay away (429, `Retry-After`), all wait
+    writes_in_flight: int = 16

@@ -35,12 +35,14 @@ from schemas.subjects import (
 )
 from services._runtime import streams
 from services._runtime.streams import GRANT, INTENT, LIVE, LOG, STATE
+from tests.auth.shipped import BASE, PRODUCTION, ShippedServers
 from tests.auth.world import World, a_world
 from tests.builders import a_connection, a_leader, a_refusal, a_request, a_status
 from tests.runtime.helpers import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+SHIPPED = ["one server", "three servers"]
 API, NODE_API = "$JS.API", "NSM.API"
 MINE = StatusKey("node1", "default", "client", "nsm-vpn").subject
 THEIRS = StatusKey("node2", "default", "client", "nsm-vpn").subject
@@ -450,12 +452,18 @@ class Scene:
         return changed
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
-    """One for all deeds, as none of them changes anything."""
-    async with a_world(tmp_path_factory.mktemp("world")) as world:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[BASE, PRODUCTION], ids=SHIPPED)
+async def scene(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Scene]:
+    """One for all deeds, as none of them changes anything; on the bus as it is shipped."""
+    directory = tmp_path_factory.mktemp("world")
+    async with a_world(directory, ShippedServers(directory / "nats", request.param)) as world:
         scene = Scene(world)
         await scene.set()
+        async with asyncio.timeout(10):
+            while await scene.has_changed():  # a replica that answers may be behind
+                await asyncio.sleep(0.05)
         yield scene
 
 

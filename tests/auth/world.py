@@ -159,6 +159,9 @@ class TokenApi:
 class GuardedServer(NatsServer):
     """A nats-server that includes what `python -m services.auth config` prints."""
 
+    tls_ca = ""
+    replicas = 1
+
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         directory.mkdir()
@@ -183,10 +186,10 @@ class Denials(Exception):
 class World:
     """One cluster. Clients and buses that it gave are closed with it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, server: Any = None) -> None:
         self.directory = directory
         self.api = TokenApi()
-        self.server = GuardedServer(directory / "nats")
+        self.server = server or GuardedServer(directory / "nats")
         self.metrics = Metrics()
         self.health = Health(self.metrics.registry)
         self._clients: list[Client] = []
@@ -205,6 +208,7 @@ class World:
     def auth(self, kube: Kube, **options: Any) -> Auth:
         settings = Settings(keys_file="")
         parts = {"health": self.health, "registry": self.metrics.registry, **options}
+        parts["tls_ca"] = self.server.tls_ca
         return Auth(self.server.keys, settings, kube, **parts)
 
     @asynccontextmanager
@@ -232,9 +236,10 @@ class World:
         token = token or self.api.token(f"nsm-{role}", node=node if is_node else "")
         try:
             await client.connect(
-                self.server.url,
+                self.server.url.split(","),
                 name=name,
                 token=token,
+                tls=Access(tls_ca=self.server.tls_ca).tls(),
                 inbox_prefix=f"{INBOXES[ROLE_ACCOUNTS[role]]}.{name}",
                 allow_reconnect=False,
                 connect_timeout=4,
@@ -254,7 +259,10 @@ class World:
         self.write_token(path, role, node=node if is_node else "", seconds=seconds)
         name = f"{role}-{node}" if is_node else role
         bus = await Bus.connect(
-            self.server.url, name=name, access=Access.of(role, token_file=str(path))
+            self.server.url,
+            name=name,
+            replicas=self.server.replicas,
+            access=Access.of(role, token_file=str(path), tls_ca=self.server.tls_ca),
         )
         self._buses.append(bus)
         return bus
@@ -270,8 +278,8 @@ class World:
 
 
 @asynccontextmanager
-async def a_world(directory: Path, **options: Any) -> AsyncIterator[World]:
-    world = World(directory)
+async def a_world(directory: Path, server: Any = None, **options: Any) -> AsyncIterator[World]:
+    world = World(directory, server)
     async with world.api.served():
         with world.server:
             async with world.answering(**options):

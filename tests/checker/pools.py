@@ -72,6 +72,12 @@ def prefixes_of(picture: Picture, owner: Object, spec: Endpoint | None) -> list[
 
 def usable(picture: Picture, owner: Object, spec: Endpoint) -> list[Span]:
     """What its spec lets it hand out, whatever is in use elsewhere."""
+    own = with_left_out(picture, owner, spec)
+    return without(own, [span(p) for p in spec.ipam.exclude_prefixes])
+
+
+def with_left_out(picture: Picture, owner: Object, spec: Endpoint) -> list[Span]:
+    """The same with what its own `excludePrefixes` leave out."""
     found = []
     for one in prefixes_of(picture, owner, spec):
         if spec.ipam.addressing == "shared" and one.size > 2:
@@ -79,7 +85,7 @@ def usable(picture: Picture, owner: Object, spec: Endpoint) -> list[Span]:
             found.append(one._replace(first=one.first + 1, last=one.last - (one.family == 4)))
         else:
             found.append(one)
-    return without(found, [span(p) for p in spec.ipam.exclude_prefixes])
+    return found
 
 
 def addresses(picture: Picture, late: frozenset[str]) -> Iterator[str]:
@@ -124,8 +130,11 @@ def figures(picture: Picture) -> Iterator[str]:
             for problem in _sums(told, mine):
                 yield f"pool {'/'.join(owner)}, IPv{told.family}: {problem}"
             if spec is not None:
-                space = [s for s in usable(picture, owner, spec) if s.family == told.family]
-                for problem in _against_spec(told, space, mine, hard):
+                whole, space = (
+                    [s for s in spans(picture, owner, spec) if s.family == told.family]
+                    for spans in (with_left_out, usable)
+                )
+                for problem in _against_spec(told, whole, space, used=mine, hard=hard):
                     yield f"pool {'/'.join(owner)}, IPv{told.family}: {problem}"
 
 
@@ -152,10 +161,13 @@ def _sums(told: PoolFigures, used: list[Span]) -> Iterator[str]:
 
 
 def _against_spec(
-    told: PoolFigures, space: list[Span], used: list[Span], hard: list[Span]
+    told: PoolFigures, whole: list[Span], space: list[Span], *, used: list[Span], hard: list[Span]
 ) -> Iterator[str]:
-    if told.size != size(space, told.family):
-        yield f"size {told.size}, its spec gives {size(space, told.family)}"
+    every = size(whole, told.family)
+    if told.size != every:
+        yield f"size {told.size}, its spec gives {every}"
+    if told.excluded < every - size(space, told.family):
+        yield f"{told.excluded} excluded, its own spec leaves out more"
     most = size(without(space, [*hard, *used]), told.family) - told.held
     if told.free > max(most, 0) and told.held == 0:
         yield f"{told.free} free, at most {most} are"
@@ -189,7 +201,10 @@ def _colliding(picture: Picture, pool: Pool, spec: Endpoint) -> list[Span]:
 
 
 def automatic(picture: Picture, late: frozenset[str]) -> Iterator[str]:
-    """What was carved for an endpoint overlaps nobody's prefixes and nothing in use."""
+    """What was carved for an endpoint overlaps nothing in use and nothing that was carved for another one.
+
+    What another one names it keeps clear of only where there is room.
+    """
     objects, spans = picture.objects(), []
     hard = Cover(e for e in picture.exclusions() if e.what.partition(" ")[0] not in late)
     carved = set()
@@ -207,8 +222,8 @@ def automatic(picture: Picture, late: frozenset[str]) -> Iterator[str]:
                     if taken is not None:
                         yield f"{prefix} was carved for {label} out of {taken.what}"
     for one, other in clashes(spans):
-        if {one.who, other.who} & carved:
-            yield f"{one.what} and {other.what} overlap, and one was carved"
+        if {one.who, other.who} <= carved:
+            yield f"{one.what} and {other.what} overlap, and both were carved"
 
 
 def cluster_prefixes(picture: Picture) -> Iterator[str]:

@@ -168,10 +168,28 @@ async def test_a_pod_without_connections_is_a_problem_of_the_user(
 
 def test_an_ipv6_address_gets_its_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NSM_HEALTH_ADDRESS", "fd00::5:9641")
-    assert plumb.plumbers() == ["[fd00::5]:9641"]
+    assert [each.address for each in plumb.plumbers()] == ["[fd00::5]:9641"]
 
 
 async def test_a_plumber_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NSM_HEALTH_ADDRESS", "127.0.0.1:1")
     with pytest.raises(Problem, match=r"the plumber at 127\.0\.0\.1:1 does not answer"):
         plumb.explain("client", "default", OutputFormat.TABLE)
+
+
+async def test_a_silent_plumber_keeps_none_of_the_others_from_answering(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    health = Health(CollectorRegistry())
+    health.answer("/explain", Plumber(an_answer(explained())))
+    await health.start("127.0.0.1:0")
+    others = [plumb.Plumber("127.0.0.1:1", "node2"), plumb.Plumber(f"127.0.0.1:{health.port}")]
+    monkeypatch.setattr(plumb, "plumbers", lambda: others)
+    try:
+        await asyncio.to_thread(plumb.explain, "client", "default", OutputFormat.TABLE)
+    finally:
+        await health.stop()
+
+    told = capsys.readouterr()
+    assert "pod default/client on node1" in told.out
+    assert "not asked: the plumber of node2 does not answer" in told.err

@@ -86,7 +86,7 @@ class Simulation:
         self.dead: set[str] = set()  # sending to these is refused
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._seen: dict[tuple[str, bytes], int] = {}
+        self.seen: dict[tuple[str, bytes], int] = {}  # how often; by server and question
         self.shared = Shared(
             limits or Limits(),
             on_due=lambda when: self.at(when, self._tick),
@@ -127,13 +127,13 @@ class Simulation:
         if where.address in self.dead:
             raise ConnectionRefusedError
         key = (where.address, packet[2:])
-        again = self._seen.get(key, 0)
-        self._seen[key] = again + 1
+        again = self.seen.get(key, 0)
+        self.seen[key] = again + 1
 
         def answer(seconds: float, reply: bytes, lane: int = lane) -> None:
             def come() -> None:
                 ports: Any = server.ports
-                server.received(ports.all[lane], reply, self.now)
+                server.received(ports.all[lane], [reply], self.now)
 
             self.at(self.now + seconds, come)
 

@@ -801,13 +801,30 @@ async def test_a_search_in_vain_gives_the_answer_for_the_name_as_it_is(pod):
     corp = service("x", B, domains=("corp.example",), search_domains=("corp.example",))
     async with (
         serving(A, port, says(rcode="NXDOMAIN")),
-        serving(B, port, says()) as second,
+        serving(B, port, says(rcode="NXDOMAIN")) as second,
         serving(C, port, says("@ 5 A 10.0.0.3")) as third,
     ):
         pod.open(a_profile(cluster(A), outside, corp))
 
         assert await pod.ask("db") == ("NXDOMAIN", [])
         assert (second.names, third.names) == (["db.corp.example."], [])
+
+
+@pytest.mark.parametrize("as_is", ["NXDOMAIN", "REFUSED", "NOERROR"])
+async def test_a_searched_name_without_the_type_is_not_denied(pod, as_is):
+    """Who asks for both kinds of addresses at once (musl) takes one denial for that of the name."""
+    port = pod.upstream_port
+    found = service("x", B, domains=("example",), search_domains=("a.example", "b.example"))
+    async with (
+        serving(A, port, says(rcode=as_is)),
+        serving(B, port, knows("db.b.example.")) as second,
+    ):
+        pod.open(a_profile(cluster(A), found))
+
+        assert await pod.ask("db") == ("NOERROR", ["db.b.example.", "10.0.0.1"])
+        second.script = says()
+        expected = [] if as_is == "NOERROR" else ["db.a.example."]
+        assert await pod.ask("db", "AAAA") == ("NOERROR", expected)
 
 
 async def test_the_first_search_domain_wins_also_when_it_is_slower(pod):

@@ -1,11 +1,18 @@
 """The small parts of the shell: how much is read per wake-up, and what of that reaches whom."""
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import Iterator
+from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 
+from services.dns.core.outbox import Outbox
+from services.dns.core.tally import Tally
 from services.dns.service.answering.bursts import MOST, Burst
+from services.dns.service.answering.departures import Departures
 from services.dns.service.answering.figures import Figures
 from services.dns.service.answering.readers import Readers
 from tests.dns.simulation import Simulation
@@ -17,12 +24,30 @@ def test_a_burst_grows_while_more_is_there_and_shrinks_to_one():
     sizes = []
     for turn in range(8):
         burst.filled(1 + turn / 10_000)
-        sizes.append(len(burst.turns))
+        sizes.append(burst.turns)
     assert sizes == [1, 2, 4, 8, 16, MOST, MOST, MOST]
     for _ in range(7):
         burst.shrink()
-        sizes.append(len(burst.turns))
+        sizes.append(burst.turns)
     assert sizes[8:] == [16, 8, 4, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("error", [BlockingIOError, ConnectionRefusedError])
+def test_what_came_before_an_error_is_kept(error):
+    burst, coming = Burst(), [b"a", b"b"]
+    burst.turns = 8
+    kept: list[bytes] = []
+
+    def receive(_: int) -> bytes:
+        if not coming:
+            raise error
+        return coming.pop(0)
+
+    ended_by = burst.read(receive, 512, 1.0, kept)
+    assert kept == [b"a", b"b"]
+    assert (type(ended_by), burst.turns) == (
+        (type(None), 4) if error is BlockingIOError else (error, 8)
+    )
 
 
 def test_at_a_modest_rate_nothing_is_read_in_vain():
@@ -30,11 +55,12 @@ def test_at_a_modest_rate_nothing_is_read_in_vain():
     for turn in range(100):
         burst.filled(1 + turn / 100)
 
-    assert len(burst.turns) == 1
+    assert burst.turns == 1
 
 
 async def test_readers_call_who_can_be_read_and_never_who_was_removed():
-    readers, called = Readers(asyncio.get_running_loop()), list[int]()
+    departures = Departures(Tally())
+    readers, called = Readers(asyncio.get_running_loop(), departures, Outbox()), list[int]()
     pairs = [socket.socketpair(type=socket.SOCK_DGRAM) for _ in range(3)]
     came = asyncio.Event()
 
@@ -46,7 +72,7 @@ async def test_readers_call_who_can_be_read_and_never_who_was_removed():
         came.set()
 
     for index, (ours, _) in enumerate(pairs):
-        readers.add(ours.fileno(), lambda index=index: on_readable(index))  # type: ignore[misc]
+        readers.add(ours.fileno(), lambda _, index=index: on_readable(index))  # type: ignore[misc]
     for index in (0, 2, 1):
         pairs[index][1].send(b"x")
         if index != 1:
@@ -59,6 +85,95 @@ async def test_readers_call_who_can_be_read_and_never_who_was_removed():
             sock.close()
 
     assert called == [0, 2]
+
+
+@pytest.fixture
+def departures() -> Iterator[tuple[Departures, Tally, socket.socket, socket.socket]]:
+    """With a socket to send from, and a client's."""
+    tally = Tally()
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        client.bind(("127.0.0.1", 0))
+        client.setblocking(False)
+        yield Departures(tally), tally, ours, client
+
+
+def received(client: socket.socket) -> list[bytes]:
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            found.append(client.recv(100))
+    return found
+
+
+def test_replies_leave_at_once_but_while_packets_are_read_they_leave_together(departures):
+    departing, _, ours, client = departures
+    send = departing.sender(ours)
+
+    send(b"first", client.getsockname())
+    assert received(client) == [b"first"]
+    departing.hold()
+    send(b"second", client.getsockname())
+    send(b"third", client.getsockname())
+    assert received(client) == []
+    departing.release()
+    assert received(client) == [b"second", b"third"]
+    departing.release()
+    assert received(client) == []
+
+
+def test_no_more_replies_are_held_than_a_few(departures):
+    departing, _, ours, client = departures
+    send = departing.sender(ours)
+    departing.hold()
+    for _ in range(100):
+        send(b"x", client.getsockname())
+
+    assert 50 <= len(received(client)) < 100
+
+
+def test_a_reply_that_cannot_leave_is_counted_and_costs_no_other(departures):
+    departing, tally, ours, client = departures
+    closed = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    departing.hold()
+    departing.sender(closed)(b"lost", client.getsockname())
+    departing.sender(ours)(b"kept", client.getsockname())
+    closed.close()
+    departing.release()
+
+    assert received(client) == [b"kept"]
+    assert tally.trouble == {"reply could not be sent": 1}
+
+
+async def test_what_a_reader_raises_keeps_no_reply_back(departures):
+    departing, _, ours, client = departures
+    loop, faults = asyncio.get_running_loop(), list[Any]()
+    raised = asyncio.Event()
+
+    def on_fault(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        faults.append(context)
+        raised.set()
+
+    loop.set_exception_handler(on_fault)
+    readers, (reading, other) = Readers(loop, departing, Outbox()), socket.socketpair()
+    send = departing.sender(ours)
+
+    def on_readable(_: float) -> None:
+        reading.recv(10)
+        send(b"reply", client.getsockname())
+        raise ValueError("of one Pod")
+
+    readers.add(reading.fileno(), on_readable)
+    other.send(b"x")
+    await raised.wait()
+    readers.close()
+    reading.close()
+    other.close()
+
+    assert received(client) == [b"reply"]
+    assert "of one Pod" in str(faults[0]["exception"])
 
 
 def test_the_figures_are_those_of_the_tally():

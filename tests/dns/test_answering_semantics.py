@@ -1,54 +1,82 @@
-"""The table of semantics on the wire: every pair of behaviours in both orders, real packets, one resolver for all."""
+"""The table of semantics on the wire: pairs in both orders and triples, real packets, one resolver for all."""
 
 import asyncio
+import contextlib
+import itertools
+import os
 import socket
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
 
 import pytest
 
 from services.dns.core.ranking import Rank, rank_of
 from tests.dns.behaviours import BEHAVIOURS, LATE, reply_of, right_answer
-from tests.dns.test_answering import A, B, a_pod
+from tests.dns.test_answering import A, B, C, a_pod
 from tests.dns.test_core import read
 from tests.dns.upstreams import a_profile, a_query, ask, cluster, service, serving
 
-_FIRST, _SECOND = 0.02, 0.12
+_DELAYS = (0.02, 0.12, 0.22)
+_APART = 0.004  # all at once would only keep this process busy with itself
 _SLACK = 0.35
-_LAG = 0.2  # of the loop: times of a machine that stumbles so much tell nothing
+_LAG = 0.05  # of the loop: times of a machine that stumbles so much tell nothing
+_ORDERS = list(itertools.permutations(range(3)))
+_ALL_ORDERS = bool(os.environ.get("NSM_SOAK"))
+NAMES = [behaviour.name for behaviour in BEHAVIOURS]
 
 
-def script(me: int, server: dict[str, Any], strays: list[socket.socket]) -> Any:
-    """The name says what both servers do and who is first: `positive-silent-0.example`."""
+class Row(NamedTuple):
+    """What each server does, and whose answer is the first, the second, the third."""
 
-    def act(query: Any, transport: str) -> Any:
-        label = str(query.q.qname).partition(".")[0]
-        if label.count("-") != 2:  # a probe
-            return bytes(query.reply().pack())
-        *behaviours, first = label.split("-")
-        name, delay = behaviours[me], _FIRST if int(first) == me else _SECOND
-        seen = server["is"]
-        again = sum(each.name == str(query.q.qname) for each in seen.seen) - 1
-        packet = reply_of(name, seen.seen[-1].raw)
-        if not packet or again != (name == "lossy"):
-            return None
-        if name == "wrongport":
-            client = seen.seen[-1].client
-            loop = asyncio.get_running_loop()
-            loop.call_later(delay, strays[0].sendto, packet, client)
-            return None
-        return delay + (LATE if name == "late" else 0), packet
+    does: tuple[str, ...]
+    places: tuple[int, ...]
 
-    return act
+    @property
+    def label(self) -> str:
+        """All of it in the name that is asked for: `positive-silent-01.example`."""
+        return "-".join((*self.does, "".join(map(str, self.places))))
+
+    @classmethod
+    def of(cls, label: str) -> "Row":
+        *does, places = label.split("-")
+        return cls(tuple(does), tuple(map(int, places)))
+
+    def servers(self) -> list[tuple[str, float]]:
+        return [(name, _DELAYS[place]) for name, place in zip(self.does, self.places, strict=True)]
 
 
-@pytest.mark.parametrize("first", [b.name for b in BEHAVIOURS])
+def pairs_with(first: str) -> list[Row]:
+    """All, in both orders."""
+    return [Row((first, second), places) for second in NAMES for places in ((0, 1), (1, 0))]
+
+
+def triples_with(first: str) -> list[Row]:
+    """All; of their six orders one, which differs with who is first, in a soak every one."""
+    others = itertools.combinations_with_replacement(NAMES, 2)
+    return [
+        Row((first, *rest), places)
+        for number, rest in enumerate(others, NAMES.index(first))
+        for places in (_ORDERS if _ALL_ORDERS else [_ORDERS[number % len(_ORDERS)]])
+    ]
+
+
+@pytest.mark.parametrize("first", NAMES)
 async def test_every_pair_in_both_orders(first: str) -> None:
+    await unless_too_busy(lambda: check_all(pairs_with(first), (A, B)))
+
+
+@pytest.mark.parametrize("first", NAMES)
+async def test_every_triple(first: str) -> None:
+    await unless_too_busy(lambda: check_all(triples_with(first), (A, B, C)))
+
+
+async def unless_too_busy(checked: Callable[[], Awaitable[None]]) -> None:
     for _ in range(3):
         lags = [0.0]
         try:
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(watch(lags))
-                await pairs_with(first)
+                await checked()
                 watching.cancel()
         except* AssertionError:
             if max(lags) < _LAG:
@@ -67,33 +95,54 @@ async def watch(lags: list[float]) -> None:
         lags.append(loop.time() - due)
 
 
-async def pairs_with(first: str) -> None:
-    servers: tuple[dict[str, Any], dict[str, Any]] = {}, {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stray:
-        async with (
-            a_pod() as pod,
-            serving(A, pod.upstream_port, script(0, servers[0], [stray])) as one,
-            serving(B, pod.upstream_port, script(1, servers[1], [stray])) as other,
-        ):
-            servers[0]["is"], servers[1]["is"] = one, other
-            pod.open(a_profile(cluster(A), service("x", B)))
-            async with asyncio.TaskGroup() as tasks:
-                for behaviour in BEHAVIOURS:
-                    for order in (0, 1):
-                        tasks.create_task(check(pod.port, (first, behaviour.name), order))
+async def check_all(rows: Sequence[Row], addresses: Sequence[str]) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        stray = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        pod = await stack.enter_async_context(a_pod())
+        for me, address in enumerate(addresses):
+            server: dict[str, Any] = {}
+            act = script(me, server, stray)
+            server["is"] = await stack.enter_async_context(serving(address, pod.upstream_port, act))
+        others = [service(f"s{n}", address) for n, address in enumerate(addresses[1:])]
+        pod.open(a_profile(cluster(addresses[0]), *others))
+        async with asyncio.TaskGroup() as tasks:
+            for row in rows:
+                tasks.create_task(check(pod.port, row))
+                await asyncio.sleep(_APART)
 
 
-async def check(port: int, names: tuple[str, str], order: int) -> None:
+def script(me: int, server: dict[str, Any], stray: socket.socket) -> Any:
+    """What one of the servers does, as the name says."""
+    asked: dict[str, int] = {}
+
+    def act(query: Any, transport: str) -> Any:
+        label = str(query.q.qname).partition(".")[0]
+        if "-" not in label:  # a probe
+            return bytes(query.reply().pack())
+        name, delay = Row.of(label).servers()[me]
+        again = asked[label] = asked.get(label, -1) + 1
+        newest = server["is"].seen[-1]
+        packet = reply_of(name, newest.raw)
+        if not packet or again != (name == "lossy"):
+            return None
+        if name == "wrongport":
+            asyncio.get_running_loop().call_later(delay, stray.sendto, packet, newest.client)
+            return None
+        return delay + (LATE if name == "late" else 0), packet
+
+    return act
+
+
+async def check(port: int, row: Row) -> None:
     loop = asyncio.get_running_loop()
-    packet = a_query(f"{names[0]}-{names[1]}-{order}.example", number=0x4711)
+    packet = a_query(f"{row.label}.example", number=0x4711)
     began = loop.time()
     reply = await ask(port, packet)
     took = loop.time() - began
-    delays = (_FIRST, _SECOND) if order == 0 else (_SECOND, _FIRST)
-    rank, seconds = right_answer(list(zip(names, delays, strict=True)))
+    rank, seconds = right_answer(row.servers())
 
     assert reply[:2] == packet[:2]
     assert reply[12:].startswith(packet[12:])
     found = rank_of(reply, read(packet))
-    assert found is (Rank.SERVFAIL if rank is Rank.NOTHING else rank), (names, order)
-    assert seconds - 0.02 < took < seconds + _SLACK, (names, order)
+    assert found is (Rank.SERVFAIL if rank is Rank.NOTHING else rank), row
+    assert seconds - 0.02 < took < seconds + _SLACK, row

@@ -115,8 +115,8 @@ HEARD = st.lists(RANKS.filter(lambda r: r is not Rank.POSITIVE), min_size=1, max
 @given(ranks=HEARD, data=st.data())
 def test_the_best_negative_answer_does_not_depend_on_who_was_quicker(ranks, data):
     nobody: Any = None
-    everybody = (1 << len(ranks)) - 1
-    flight = Flight(nobody, read(a_query("a.example")), (), 0.0, everybody, everybody)
+    asked = tuple((nobody, 1 << index) for index in range(len(ranks)))
+    flight = Flight(nobody, read(a_query("a.example")), asked, 0.0)
     for index, found in data.draw(st.permutations(list(enumerate(ranks)))):
         flight.ranked(1 << index, found, str(index).encode())
 

@@ -5,6 +5,7 @@ import statistics
 
 import pytest
 
+from services.dns.core import servers
 from services.dns.core.health import State
 from services.dns.core.ranking import Rank
 from services.dns.model import Limits
@@ -144,6 +145,29 @@ def test_what_was_asked_is_forgotten_a_while_after_the_answer():
     story.simulation.resolver.sweep(story.simulation.now)
 
     assert not any(lane.pending for lane in server.ports.lanes())
+
+
+def test_what_a_silent_server_was_asked_is_bounded_and_the_newest_still_counts(monkeypatch):
+    """Another one answers at once, so that nothing is in flight: else the IDs of its sockets would run out."""
+    monkeypatch.setattr(servers, "_MOST_PENDING", 100)
+    story = Story()
+
+    def act(sent: Sent) -> None:
+        if sent.address == CLUSTER:
+            sent.answer(0.0001, reply_of("positive", sent.packet))
+        elif b"\4last" in sent.packet:
+            sent.answer(0.5, reply_of("positive", sent.packet))
+
+    story.simulation.script = act
+    for n in range(2000):
+        assert story.ask(f"n{n}.example")[0] == "NOERROR"
+    server = story.simulation.server(CORP)
+    assert all(len(lane.pending) <= 101 for lane in server.ports.lanes())
+    assert server.said is None
+
+    story.ask("last.example")
+    story.simulation.run(1)
+    assert server.health.heard_at == pytest.approx(story.simulation.now, abs=1)
 
 
 def test_more_queries_than_may_fly_get_no_answer_and_later_ones_do():

@@ -45,7 +45,7 @@ class Clock:
 
     def flight(self, sent_at: float) -> Flight:
         assert isinstance(QUERY, Query)
-        made = Flight(self.pilot, QUERY, (), sent_at, 1, 1)
+        made = Flight(self.pilot, QUERY, ((self.pilot, 1),), sent_at)
         self.timers.watch(made)
         return made
 

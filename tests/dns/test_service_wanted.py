@@ -116,3 +116,31 @@ def test_without_servers_of_the_node_its_pods_ask_the_clusters() -> None:
 
     assert wanted is not None
     assert wanted.upstreams[0].servers == ("10.96.0.10",)
+
+
+@pytest.mark.parametrize(
+    ("policy", "named", "expected"),
+    [
+        ("ClusterFirst", (), ("default.svc.k8s.test", "svc.k8s.test", "k8s.test")),
+        (
+            "ClusterFirst",
+            ("a.test", "k8s.test"),
+            ("default.svc.k8s.test", "svc.k8s.test", "k8s.test", "a.test"),
+        ),
+        ("Default", ("a.test",), ("a.test",)),
+        ("None", (), ()),
+    ],
+)
+def test_the_own_search_list_is_that_of_the_pods_own_resolv_conf(
+    policy: str, named: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    grant = a_grant()
+    pod = msgspec.structs.replace(grant.client.pod, dns_policy=policy, searches=named)
+    client = msgspec.structs.replace(grant.client, pod=pod)
+    grant = msgspec.structs.replace(grant, client=client)
+    made = Granted({grant.key: grant}, ("10.96.0.10",), cluster_domain="k8s.test")
+    made.note(grant.key)
+    wanted = made.wanted(POD, living=())
+
+    assert wanted is not None
+    assert wanted.upstreams[0].search_domains == expected

@@ -166,8 +166,8 @@ def silent(_query: Any, _transport: str) -> None:
 # --- what is asked and answered ----------------------------------------------------------------------------
 
 
-def cluster(*servers: str) -> Upstream:
-    return Upstream(name="cluster", servers=servers)
+def cluster(*servers: str, search_domains: tuple[str, ...] = ()) -> Upstream:
+    return Upstream(name="cluster", servers=servers, search_domains=search_domains)
 
 
 def service(name: str, *servers: str, domains: tuple[str, ...] = (), **more: Any) -> Upstream:

@@ -121,9 +121,9 @@ class World:
         )
 
     async def until(self, condition: Callable[[], Any]) -> Any:
-        """The condition's value once it holds; the test fails after 10 s."""
+        """The condition's value once it holds; the test fails after 30 s."""
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not (value := condition()):
                     await asyncio.sleep(0.005)
         except TimeoutError:

@@ -34,7 +34,7 @@ def a_request(pod="client", interface="nsm-1", service="vpn", namespace="", **kw
 
 
 def an_endpoint(name="vpn", *, pod=None, prefixes=("172.16.1.0/24",), services=("vpn",), **kwargs):
-    names = ("labels", "routes", "policies", "dns", "ready")
+    names = ("labels", "routes", "policies", "dns", "ready", "leaving")
     fields = {k: kwargs.pop(k) for k in names if k in kwargs}
     fields.setdefault("ready", True)
     spec = {k: kwargs.pop(k) for k in ("addressing", "exclude_prefixes") if k in kwargs}

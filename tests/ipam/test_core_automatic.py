@@ -212,7 +212,9 @@ def test_a_family_whose_supernet_is_swallowed_falls_away_for_new_ones(is_restart
     state.put_excluded(uses("100.64.0.0/10"))
 
     assert settled(state, a_request("a")).granted is None
-    assert settled(state, a_request("a"), readdress=True).granted is None
+    stands = settled(state, a_request("a"), readdress=True).granted
+    assert stands is not None
+    assert stands.client.addresses == before.client.addresses
     assert families(granted(state, a_request("b"))) == [6]
 
 
@@ -241,29 +243,27 @@ def test_a_full_one_is_not_extended_for_the_little_that_others_took():
     assert len(prefixes_of(state)) == 2
 
 
-@pytest.mark.parametrize("relief", ["exclusion", "prefix", "connection"])
+@pytest.mark.parametrize("relief", ["exclusion", "connection"])
 def test_used_up_supernets_are_looked_at_again_once_something_was_given_up(relief):
     names = [f"e{number}" for number in range(5)]
     automatics = [automatic(name, addressing="pointToPoint") for name in names]
-    named = an_endpoint("named", services=("named",), prefixes=("100.112.0.4/30",))
-    state = a_state(*automatics, named, supernets=SMALL, excluded=[("100.112.0.0/31", "user")])
+    excluded = [("100.112.0.0/31", "user"), ("100.112.0.4/30", "user")]
+    state = a_state(*automatics, supernets=SMALL, excluded=excluded)
     assert ask(state, "c0", "e0").granted is not None
     assert ask(state, "c1", "e1").refused is not None
     looked: list[object] = []
-    in_the_way = state.pools._in_the_way
+    in_use = state.pools._in_use
 
     def looking(block):
         looked.append(block)
-        return in_the_way(block)
+        return in_use(block)
 
-    state.pools._in_the_way = looking
+    state.pools._in_use = looking
     assert ask(state, "c2", "e2").refused is not None
     assert looked == []
 
     if relief == "exclusion":
         state.put_excluded(())
-    elif relief == "prefix":
-        state.put_endpoint(named.key, None)
     else:
         abandon(state, a_request("c0").key, refusal=None)
         state.gone(a_request("c0").key, node="node1", revision=1)
@@ -279,3 +279,88 @@ def test_who_had_addresses_of_named_prefixes_gets_all_families_of_carved_ones():
     state.put_endpoint(edited.key, edited)
 
     assert families(granted(state, a_request())) == [4, 6]
+
+
+@pytest.mark.parametrize("declared", ["prefix", "route"])
+def test_what_another_endpoint_declares_takes_no_family_away(declared):
+    over_all: dict[str, dict[str, Any]] = {
+        "prefix": {"prefixes": ("100.64.0.0/10",)},
+        "route": {"routes": (intent.Route(destination="100.64.0.0/10"),)},
+    }
+    greedy = an_endpoint("greedy", services=("greedy",), **over_all[declared])
+    state = a_state(greedy, automatic(), supernets=BOTH)
+
+    connection = granted(state, a_request())
+
+    assert families(connection) == [4, 6]
+    told = state.figures(("default", "vpn"))
+    assert told is not None
+    assert told.lacks == ()
+
+
+def test_a_pod_that_is_a_client_of_both_is_refused_naming_the_route_and_what_to_do():
+    route = (intent.Route(destination="100.64.0.0/10"),)
+    greedy = an_endpoint("greedy", services=("greedy",), routes=route)
+    state = a_state(greedy, automatic(), supernets=BOTH[:1])
+    granted(state, a_request(service="greedy", interface="one"))
+
+    refusal = refused(state, a_request(interface="two"))
+
+    assert refusal.reason == "PrefixCollision"
+    assert "connection one of pod default/client" in refusal.message
+    assert "annotation" in refusal.message
+
+
+def with_a_route(name="vpn"):
+    return automatic(name, routes=(intent.Route(destination="10.20.0.0/16"),))
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_family_without_a_prefix_is_told_with_who_has_the_supernet_and_heals(is_late):
+    state = a_state(with_a_route(), supernets=BOTH)
+    if is_late:
+        state.pool(with_a_route())
+    state.put_excluded(uses("100.64.0.0/10", by="Pod CIDR of node node1"))
+
+    refusal = refused(state, a_request())
+    assert refusal.reason == "NoPrefixes"
+    assert "no automatic IPv4 prefix is left of 100.112.0.0/12" in refusal.message
+    assert "100.64.0.0/10 (Pod CIDR of node node1)" in refusal.message
+    told = state.figures(("default", "vpn"))
+    assert told is not None
+    if not is_late:  # else what it has collides, which is told
+        assert told.lacks[0].taken_by == "100.64.0.0/10 (Pod CIDR of node node1)"
+        assert told.trouble is not None
+        assert told.trouble.reason == "NoPrefixes"
+        assert not state.pools.hopeful()
+
+    state.put_excluded(())
+    if not is_late:
+        assert state.pools.hopeful() == {("default", "vpn")}
+    told = state.figures(("default", "vpn"))
+    assert told is not None
+    assert (told.lacks, told.trouble) == ((), None)
+    assert not state.pools.hopeful()
+    assert families(granted(state, a_request())) == [4, 6]
+
+
+def test_a_route_of_a_family_that_what_stands_lacks_is_given_that_family():
+    state = a_state(automatic(), supernets=BOTH)
+    state.put_excluded(uses("100.64.0.0/10"))
+    assert families(granted(state, a_request())) == [6]
+    state.put_excluded(())
+    edited = with_a_route()
+    state.put_endpoint(edited.key, edited)
+
+    assert families(granted(state, a_request())) == [4, 6]
+
+
+def test_nothing_carved_at_all_is_told_on_the_pool_too():
+    state = a_state(automatic())
+    told = state.figures(("default", "vpn"))
+
+    assert told is not None
+    assert told.automatic
+    assert told.trouble is not None
+    assert told.trouble.reason == "NoPrefixes"
+    assert "automatic ones are off" in told.trouble.message

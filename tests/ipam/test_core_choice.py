@@ -238,6 +238,105 @@ def test_an_endpoint_pod_that_ended_is_followed_by_the_next_one_at_once():
     assert granted(state, a_request()).endpoint == "b"
 
 
+@pytest.mark.parametrize("node", ["node1", "node2"])
+@pytest.mark.parametrize("ready", [True, False])
+def test_an_endpoint_pod_that_is_being_deleted_hands_its_clients_on_and_keeps_those_it_cannot(
+    node, ready
+):
+    state = a_state(an_endpoint("a", node=node))
+    for each in ("node1", "node2", "node3"):
+        state.put_facts(facts(each))
+    first = granted(state, a_request())
+    leaving = an_endpoint("a", node=node, ready=ready, leaving=True)
+    state.put_endpoint(leaving.key, leaving)
+    assert granted(state, a_request()) is first
+
+    other = an_endpoint("b", node="node3")
+    state.put_endpoint(other.key, other)
+    moved = settled(state, a_request()).granted
+    assert moved is not None
+    assert moved.endpoint == "b"
+
+
+def test_an_endpoint_pod_that_is_being_deleted_is_the_last_resort_of_new_clients():
+    leaving = an_endpoint("a", ready=True, leaving=True)
+    state = a_state(leaving, an_endpoint("b", node="node2"))
+    for each in ("node1", "node2"):
+        state.put_facts(facts(each))
+    assert granted(state, a_request()).endpoint == "b"
+    state.put_endpoint(an_endpoint("b").key, None)
+    assert granted(state, a_request("late")).endpoint == "a"
+
+    closed = an_endpoint("a", ready=False, leaving=True)
+    state.put_endpoint(closed.key, closed)
+    assert "is being deleted" in refused(state, a_request("later")).message
+
+
+def test_clients_stay_with_one_that_leaves_where_the_other_has_no_room():
+    state = a_state(an_endpoint("a"))
+    pods = [f"c{number}" for number in range(3)]
+    for name in pods:
+        granted(state, a_request(name))
+    leaving = an_endpoint("a", leaving=True)
+    state.put_endpoint(leaving.key, leaving)
+    small = an_endpoint("b", prefixes=("10.9.0.0/30",))
+    state.put_endpoint(small.key, small)
+
+    assert [granted(state, a_request(name)).endpoint for name in pods] == ["b", "a", "a"]
+
+
+def across(*endpoints, nodes=("node1", "node2", "node3", "node4")):
+    state = a_state(*endpoints, nodes=nodes)
+    for each in nodes:
+        state.put_facts(facts(each))
+    return state
+
+
+def lose(state, key, server):
+    """The client's node hears nothing through this tunnel any more, and has not for a while."""
+    state.paths.put("node1", server, is_silent=True)
+    state.paths.lost.add(key)
+
+
+def test_a_client_whose_tunnel_is_silent_moves_and_does_not_move_back():
+    state = across(an_endpoint("a", node="node2"))
+    granted(state, a_request())
+    other = an_endpoint("b", node="node3")
+    state.put_endpoint(other.key, other)
+    lose(state, a_request().key, "node2")
+
+    moved = settled(state, a_request()).granted
+    assert moved is not None
+    assert moved.endpoint == "b"
+    state.paths.put("node1", "node2", is_silent=False)
+    assert settled(state, a_request()).granted is None
+
+
+@pytest.mark.parametrize("where", ["the same node", "another silent one", "nowhere"])
+def test_a_client_whose_tunnel_is_silent_stays_where_nobody_else_is_heard(where):
+    others = {"the same node": ["node2"], "another silent one": ["node3"], "nowhere": []}[where]
+    state = across(an_endpoint("a", node="node2"))
+    first = granted(state, a_request())
+    for node in others:
+        other = an_endpoint("b", node=node)
+        state.put_endpoint(other.key, other)
+        state.paths.put("node1", node, is_silent=True)
+    lose(state, a_request().key, "node2")
+
+    assert granted(state, a_request()) is first
+
+
+def test_new_clients_avoid_a_path_that_is_silent_unless_it_is_the_only_one():
+    state = across(an_endpoint("a", node="node2"), an_endpoint("b", node="node3"))
+    state.paths.put("node1", "node2", is_silent=True)
+    chosen = [granted(state, a_request(f"c{number}")).endpoint for number in range(3)]
+    assert chosen == ["b", "b", "b"]
+    # Others hear it.
+    assert granted(state, a_request("far", node="node4")).endpoint == "a"
+    state.put_endpoint(an_endpoint("b").key, None)
+    assert granted(state, a_request("late")).endpoint == "a"
+
+
 def test_a_link_within_a_node_that_died_is_left_alone():
     state = a_state(an_endpoint("a"), an_endpoint("b", node="node2"))
     state.put_facts(facts("node1"))

@@ -2,6 +2,8 @@
 
 from ipaddress import ip_network
 
+from msgspec.structs import replace
+
 from schemas import intent
 from services.ipam.core.state import Use
 from tests.ipam.builders import (
@@ -54,9 +56,19 @@ def test_routes_count_but_a_declared_default_route_does_not():
     state.put_excluded(uses("10.20.3.0/24"))
     assert state.affected() == [a_request().key]
 
-    # Another address would not mend it.
-    assert settled(state, a_request(), readdress=True).granted is None
-    assert state.grants[a_request().key] == before
+    # Another address would not mend it: it stays, and says so, once.
+    stands = settled(state, a_request(), readdress=True).granted
+    assert stands == replace(
+        before,
+        revision=2,
+        covered="the route 10.20.0.0/16 came to overlap 10.20.3.0/24 (user)",
+    )
+    for readdress in (True, False):
+        assert settled(state, a_request(), readdress=readdress).granted is None
+    state.put_excluded(())
+    assert state.uncovered() == [a_request().key]
+    assert settled(state, a_request()).granted == replace(before, revision=3)
+    assert state.uncovered() == []
 
 
 def test_an_affected_one_moves_when_told_and_says_why():
@@ -72,7 +84,8 @@ def test_an_affected_one_moves_when_told_and_says_why():
     assert after.server.addresses == ("172.16.1.8/32", "fd00::1/128")
     assert after.revision == before.revision + 1
     assert after.readdressed == (
-        "172.16.1.2 and 172.16.1.1 came to overlap 172.16.1.0/29 (Service CIDR)"
+        "172.16.1.2 and 172.16.1.1 came to overlap 172.16.1.0/29 (Service CIDR); "
+        "the endpoint has 172.16.1.8, fd00::1 now instead of 172.16.1.1, fd00::1"
     )
     assert state.affected() == []
     assert settled(state, a_request(), readdress=True).granted is None
@@ -97,10 +110,18 @@ def test_without_a_replacement_it_stands_and_nobody_else_gets_anything():
     before = settled(state, a_request()).granted
     state.put_excluded(uses("172.16.0.0/12"))
 
+    # Before its turn came nobody knows that there is none.
+    assert settled(state, a_request()).granted is None
+    stands = settled(state, a_request(), readdress=True).granted
+    assert before is not None
+    assert stands == replace(
+        before,
+        revision=2,
+        covered="172.16.1.2 and 172.16.1.1 came to overlap 172.16.0.0/12 (user)",
+    )
     for readdress in (True, False, True):
         writes = settled(state, a_request(), readdress=readdress)
         assert (writes.granted, writes.refused, writes.released) == (None, None, ())
-    assert state.grants[a_request().key] == before
     assert refused(state, a_request("b")).reason == "PrefixCollision"
 
 
@@ -115,6 +136,36 @@ def test_another_endpoint_serves_when_the_same_has_nothing_left():
     assert moved is not None
     assert moved.endpoint == "b"
     assert "172.16.0.0/12" in moved.readdressed
+    assert moved.covered == ""
+
+
+def test_an_edited_pool_moves_its_clients_and_they_are_told_why():
+    state = a_state(an_endpoint())
+    granted(state, a_request())
+    edited = an_endpoint(prefixes=("172.16.9.0/24",))
+    state.put_endpoint(edited.key, edited)
+    moved = settled(state, a_request()).granted
+
+    assert moved is not None
+    assert pair(moved) == ("172.16.9.1", "172.16.9.2")
+    assert moved.readdressed == (
+        "endpoint default/vpn was edited; the endpoint has 172.16.9.1 now instead of 172.16.1.1"
+    )
+    wider = an_endpoint(prefixes=("172.16.9.0/24", "172.16.1.0/24"))
+    state.put_endpoint(wider.key, wider)
+    assert settled(state, a_request()).granted is None
+
+
+def test_another_endpoint_pod_is_no_new_address_of_this_one():
+    state = a_state(an_endpoint("a"))
+    granted(state, a_request())
+    other = an_endpoint("b", prefixes=("10.9.0.0/24",))
+    state.put_endpoint(other.key, other)
+    state.put_endpoint(an_endpoint("a").key, None)
+    moved = settled(state, a_request()).granted
+
+    assert moved is not None
+    assert (moved.endpoint, moved.readdressed) == ("b", "")
 
 
 def test_one_of_thousands_that_changes_is_told_apart():

@@ -130,7 +130,7 @@ def test_a_prefix_tells_of_all_that_overlaps_it():
 
     for words in (
         "172.16.1.64/26 is in use: Service a/b",
-        "172.16.1.0/24 is of the pool of endpoint default/vpn: IPv4 has 2 of 238 used, 1 held back",
+        "172.16.1.0/24 is of the pool of endpoint default/vpn: IPv4 has 2 of 254 used, 1 held back",
         "172.16.1.2 is the client's on connection nsm-1 of pod default/a",
         "held back",
     ):
@@ -196,7 +196,7 @@ def test_an_endpoint_tells_its_pool_clients_collisions_and_pods():
 
     for words in (
         "endpoint default/vpn has 1 Pod and 1 connection of 1 client",
-        "pool IPv4 172.16.1.0/24: 2 of 238 used, 1 held back",
+        "pool IPv4 172.16.1.0/24: 2 of 254 used, 1 held back",
         "172.16.1.0/24 collides with 172.16.1.8/29 (Node n1)",
         "declares routes 10.20.0.0/16",
         "pod default/vpn-pod on node node1 serves vpn: 1 connection",

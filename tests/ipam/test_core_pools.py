@@ -79,7 +79,7 @@ def test_a_pool_counts_what_a_list_of_its_addresses_counts(addressing, steps):
 
         told = figures_of(state)
         assert (told.size, told.used, told.held, told.free) == (
-            len(own),
+            len(own) + 1,  # with what its own spec leaves out
             len(used),
             len(waiting),
             len(free),
@@ -274,3 +274,29 @@ def test_a_pool_whose_endpoint_is_gone_is_told_until_all_is_given_back():
     state.gone(a_request().key, node="node1", revision=1)
     assert state.figures(("default", "vpn")) is None
     assert ("default", "vpn") in state.changed
+
+
+def test_what_its_own_spec_leaves_out_counts_as_excluded_and_not_as_taken_by_others():
+    endpoint = an_endpoint(prefixes=("10.9.0.0/29",), exclude_prefixes=("10.9.0.4/30",))
+    state = a_state(endpoint)
+    granted(state, a_request())
+    told = figures_of(state)
+    assert (told.size, told.used, told.excluded, told.free) == (6, 2, 3, 1)
+
+    granted(state, a_request("second"))
+    message = refused(state, a_request("third")).message
+    assert "3 of 3 addresses taken; " in message
+
+
+@pytest.mark.parametrize(
+    ("left_out", "what"), [("10.9.0.0/29", "nothing"), ("10.9.0.2/31", "room for one end")]
+)
+def test_an_endpoint_whose_own_spec_leaves_nothing_is_told_so(left_out, what):
+    prefixes = ("10.9.0.0/29",) if left_out == "10.9.0.0/29" else ("10.9.0.0/30",)
+    state = a_state(an_endpoint(prefixes=prefixes, exclude_prefixes=(left_out,)))
+    refusal = refused(state, a_request())
+
+    assert refusal.reason == "BadEndpoint"
+    assert f"has {what}" in refusal.message
+    if what == "nothing":
+        assert "ipam.excludePrefixes" in refusal.message

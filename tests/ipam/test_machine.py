@@ -54,6 +54,14 @@ clients = st.sampled_from(CLIENTS)
 services = st.sampled_from(sorted(set(OBJECTS.values())))
 
 
+def is_same(now: Connection | None, before: Connection) -> bool:
+    """Whether nothing changed but perhaps what it tells of prefixes in use that cover it."""
+    if now is None or now.covered == before.covered:
+        return now == before
+    told = {"covered": before.covered, "revision": before.revision, "held": before.held}
+    return replace(now, **told) == before
+
+
 class Machine(RuleBasedStateMachine):
     """Steps of people, nodes and chance; after each of them all is settled and judged."""
 
@@ -160,6 +168,32 @@ class Machine(RuleBasedStateMachine):
         with self.disturbing(lambda *_: False):
             self.cluster.put_endpoint(key, replace(endpoint, ready=not endpoint.ready))
 
+    @precondition(lambda self: self.cluster.endpoints)
+    @rule(data=st.data(), ready=st.booleans())
+    def mark_for_deletion(self, data: st.DataObject, ready: bool) -> None:
+        """Its clients may leave it, to others only."""
+        key = data.draw(st.sampled_from(sorted(self.cluster.endpoints, key=words)))
+        endpoint = self.cluster.endpoints[key]
+        before = self.cluster.granted()
+        with self.disturbing(lambda _, c: c.server.pod.uid == endpoint.pod.uid):
+            self.cluster.put_endpoint(key, replace(endpoint, ready=ready, leaving=True))
+        assert before.keys() <= self.cluster.granted().keys()
+
+    @rule(client=nodes, server=nodes, is_silent=st.booleans())
+    def fall_silent_or_answer(self, client: str, server: str, is_silent: bool) -> None:
+        """What one node hears through its tunnels to another one: who hears nothing may go, to others only."""
+        before = self.cluster.granted()
+        paths = self.cluster.state.paths
+
+        def is_on(connection: Connection) -> bool:
+            return (connection.client.pod.node, connection.server.pod.node) == (client, server)
+
+        with self.disturbing(lambda _, c: is_silent and is_on(c)):
+            paths.put(client, server, is_silent=is_silent)
+            on_path = {k for k, c in before.items() if c.vni and is_on(c)}
+            paths.lost = paths.lost | on_path if is_silent else paths.lost - on_path
+        assert before.keys() <= self.cluster.granted().keys()
+
     @rule(name=objects, spec=st.sampled_from(SPECS), routes=st.sampled_from(ROUTES))
     def edit_object(self, name: str, spec: IpamSpec, routes: tuple[str, ...]) -> None:
         self.specs[name] = spec, routes
@@ -259,8 +293,8 @@ class Machine(RuleBasedStateMachine):
         now = self.cluster.granted()
         affected = self.moved
         for key, connection in standing.items():
-            if key not in affected:
-                assert now.get(key) == connection, f"{key}: {self.cluster.refusals.get(key)}"
+            if key not in affected and not (self.heals(key, connection) and key in now):
+                assert is_same(now.get(key), connection), f"{key}: {self.cluster.refusals.get(key)}"
 
     @precondition(lambda self: self.cluster.silent)
     @rule(data=st.data())
@@ -291,6 +325,7 @@ class Machine(RuleBasedStateMachine):
     def disturbing(self, may_change: Callable[[RequestKey, Connection], bool]) -> Iterator[None]:
         """A step, all that follows from it, and the verdict: only what it concerns has changed."""
         before = self.cluster.granted()
+        healing = {k for k, c in before.items() if self.heals(k, c)}
         yield
         self.moved = set(self.cluster.state.affected())
         self.cluster.settle_all()
@@ -298,10 +333,10 @@ class Machine(RuleBasedStateMachine):
         self.cluster.settle_all()
         now = self.cluster.granted()
         for key, connection in before.items():
-            if self.is_on_unready_node(connection) and key in now:
-                continue  # heals, whenever there is somebody else
+            if (key in healing or self.heals(key, connection)) and key in now:
+                continue  # whenever there is somebody else
             if not may_change(key, connection) and key not in self.moved:
-                assert now.get(key) == connection, (
+                assert is_same(now.get(key), connection), (
                     f"{key} was disturbed: {now.get(key) or self.cluster.refusals.get(key)}"
                 )
         self.judge()
@@ -344,10 +379,13 @@ class Machine(RuleBasedStateMachine):
 
     # details
 
-    def is_on_unready_node(self, connection: Connection) -> bool:
+    def heals(self, key: RequestKey, connection: Connection) -> bool:
+        """Whether it moves as soon as somebody else can serve it."""
         endpoints = self.cluster.endpoints.values()
         uid = connection.server.pod.uid
-        return any(e.pod.uid == uid and not e.pod.node_ready for e in endpoints)
+        return key in self.cluster.state.paths.lost or any(
+            e.pod.uid == uid and (e.leaving or not e.pod.node_ready) for e in endpoints
+        )
 
     def pod(self, name: str, node: str) -> PodRef:
         self.born += 1

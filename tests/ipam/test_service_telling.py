@@ -139,3 +139,27 @@ async def test_the_memory_of_an_automatic_prefix_outlives_a_bad_spec(nats: NatsS
         await world.pool(lambda pool: pool.families[0].used == 2)
 
         assert world.grants.items[before.key].automatic
+
+
+async def test_who_waits_for_an_automatic_prefix_gets_one_that_somebody_gave_up(
+    nats: NatsServer,
+) -> None:
+    late = an_endpoint("late-1", "", name="late")
+    async with (
+        a_world(nats.url) as world,
+        an_ipam(nats.url, automatic_prefixes="100.112.0.0/30=30"),
+    ):
+        await world.want(AUTOMATIC, a_request("one", service="auto"))
+        one = await world.granted("one")
+        await world.pool(lambda pool: pool.automatic, "auto")
+        await world.want(late, a_request("two", service="late"))
+        refusal = await world.refused("two")
+        assert refusal.reason == "NoPrefixes"
+        pool = await world.pool(lambda pool: pool.trouble is not None, "late")
+        assert "other endpoints" in pool.lacks[0].taken_by
+
+        await world.drop(AUTOMATIC, a_request("one", service="auto"))
+        await world.released(one)
+        await world.unplumb(one)
+        await world.granted("two")
+        await world.pool(lambda pool: pool.trouble is None, "late")

@@ -1,11 +1,11 @@
-"""What `kubectl apply -k k8s` would apply, and which settings the services know.
+"""What `kubectl apply -k k8s` and its overlays would apply, and which settings the services know.
 
-kustomize is not asked: the kustomizations list nothing but resources, which a test holds them to.
+CI has no kubectl, so kustomize is not asked: the kustomizations use of it what `rendered` knows (resources,
+components, strategic merge patches), which a test holds them to, and where there is a kubectl both are compared.
 """
 
 import importlib
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from lab.api.patching import strategic
 from services._runtime.settings import RuntimeSettings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -29,24 +30,49 @@ def found(pattern: str, text: str) -> re.Match[str]:
     return match
 
 
-def files(folder: Path = K8S) -> Iterator[Path]:
-    """Every file that a kustomization leads to."""
-    for name in yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]:
-        path = folder / name
-        if path.is_dir():
-            yield from files(path)
-        else:
-            yield path
-
-
 @cache
 def load(path: Path) -> list[Object]:
     return [each for each in yaml.safe_load_all(path.read_text()) if each]
 
 
+def rendered(folder: Path) -> list[Object]:
+    """What `kubectl kustomize FOLDER` prints, in another order."""
+    (kustomization,) = load(folder / "kustomization.yaml")
+    found: list[Object] = []
+    for name in kustomization.get("resources", []):
+        path = (folder / name).resolve()
+        found += rendered(path) if path.is_dir() else load(path)
+    for name in kustomization.get("components", []):
+        found = with_component(found, (folder / name).resolve())
+    return _patched(found, folder, kustomization)
+
+
+def with_component(found: list[Object], folder: Path) -> list[Object]:
+    (component,) = load(folder / "kustomization.yaml")
+    added = [each for name in component.get("resources", []) for each in load(folder / name)]
+    return _patched([*found, *added], folder, component)
+
+
+def _patched(found: list[Object], folder: Path, kustomization: Object) -> list[Object]:
+    for patch in kustomization.get("patches", []):
+        for change in load(folder / patch["path"]):
+            (place,) = [n for n, each in enumerate(found) if name_of(each) == name_of(change)]
+            found[place] = strategic(found[place], change)
+    return found
+
+
+def definitions() -> list[Object]:
+    """What the Job nsm-install applies."""
+    return [each for path in sorted((K8S / "base/crds").glob("*.yaml")) for each in load(path)]
+
+
 def objects(kind: str = "") -> list[Object]:
-    everything = [each for path in files() for each in load(path)]
-    return [each for each in everything if not kind or each["kind"] == kind]
+    return [each for each in _base() if not kind or each["kind"] == kind]
+
+
+@cache
+def _base() -> list[Object]:
+    return rendered(K8S)
 
 
 def name_of(each: Object) -> str:
@@ -66,11 +92,21 @@ def one(kind: str, name: str, namespace: str = "") -> Object:
 
 def workloads() -> list[Object]:
     """Everything that has a Pod template."""
-    return [each for each in objects() if "template" in (each.get("spec") or {})]
+    return [
+        each for each in objects() if {"template", "jobTemplate"} & (each.get("spec") or {}).keys()
+    ]
+
+
+def template_of(workload: Object) -> Object:
+    spec = workload["spec"]
+    template: Object = (
+        spec["jobTemplate"]["spec"]["template"] if "jobTemplate" in spec else spec["template"]
+    )
+    return template
 
 
 def pod_of(workload: Object) -> Object:
-    spec: Object = workload["spec"]["template"]["spec"]
+    spec: Object = template_of(workload)["spec"]
     return spec
 
 

@@ -18,9 +18,9 @@ from lab.api.kinds import NETWORK_SERVICE_ENDPOINTS, NETWORK_SERVICES
 from schemas.grant import Collision, Pool, PoolFigures
 from services.watcher.core import describing, specs
 from services.watcher.model import NetworkService, NetworkServiceEndpoint, Problem
-from tests.manifests.manifests import ROOT, load, objects
+from tests.manifests.manifests import ROOT, definitions, load
 
-CRDS = {each["spec"]["names"]["kind"]: each for each in objects("CustomResourceDefinition")}
+CRDS = {each["spec"]["names"]["kind"]: each for each in definitions()}
 READERS: dict[str, tuple[Any, Callable[[Any], object]]] = {
     "NetworkService": (NetworkService, specs.read_network_service),
     "NetworkServiceEndpoint": (NetworkServiceEndpoint, specs.read_endpoint),

@@ -1,14 +1,16 @@
 """k8s/ says what the code needs and does: schemas, names, settings, rights, volumes."""
 
 import re
+import shutil
 import subprocess
-import sys
 import tomllib
 import warnings
+from datetime import timedelta
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import msgspec
 import pytest
+import yaml
 
 from services.plumber.settings import Settings as PlumberSettings
 from services.watcher.service import resources
@@ -21,9 +23,11 @@ from tests.manifests.manifests import (
     objects,
     one,
     pod_of,
+    rendered,
+    template_of,
     workload_of,
 )
-from tools import install_keys
+from tools import install_certificates, install_definitions, install_keys
 
 SYSTEM = "nsm-system"
 TOKEN_FILE = "/var/run/secrets/nats.nsm/token"
@@ -33,6 +37,8 @@ CLUSTER_WIDE = {
     "ClusterRole",
     "ClusterRoleBinding",
 }
+METRICS = manifests.K8S / "components/metrics"
+OVERLAYS = [manifests.K8S / name for name in (".", "overlays/kind", "overlays/production")]
 NODE_SERVICES = ("plumber", "dns")
 ALL = objects()
 WORKLOADS = manifests.workloads()
@@ -41,8 +47,8 @@ WORKLOAD_IDS = [name_of(each) for each in WORKLOADS]
 
 
 def container_of(workload):
-    (container,) = pod_of(workload)["containers"]
-    return container
+    """The one that does the work: it is the first."""
+    return pod_of(workload)["containers"][0]
 
 
 def environment(workload):
@@ -54,29 +60,70 @@ def mounts(workload):
     volumes = {each["name"]: each for each in pod_of(workload).get("volumes", [])}
     for template in workload["spec"].get("volumeClaimTemplates", []):
         volumes[template["metadata"]["name"]] = template
+    everybody = [m for each in pod_of(workload)["containers"] for m in each.get("volumeMounts", [])]
+    assert {each["name"] for each in everybody} == set(volumes), "every volume is there and mounted"
     used = container_of(workload).get("volumeMounts", [])
-    assert {each["name"] for each in used} == set(volumes), "every volume is there and mounted"
     return {each["mountPath"]: (volumes[each["name"]], each) for each in used}
 
 
 @pytest.mark.parametrize("version", ["1.33", kubernetes_validate.latest_version()])
-@pytest.mark.parametrize("each", ALL, ids=IDS)
+@pytest.mark.parametrize("each", [*ALL, *manifests.definitions()], ids=name_of)
 def test_every_object_is_what_the_api_server_knows_and_nothing_more(each, version):
     with warnings.catch_warnings(action="ignore"):
         kubernetes_validate.validate(each, version, strict=True)
 
 
-def test_kustomizations_list_files_and_do_nothing_else():
+@pytest.mark.parametrize("folder", OVERLAYS, ids=lambda path: path.name)
+@pytest.mark.parametrize("metrics", [False, True], ids=["plain", "metrics"])
+def test_every_overlay_is_what_the_api_server_knows_and_nothing_more(folder, metrics):
+    everything = rendered(folder)
+    if metrics:
+        everything = manifests.with_component(everything, METRICS)
+    for each in everything:
+        if each not in ALL:  # those have their own test
+            with warnings.catch_warnings(action="ignore"):
+                kubernetes_validate.validate(each, "1.33", strict=True)
+    names = [name_of(each) for each in everything]
+    assert len(set(names)) == len(names)
+    assert set(IDS) <= set(names), "an overlay adds to the base and takes nothing away"
+
+
+@pytest.mark.parametrize("folder", OVERLAYS, ids=lambda path: path.name)
+def test_what_is_rendered_here_is_what_kubectl_renders(folder):
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("no kubectl here: what it renders is compared where there is one")
+    done = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, check=True)
+    theirs = {name_of(each): in_any_order(each) for each in yaml.safe_load_all(done.stdout)}
+    assert theirs == {name_of(each): in_any_order(each) for each in rendered(folder)}
+
+
+def in_any_order(node):
+    """What a patch adds to a list of named things, kustomize puts first and a strategic merge last."""
+    if isinstance(node, dict):
+        return {name: in_any_order(value) for name, value in node.items()}
+    if isinstance(node, list) and all(isinstance(each, dict) and "name" in each for each in node):
+        return {each["name"]: in_any_order(each) for each in node}
+    return node
+
+
+def test_kustomizations_use_no_more_than_what_is_rendered_here():
+    known = {"apiVersion", "kind", "resources", "components", "patches"}
     for path in manifests.K8S.rglob("kustomization.yaml"):
         (listed,) = manifests.load(path)
-        assert set(listed) == {"apiVersion", "kind", "resources"}
+        assert set(listed) <= known, path
+        assert all(set(patch) == {"path"} for patch in listed.get("patches", []))
 
 
 def test_every_file_is_applied_once():
-    applied = list(manifests.files())
-    written = {p for p in manifests.K8S.rglob("*.yaml") if p.name != "kustomization.yaml"}
-    assert set(applied) == written
-    assert len(applied) == len(written)
+    used = [path.resolve() for path in (manifests.K8S / "base/crds").glob("*.yaml")]  # by the Job
+    for path in manifests.K8S.rglob("kustomization.yaml"):
+        (listed,) = manifests.load(path)
+        names = listed.get("resources", []) + [each["path"] for each in listed.get("patches", [])]
+        used += [(path.parent / name).resolve() for name in names if name.endswith(".yaml")]
+    written = {p.resolve() for p in manifests.K8S.rglob("*.yaml") if p.name != "kustomization.yaml"}
+    assert set(used) == written
+    assert len(used) == len(written)
     assert len(set(IDS)) == len(IDS)
 
 
@@ -92,9 +139,9 @@ def test_every_object_says_where_it_belongs(each):
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=WORKLOAD_IDS)
 def test_selectors_select_their_own_pods(workload):
-    labels = workload["spec"]["template"]["metadata"]["labels"]
+    labels = template_of(workload)["metadata"]["labels"]
     assert labels == workload["metadata"]["labels"]
-    if workload["kind"] != "Job":
+    if workload["kind"] not in {"Job", "CronJob"}:
         assert workload["spec"]["selector"]["matchLabels"] == labels
     for each in pod_of(workload).get("topologySpreadConstraints", []):
         assert each["labelSelector"]["matchLabels"] == labels
@@ -102,7 +149,7 @@ def test_selectors_select_their_own_pods(workload):
 
 @pytest.mark.parametrize("kind", ["PodDisruptionBudget", "Service"])
 def test_whatever_selects_pods_finds_some(kind):
-    pods = [each["spec"]["template"]["metadata"]["labels"] for each in WORKLOADS]
+    pods = [template_of(each)["metadata"]["labels"] for each in WORKLOADS]
     for each in objects(kind):
         selector = each["spec"]["selector"]
         assert selector.get("matchLabels", selector) in pods
@@ -111,16 +158,17 @@ def test_whatever_selects_pods_finds_some(kind):
 @pytest.mark.parametrize("workload", WORKLOADS, ids=WORKLOAD_IDS)
 def test_there_is_one_image_and_it_has_the_projects_version(workload):
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert container_of(workload)["image"] == f"nsm-on-nats:{version}"
+    for each in pod_of(workload)["containers"]:
+        assert each["image"] == f"nsm-on-nats:{version}"
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=WORKLOAD_IDS)
 def test_who_runs_is_a_service_account_of_ours(workload):
     name = pod_of(workload)["serviceAccountName"]
     account = one("ServiceAccount", name)
-    assert name == {"nsm-install": "nsm-install"}.get(
-        workload["metadata"]["name"], f"nsm-{workload['metadata']['name']}"
-    )
+    installs = {"nsm-install", "nsm-certificates"}
+    called = workload["metadata"]["name"]
+    assert name == ("nsm-install" if called in installs else f"nsm-{called}")
     assert account["automountServiceAccountToken"] is False
 
 
@@ -130,7 +178,7 @@ def test_only_who_speaks_with_the_api_server_has_its_token():
         for each in WORKLOADS
         if pod_of(each)["automountServiceAccountToken"]
     }
-    assert mounted == {"auth", "watcher", "nsm-install"}
+    assert mounted == {"auth", "watcher", "nsm-install", "nsm-certificates"}
 
 
 @pytest.mark.parametrize("role", ["watcher", "ipam", "plumber", "dns", "viewer", "admin"])
@@ -158,13 +206,27 @@ def test_a_login_at_the_bus_is_a_projected_token_for_it_alone(service):
     workload = workload_of(service)
     assert environment(workload)["NSM_TOKEN_FILE"]["value"] == TOKEN_FILE
     volume, mount = mounts(workload)[TOKEN_FILE.rpartition("/")[0]]
-    (source,) = volume["projected"]["sources"]
+    source, authority = volume["projected"]["sources"]
     assert source["serviceAccountToken"] == {
         "audience": "nats.nsm",
         "expirationSeconds": 3600,
         "path": "token",
     }
+    assert authority == {"configMap": {"name": install_certificates.CA_MAP}}
     assert mount["readOnly"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_bus_is_believed_by_the_authority_that_install_makes(service):
+    workload = workload_of(service)
+    folder, _, name = environment(workload)["NSM_TLS_CA"]["value"].rpartition("/")
+    assert name == install_certificates.CA
+    volume, _ = mounts(workload)[folder]
+    sources = volume.get("projected", {}).get("sources") or [volume]
+    assert {"name": install_certificates.CA_MAP} in [each.get("configMap") for each in sources]
+    url = environment(workload)["NSM_NATS_URL"]["value"]
+    host = found(r"//([^:]+):", url)[1]
+    assert host in install_certificates.names(SYSTEM)
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -218,31 +280,45 @@ def test_node_services_run_on_every_node_with_the_nodes_places(service):
     assert mounts(workload)["/run/netns"][1]["mountPropagation"] == "HostToContainer"
 
 
-def test_node_services_may_what_they_do_and_dns_nothing_more():
-    # Sysctls of Pods: /proc/sys is read-only for whoever is not privileged.
-    assert container_of(workload_of("plumber"))["securityContext"]["privileged"]
-    security = container_of(workload_of("dns"))["securityContext"]
+@pytest.mark.parametrize("service", NODE_SERVICES)
+def test_node_services_may_what_they_do_and_nothing_more(service):
+    """That each of these is needed, and all together are enough, is for test_service_confined.py of each."""
+    security = container_of(workload_of(service))["securityContext"]
+    more = ["NET_BROADCAST"] if service == "plumber" else []
     assert security["capabilities"] == {
         "drop": ["ALL"],
-        "add": ["SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "NET_RAW"],
+        "add": ["SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "NET_RAW", *more],
     }
     assert not security["allowPrivilegeEscalation"]
+    assert "privileged" not in security
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_the_plumber_may_write_the_settings_of_networks_and_none_else_of_the_node():
+    workload = workload_of("plumber")
+    volume, mount = mounts(workload)[environment(workload)["PLUMBER_SYSCTLS"]["value"]]
+    assert volume["hostPath"] == {"path": "/proc/sys/net", "type": "Directory"}
+    assert not mount.get("readOnly")
+    writable = [path for path, (_, m) in mounts(workload).items() if not m.get("readOnly")]
+    assert sorted(writable) == ["/host/proc/sys/net", "/run/nsm"]
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=WORKLOAD_IDS)
 def test_only_node_services_are_more_than_ordinary(workload):
-    container, pod = container_of(workload), pod_of(workload)
-    assert container["securityContext"]["readOnlyRootFilesystem"]
-    assert container["resources"]["requests"]
-    assert container["resources"]["limits"]["memory"]
+    pod = pod_of(workload)
+    for container in pod["containers"]:
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert container["resources"]["requests"]
+        assert container["resources"]["limits"]["memory"]
     if workload["metadata"]["name"] in NODE_SERVICES:
         return
+    for container in pod["containers"]:
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    assert not container["securityContext"]["allowPrivilegeEscalation"]
     assert not pod.get("hostNetwork")
-    assert not [each for each in pod["volumes"] if "hostPath" in each]
+    assert not [each for each in pod.get("volumes", []) if "hostPath" in each]
 
 
 def rules_of(service_account):
@@ -282,13 +358,13 @@ def test_the_watcher_may_list_and_watch_what_it_follows(resource):
 
 def test_the_watcher_may_do_what_it_does_and_reads_nothing_else():
     for verb, resource in (
-        ("patch", "pods"),
         ("patch", "pods/status"),
         ("create", "events"),
         ("get", "events"),
         ("patch", "events"),
     ):
         assert allows("nsm-watcher", verb, resource, namespace="any")
+    assert not allows("nsm-watcher", "patch", "pods", namespace="any")
     for kind in ("networkservices", "networkserviceendpoints"):
         assert allows(
             "nsm-watcher", "patch", f"{kind}/status", group="networkservicemesh.io", namespace="any"
@@ -328,17 +404,64 @@ def test_who_speaks_with_the_bus_only_has_no_right_at_the_api_server(role):
     assert not list(rules_of(f"nsm-{role}"))
 
 
-def test_install_may_make_its_two_objects_and_read_no_other():
+def test_install_may_make_its_objects_and_read_no_other():
     account = "nsm-install"
-    for plural, name in (
-        ("secrets", install_keys.SECRET),
-        ("configmaps", install_keys.CONFIG_MAP),
-    ):
-        assert allows(account, "create", plural, namespace=SYSTEM, name=name)
-        assert allows(account, "get", plural, namespace=SYSTEM, name=name)
+    secrets = {install_certificates.CA_SECRET, install_certificates.TLS_SECRET}
+    maps = {install_keys.CONFIG_MAP, install_certificates.CA_MAP}
+    for plural, names in (("secrets", {*secrets, install_keys.SECRET}), ("configmaps", maps)):
+        for name in names:
+            assert allows(account, "create", plural, namespace=SYSTEM, name=name)
+            assert allows(account, "get", plural, namespace=SYSTEM, name=name)
         assert not allows(account, "get", plural, namespace=SYSTEM, name="another")
-    assert allows(account, "patch", "configmaps", namespace=SYSTEM, name=install_keys.CONFIG_MAP)
+    for plural, names in (("secrets", secrets), ("configmaps", maps)):
+        for name in names:
+            assert allows(account, "patch", plural, namespace=SYSTEM, name=name)
     assert not allows(account, "patch", "secrets", namespace=SYSTEM, name=install_keys.SECRET)
+    assert allows(account, "create", "events", namespace=SYSTEM)
+
+
+def test_install_may_apply_our_definitions_and_no_other():
+    plural, group = "customresourcedefinitions", "apiextensions.k8s.io"
+    for each in manifests.definitions():
+        name = each["metadata"]["name"]
+        for verb in ("create", "patch"):
+            assert allows("nsm-install", verb, plural, group=group, name=name)
+    for verb in ("create", "patch", "get", "delete"):
+        assert not allows("nsm-install", verb, plural, group=group, name="others.example.org")
+    assert install_definitions.DEFINITIONS == manifests.K8S / "base/crds"
+
+
+def test_install_says_whose_events_are_and_the_certificates_are_looked_at_each_day():
+    job = one("Job", "nsm-install")
+    path = environment(job)["JOB_UID"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert path == "metadata.labels['batch.kubernetes.io/controller-uid']"
+    assert container_of(job)["args"] == ["tools.install"]
+    cron = one("CronJob", "nsm-certificates")
+    assert container_of(cron)["args"] == ["tools.install", "certificates"]
+    # As long as a new authority is told before it is used.
+    assert re.fullmatch(r"\d+ \d+ \* \* \*", cron["spec"]["schedule"])
+    assert timedelta(days=1) == install_certificates.OVERLAP
+
+
+@pytest.mark.parametrize(
+    "secret", [install_certificates.CA_SECRET, install_certificates.TLS_SECRET]
+)
+def test_only_the_bus_mounts_its_certificate_and_nobody_the_authoritys_key(secret):
+    holders = [each["metadata"]["name"] for each in WORKLOADS if f"'{secret}'" in secrets_of(each)]
+    assert holders == (["nats"] if secret == install_certificates.TLS_SECRET else [])
+
+
+def secrets_of(workload):
+    """All that its volumes name, in Secrets."""
+    volumes = pod_of(workload).get("volumes", [])
+    plain = [each["secret"] for each in volumes if "secret" in each]
+    projected = [
+        source["secret"]
+        for each in volumes
+        for source in each.get("projected", {}).get("sources", [])
+        if "secret" in source
+    ]
+    return str([*plain, *projected])
 
 
 def test_only_auth_and_nobody_else_mounts_the_keys():
@@ -353,33 +476,26 @@ def test_only_auth_and_nobody_else_mounts_the_keys():
     assert volume["secret"]["secretName"] == install_keys.SECRET
 
 
-def test_nats_reads_the_accounts_that_install_makes(tmp_path):
+def test_nats_reads_what_install_makes():
     (server,) = [each for each in WORKLOADS if each["kind"] == "StatefulSet"]
     volume, _ = mounts(server)["/etc/nats"]
-    maps = [each["configMap"]["name"] for each in volume["projected"]["sources"]]
+    sources = volume["projected"]["sources"]
+    maps = [each["configMap"]["name"] for each in sources if "configMap" in each]
     assert maps == ["nsm-nats", install_keys.CONFIG_MAP]
+    (secret,) = [each["secret"]["name"] for each in sources if "secret" in each]
+    assert secret == install_certificates.TLS_SECRET
     assert container_of(server)["command"][-1] == "/etc/nats/nats.conf"
 
-    text = one("ConfigMap", "nsm-nats")["data"]["nats.conf"]
-    keys = tmp_path / install_keys.KEYS
-    auth = [sys.executable, "-m", "services.auth"]
-    subprocess.run([*auth, "keys", str(keys)], check=True, cwd=ROOT)
-    accounts = subprocess.run(
-        [*auth, "config", str(keys)], check=True, cwd=ROOT, capture_output=True
-    )
-    (tmp_path / install_keys.ACCOUNTS).write_bytes(accounts.stdout)
-    (tmp_path / "nats.conf").write_text(text)
-    from lab.nats import binary
 
-    checked = subprocess.run(
-        [binary(), "--config", str(tmp_path / "nats.conf"), "-t"],
-        env={"POD_NAME": "nats-0"},
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-    assert checked.returncode == 0, checked.stderr
-    assert "is valid" in checked.stderr
+def test_a_changed_file_of_nats_is_told_to_it():
+    pod = pod_of(one("StatefulSet", "nats"))
+    _, reload = pod["containers"]
+    module, folder, memory = reload["args"]
+    assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
+    places = {each["mountPath"]: each["name"] for each in reload["volumeMounts"]}
+    assert places[folder] == "config"
+    assert memory.startswith(tuple(places))
+    assert pod["shareProcessNamespace"], "else it sees no server to tell"
 
 
 def test_the_disk_of_nats_holds_what_the_streams_reserve():

@@ -62,14 +62,14 @@ class Pod:
         self.netns = str(self.directory / f"netns-{self.name}-{self.generation}")
         netns.create(self.netns)
         with links.Netlink(self.netns) as netlink:
-            netlink.request(
-                [
-                    links.link(links.NEWLINK, index=1, up=True),
-                    links.address(
-                        links.NEWADDR, index=1, address=f"{self.ip}/32", flags=links.CREATE
-                    ),
-                ]
-            )
+            netlink.request([links.link(links.NEWLINK, index=1, up=True)])
+        self.add_address(self.ip)
+
+    def add_address(self, ip: str) -> None:
+        """On its loopback."""
+        added = links.address(links.NEWADDR, index=1, address=f"{ip}/32", flags=links.CREATE)
+        with links.Netlink(self.netns) as netlink:
+            netlink.request([added])
 
     def attach(self, results: Path) -> None:
         cni.write(results, self.result)

@@ -210,8 +210,3 @@ async def test_a_hundred_networks_cost_no_descriptors(pods: Callable[[str], Pod]
             pod.set_down("lo")
         await heard.until(lambda: all(heard.kinds(cookie) for cookie in cookies))
     assert heard.losses == 0
-
-
-def test_this_process_may_listen(pods: Callable[[str], Pod]) -> None:
-    pods("any")
-    assert monitor.may_listen()

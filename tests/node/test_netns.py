@@ -1,6 +1,7 @@
 import os
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,40 @@ def test_a_thread_that_entered_is_thrown_away(place: Path) -> None:
     netns.in_netns(place, lambda: names.append(threading.current_thread()))
 
     assert not names[0].is_alive()
+
+
+def test_a_worker_visits_and_comes_back(place: Path) -> None:
+    def there() -> tuple[netns.Identity, netns.Identity]:
+        return netns.identity(netns.OWN), netns.own()
+
+    def fail() -> None:
+        raise LookupError("inside")
+
+    def visit() -> tuple[threading.Thread, tuple[netns.Identity, netns.Identity], netns.Identity]:
+        found = netns.visit(place, there)
+        thread = netns.visit(place, threading.current_thread)
+        with pytest.raises(LookupError, match="inside"):
+            netns.visit(place, fail)
+        with pytest.raises(OSError, match="setns"):
+            netns.visit("/proc/self/ns/mnt", fail)
+        return thread, found, netns.identity(netns.OWN)
+
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(threading.current_thread).result()
+        thread, (inside, of_process), afterwards = pool.submit(visit).result()
+
+    is_user_namespace = Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
+    assert thread is worker or is_user_namespace
+    assert inside == netns.identity(place)
+    assert of_process == afterwards == netns.own()
+
+
+def test_the_main_thread_never_moves(place: Path) -> None:
+    """Its namespace is what other threads take for the process's."""
+    names: list[threading.Thread] = []
+    netns.visit(place, lambda: names.append(threading.current_thread()))
+
+    assert names[0] is not threading.main_thread()
 
 
 def test_an_error_inside_is_raised_outside(place: Path) -> None:

@@ -408,7 +408,7 @@ async def test_a_kernel_that_does_not_answer_tells_nothing(
     def silent(*_: object, **__: object) -> None:
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(links.Netlink, "dump", silent)
+    monkeypatch.setattr(links.Netlink, "_dump", silent)
     monkeypatch.setattr(links.Netlink, "look_up", silent)
 
     with pytest.raises(Refused, match="timed out"):
@@ -438,13 +438,13 @@ async def test_a_change_stays_in_the_network_that_was_checked(
         kernel, with_client(a_grant(), addresses=("172.16.1.9/32",)), client, server
     )
     targets: list[object] = []
-    real = netns.in_netns
+    real = netns.visit
 
     def note(target: netns.Target, action: Callable[[], Any]) -> Any:
         targets.append(target)
         return real(target, action)
 
-    monkeypatch.setattr(netns, "in_netns", note)
+    monkeypatch.setattr(netns, "visit", note)
     await pursue(kernel, after, before)
 
     assert targets

@@ -52,6 +52,11 @@ class Asking:
         self.told: asyncio.Queue[str] = asyncio.Queue()
         self.peers = Peers(kernel.open_asking, on_change=self.told.put_nowait)
 
+    async def until_answered(self, wiring: Wiring, mac: str) -> None:
+        """Answered while it is asked for, or told."""
+        if await self.follow(wiring, mac) is not Answer.YES:
+            assert await asyncio.wait_for(self.told.get(), 5) == wiring.tag
+
     async def follow(self, wiring: Wiring, mac: str, *, is_new: bool = True) -> Answer:
         return await self.peers.follow(wiring, mac, is_new=is_new)
 
@@ -251,9 +256,7 @@ async def test_the_other_ends_kernel_answers_and_needs_no_plumber(
     await stand(kernels, one, other)
     kernels["node2"].close()
 
-    await asking.follow(one, grant.server.mac)
-
-    assert await asyncio.wait_for(asking.told.get(), 5) == one.tag
+    await asking.until_answered(one, grant.server.mac)
     assert await asking.follow(one, grant.server.mac, is_new=False) is Answer.YES
 
 
@@ -287,8 +290,7 @@ async def test_a_dead_end_is_told_within_two_seconds_and_so_is_its_return(
     grant = remote(family)
     one, other = await halves(kernels, grant, pods("client"), server)
     await stand(kernels, one, other)
-    await asking.follow(one, grant.server.mac)
-    await asyncio.wait_for(asking.told.get(), 5)
+    await asking.until_answered(one, grant.server.mac)
 
     began = time.monotonic()
     if death == "cable":
@@ -323,9 +325,7 @@ async def test_an_endpoint_that_bridged_its_end_still_answers(
         inside.request([encoding.settings(bridge)])
         inside.request([links.link(links.NEWLINK, index=port, attrs=[("IFLA_MASTER", bridge)])])
 
-    await asking.follow(one, grant.server.mac)
-
-    assert await asyncio.wait_for(asking.told.get(), 5) == one.tag
+    await asking.until_answered(one, grant.server.mac)
 
 
 async def test_one_socket_asks_for_all_tunnels_of_a_pod_and_goes_with_the_last(

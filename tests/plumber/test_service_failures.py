@@ -45,7 +45,7 @@ async def interrupt_a_creation(world: World, client: Pod, monkeypatch: pytest.Mo
         raise RuntimeError("ended here")
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing, "_named", end)
+        patch.setattr(writing, "_alias", end)
         patch.setattr(encoding, "delete_link", end)
         async with world.plumber():
             await world.grant(a_grant())

@@ -54,10 +54,10 @@ class World:
             grant.key, Tombstone(released=grant.client.pod.uid, revision=grant.revision)
         )
 
-    async def until(self, condition: Callable[[], Any]) -> Any:
-        """The condition's value once it holds; the test fails after 10 s."""
+    async def until(self, condition: Callable[[], Any], *, seconds: float = 10) -> Any:
+        """The condition's value once it holds; the test fails after some seconds."""
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(seconds):
                 while not (value := condition()):
                     await asyncio.sleep(0.005)
         except TimeoutError:

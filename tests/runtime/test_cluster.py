@@ -14,6 +14,7 @@ from services._runtime.leading import Deposed, Term, write_guard
 from tests.builders import a_connection, a_leader
 from tests.runtime.clusters import Cluster
 from tests.runtime.helpers import mirroring, running, until
+from tests.runtime.test_mirror import NODE_FILTERS
 
 
 @pytest.fixture
@@ -56,4 +57,46 @@ async def test_a_replicated_bus_survives_its_leader_and_keeps_the_fence(cluster:
         with pytest.raises(Deposed):
             await term.publish(a_connection("too-late"))
         assert (await bus.read(LeaderKey("ipam")) or [None])[0] == newer
+    await bus.close()
+
+
+@pytest.mark.parametrize("owner", [True, False], ids=["owner", "node"])
+async def test_a_replica_that_is_still_catching_up_takes_nothing_away(
+    cluster: Cluster, owner: bool
+) -> None:
+    """The server places consumers beside it too, and snapshots there are short or empty."""
+    urls = ",".join(cluster.urls)
+    bus = await Bus.connect(urls, name="ipam", replicas=3)
+    async with asyncio.timeout(30):
+        await bus.ensure_streams()
+    large = "x" * 100_000
+    for number in range(200):
+        await bus.publish(a_connection(f"p{number}", network_service=large))
+    guard = a_leader(incarnations=dict(bus.incarnations), complete=True)
+    last = await write_guard(bus, guard, after=0)
+    keys = {a_connection(f"p{number}").key for number in range(200)}
+    wiped = (await leader_of(bus, streams.GRANT) + 1) % 3
+    cluster.kill(wiped)
+    cluster.wipe(wiped)
+    cluster.start(wiped)
+
+    async def look(number: int) -> None:
+        name = "ipam" if owner else f"plumber-node{number}"
+        reader = await Bus.connect(urls, name=name, replicas=3)
+        if owner:
+            await reader.ensure_streams()
+        filters = ["nsm.>"] if owner else NODE_FILTERS
+        async with mirroring(reader, streams.GRANT, filters) as (mirror, _):
+            missing = keys - mirror.items.keys()
+            if owner:
+                assert not missing
+                assert mirror.sequence_of(guard.key) == last
+            assert not [key for key in missing if mirror.complete(key)]
+            await until(lambda: keys <= mirror.items.keys(), 20)
+        await reader.close()
+
+    for batch in range(4):
+        async with asyncio.TaskGroup() as group:
+            for number in range(4):
+                group.create_task(look(10 * batch + number))
     await bus.close()

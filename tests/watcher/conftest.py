@@ -15,6 +15,7 @@ from lab.api.kinds import Kind
 from lab.api.kubeconfig import write_kubeconfig
 from lab.api.server import LabApi
 from lab.api.store import Store
+from lab.nats import NatsServer
 from services._runtime.bus import Bus
 from services._runtime.health import Health
 from services._runtime.leading import Term, lead
@@ -183,7 +184,9 @@ async def running(*work: Any) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def a_watcher(cluster: Cluster, nats: Nats, *, holder: str = "one") -> AsyncIterator[Watcher]:
+async def a_watcher(
+    cluster: Cluster, nats: Nats | NatsServer, *, holder: str = "one"
+) -> AsyncIterator[Watcher]:
     """A whole watcher, as in its own process but for the process."""
     bus = await Bus.connect(nats.url, name=f"watcher-{holder}")
     try:

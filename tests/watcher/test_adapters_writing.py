@@ -27,28 +27,53 @@ def about(pod: model.Pod) -> ObjectRef:
     )
 
 
-async def test_the_annotation_is_set_and_removed(cluster, kube):
+async def write(kube, pod, annotation="[]", *, connected=True, turned=True, reason="Connected"):
+    condition = model.Condition(
+        type=CONDITION, status=str(connected), reason=reason, message="as told"
+    )
+    annotations = {} if annotation is KEPT else {STATUS_ANNOTATION: annotation}
+    return await pods.write_status(
+        kube, pod, condition=condition, turned=turned, annotations=annotations
+    )
+
+
+KEPT = object()
+
+
+async def test_annotation_and_condition_are_written_at_once(cluster, kube):
     pod = a_stored_pod(cluster)
-    written = await pods.write_annotation(kube, pod, '[{"name": "x"}]')
-    assert written.annotations[STATUS_ANNOTATION] == '[{"name": "x"}]'
-    removed = await pods.write_annotation(kube, pod, None)
-    assert STATUS_ANNOTATION not in removed.annotations
+    seen: list[tuple[object, object]] = []
+    cluster.store.watch(
+        PODS,
+        lambda _, each: seen.append(
+            (each["metadata"].get("annotations"), len(each["status"]["conditions"]))
+        ),
+        replay=False,
+    )
+    await write(kube, pod, '[{"name": "x"}]')
+    assert seen == [({STATUS_ANNOTATION: '[{"name": "x"}]'}, 1)]
+
+
+async def test_the_annotation_is_set_kept_and_removed(cluster, kube):
+    pod = a_stored_pod(cluster)
+    assert (await write(kube, pod, "[1]")).annotations[STATUS_ANNOTATION] == "[1]"
+    kept = await write(kube, pod, KEPT, connected=False)
+    assert kept.annotations[STATUS_ANNOTATION] == "[1]"
+    assert STATUS_ANNOTATION not in (await write(kube, pod, None)).annotations
 
 
 async def test_the_condition_stands_beside_the_others(cluster, kube):
     pod = a_stored_pod(cluster)
-    written = await pods.write_condition(
-        kube, pod, connected=False, reason="Connecting", message="waiting"
-    )
+    written = await write(kube, pod, connected=False, reason="Connecting")
     found = written.condition(CONDITION)
     assert found is not None
-    assert (found.status, found.reason, found.message) == ("False", "Connecting", "waiting")
+    assert (found.status, found.reason, found.message) == ("False", "Connecting", "as told")
     assert len(written.status.conditions or ()) == len(pod.status.conditions or ()) + 1
 
 
 async def test_the_transition_time_moves_only_with_the_status(cluster, kube):
     pod = a_stored_pod(cluster)
-    one = await pods.write_condition(kube, pod, connected=False, reason="A", message="a")
+    await write(kube, pod, connected=False, reason="A")
     before = stored_condition(cluster)["lastTransitionTime"]
     cluster.store.patch(
         PODS,
@@ -59,9 +84,9 @@ async def test_the_transition_time_moves_only_with_the_status(cluster, kube):
         status=True,
     )
     assert before != OLD
-    two = await pods.write_condition(kube, one, connected=False, reason="B", message="b")
+    await write(kube, pod, connected=False, turned=False, reason="B")
     assert stored_condition(cluster)["lastTransitionTime"] == OLD
-    await pods.write_condition(kube, two, connected=True, reason="Connected", message="")
+    await write(kube, pod, connected=True)
     assert stored_condition(cluster)["lastTransitionTime"] != OLD
 
 
@@ -77,12 +102,12 @@ async def test_a_successor_of_the_same_name_is_not_written(cluster, kube):
     pod = a_stored_pod(cluster)
     cluster.store.delete(PODS, "default", "client", grace_seconds=0)
     with pytest.raises(Missing):
-        await pods.write_annotation(kube, pod, "[]")
+        await write(kube, pod)
     a_stored_pod(cluster)
     with pytest.raises(Conflict):
-        await pods.write_annotation(kube, pod, "[]")
+        await write(kube, pod)
     with pytest.raises(Conflict):
-        await pods.write_condition(kube, pod, connected=True, reason="Connected", message="")
+        await write(kube, pod, KEPT)
 
 
 async def test_a_patch_of_a_successor_is_a_conflict_in_the_words_of_kubernetes(cluster, kube):
@@ -125,7 +150,7 @@ async def test_a_server_that_is_away_is_unavailable(cluster, kube):
     pod = a_stored_pod(cluster)
     await cluster.stop()
     with pytest.raises(Unavailable):
-        await pods.write_annotation(kube, pod, "[]")
+        await write(kube, pod)
 
 
 async def test_a_request_that_can_never_work_is_denied(cluster, kube):

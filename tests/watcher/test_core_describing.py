@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from schemas.grant import Collision, Pool, PoolFigures
+from schemas.grant import Collision, Lack, Pool, PoolFigures, Trouble
 from services.watcher import model
 from services.watcher.core.describing import MOST, Facts, describe, differs
 from services.watcher.core.tally import Counts
@@ -115,7 +115,8 @@ def test_a_collision_names_both_prefixes_the_user_and_the_remedy():
     assert found["message"] == (
         "prefix 172.16.1.0/24 overlaps 172.16.0.0/16 (Pod CIDR of node node1); "
         "route 10.96.0.0/12 overlaps 10.96.0.0/16 (Service CIDR); "
-        "what overlaps is not given (252 addresses are free beside it), choose another prefix; "
+        "what overlaps is not given, 252 of 254 addresses are free beside it: nothing needs to be done while these "
+        "suffice; "
         "a connection with such a route is refused, choose another destination or give the prefix free"
     )
 
@@ -216,3 +217,29 @@ def test_what_it_no_longer_has_is_removed():
     assert later["free"] is None and later["pools"] is None
     assert differs(first, later)
     assert msgspec.json.encode(later)
+
+
+def test_a_pool_that_is_mostly_covered_needs_another_prefix():
+    covered = PoolFigures(family=4, prefixes=("172.16.1.0/24",), size=254, excluded=200, free=54)
+    collision = Collision(prefix="172.16.1.0/24", overlaps="172.16.1.0/25", used_by="user")
+    found = condition(told(pool=a_pool(covered, collisions=(collision,))), "PrefixCollision")
+
+    assert found["status"] == "True"
+    assert "54 of 254 addresses are free beside it: choose another prefix" in found["message"]
+
+
+def test_a_family_without_automatic_prefixes_is_told_with_who_has_them():
+    lack = Lack(family=4, supernets=("100.112.0.0/12",), taken_by="100.64.0.0/10 (user)")
+    status = told(pool=a_pool(automatic=True, lacks=(lack,)))
+
+    assert says(status, "PrefixCollision") == ("True", "NoPrefixes")
+    message = condition(status, "PrefixCollision")["message"]
+    assert "no automatic IPv4 prefix is left of 100.112.0.0/12: 100.64.0.0/10 (user)" in message
+
+
+def test_what_ipam_finds_wrong_with_an_endpoint_is_told_on_it():
+    trouble = Trouble(reason="BadEndpoint", message="declares the route 10.20.0.0/16 via …")
+    status = told(pool=a_pool(trouble=trouble))
+
+    assert says(status, "Accepted") == ("False", "BadEndpoint")
+    assert "via …; new clients are refused" in condition(status, "Accepted")["message"]

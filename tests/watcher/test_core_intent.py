@@ -3,12 +3,14 @@
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.intent import Endpoint, NetworkService, Request
 from schemas.subjects import EndpointKey, NetworkServiceKey, PrefixKey, RequestKey
 from services.watcher import model
+from services.watcher.core import specs
 from services.watcher.core.intent import Intent, Touched
 from tests.watcher.builders import a_node, a_pod, an_endpoint, an_object, read
 
@@ -82,7 +84,6 @@ def test_every_matching_pod_of_the_namespace_is_an_endpoint():
 
 def test_an_endpoint_pod_that_ends_is_dropped_so_that_clients_move():
     cases: list[dict[str, Any]] = [
-        {"terminating": True},
         {"phase": "Failed"},
         {"node": ""},
         {"host_network": True},
@@ -94,6 +95,18 @@ def test_an_endpoint_pod_that_ends_is_dropped_so_that_clients_move():
         key = EndpointKey("default", "vpn", "vpn-0")
         assert intent.put(model.Pod, ended.ref, ended).keys == {key}
         assert intent.message(key) is None
+
+
+def test_an_endpoint_pod_that_is_being_deleted_serves_until_it_ends_and_gets_nothing_new():
+    intent = an_intent(pod("vpn-0", labels=VPN), endpoint())
+    key = EndpointKey("default", "vpn", "vpn-0")
+    leaving = pod("vpn-0", labels=VPN, terminating=True)
+    assert intent.put(model.Pod, leaving.ref, leaving).keys == {key}
+    told = intent.message(key)
+    assert (told.ready, told.leaving) == (False, True)
+    ended = pod("vpn-0", labels=VPN, terminating=True, phase="Succeeded")
+    intent.put(model.Pod, ended.ref, ended)
+    assert intent.message(key) is None
 
 
 def test_a_typo_in_an_endpoint_withdraws_nothing_and_says_that_it_has_no_effect():
@@ -391,6 +404,57 @@ def test_only_the_two_config_maps_we_know_count():
     }
 
 
+def excluding(text, key="prefixes"):
+    data = {key: text}
+    return read(model.ConfigMap, an_object("excluded-prefixes", namespace=SYSTEM, data=data))
+
+
+EXCLUDED = PrefixKey("user", "excluded-prefixes")
+
+
+def excluded_by(intent):
+    return [each.prefix for each in intent.message(EXCLUDED).prefixes]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "kept"),
+    [
+        (excluding("10.1.2.3/8\n172.16.0.0/16"), ["10.0.0.0/8", "172.16.0.0/16"]),
+        (excluding("172.16.0.0/16", key="prefix"), ["10.0.0.0/8"]),
+    ],
+    ids=["host bits", "another key"],
+)
+def test_a_mistake_in_the_exclusions_opens_nothing_and_is_told(mistake, kept):
+    intent = an_intent(excluding("10.0.0.0/8"))
+    standing = intent.message(EXCLUDED)
+    intent = an_intent(mistake)
+    intent.stand(EXCLUDED, standing)
+
+    assert excluded_by(intent) == kept
+    (problem,) = intent.notices.values()
+    assert problem.reason == "MalformedPrefix"
+    assert "what was excluded before stays so" in problem.message
+    # Its own writes come back: nothing changes by that.
+    assert intent.stand(EXCLUDED, intent.message(EXCLUDED)).keys == set()
+
+    mended = excluding("172.16.0.0/16")
+    intent.put(model.ConfigMap, mended.ref, mended)
+    assert excluded_by(intent) == ["172.16.0.0/16"]
+    assert intent.notices == {}
+
+
+def test_exclusions_are_withdrawn_with_their_config_map_however_it_was_written():
+    intent = an_intent(excluding("10.0.0.0/8"))
+    standing = intent.message(EXCLUDED)
+    wrong = excluding("", key="prefix")
+    intent.stand(EXCLUDED, standing)
+    intent.put(model.ConfigMap, wrong.ref, wrong)
+    assert excluded_by(intent) == ["10.0.0.0/8"]
+
+    intent.put(model.ConfigMap, wrong.ref, None)
+    assert intent.message(EXCLUDED) is None
+
+
 def test_opting_out_of_dns_touches_the_requests_of_that_pod_alone():
     intent = an_intent(pod(asks="svc/nsm-1"), pod("other", asks="svc/nsm-1"))
     edited = pod(asks="svc/nsm-1", annotations={model.CAPTURE_ANNOTATION: "false"})
@@ -561,3 +625,34 @@ def test_the_pods_of_a_node_are_known_by_it():
     intent = an_intent(pod("one", node="node1"), pod("two", node="node2"))
     assert intent.pods_on("node1") == {("default", "one")}
     assert intent.pods_on("nowhere") == set()
+
+
+def test_an_endpoint_that_cannot_be_read_is_named_to_those_who_ask_for_it():
+    asking, other = pod(asks="my-service/nsm-1"), pod("far", namespace="far", asks="x/nsm-1")
+    intent = an_intent(asking, other)
+    bad = read(model.NetworkServiceEndpoint, an_endpoint(ipam={"prefixes": ["172.16.1.1/24"]}))
+    assert intent.put(model.NetworkServiceEndpoint, bad.ref, bad).pods == {asking.ref}
+    problem = intent.spoiled_offer("default", "my-service")
+    assert problem is not None
+    assert problem.reason == "InvalidSpec"
+    assert "NetworkServiceEndpoint default/vpn" in problem.message
+    assert intent.spoiled_offer("far", "my-service") is None
+    assert intent.spoiled_offer("default", "another") is None
+
+    mended = endpoint()
+    assert asking.ref in intent.put(model.NetworkServiceEndpoint, mended.ref, mended).pods
+    assert intent.spoiled_offer("default", "my-service") is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        ({"networkServices": ["a", 7, "b"]}, ("a", "b")),
+        ({"network_service_names": ["a"], "nonsense": 1}, ("a",)),
+        ({"networkServices": "a"}, ()),
+        ([], ()),
+        (None, ()),
+    ],
+)
+def test_names_are_read_from_a_spec_that_cannot_be_read(spec, names):
+    assert specs.names_in(spec) == names

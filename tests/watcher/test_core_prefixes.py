@@ -225,7 +225,7 @@ def test_what_kubeadm_says_otherwise_means_nothing(text):
             ["10.0.0.0/8", "192.168.1.7/32", "fd00::/8"],
         ),
         ("- 10.0.0.0/8\n- fd00::/8\n", ["10.0.0.0/8", "fd00::/8"]),
-        ("[10.0.0.0/8, 172.16.5.9/24]", ["10.0.0.0/8", "172.16.5.0/24"]),
+        ("[10.0.0.0/8, 172.16.5.0/24]", ["10.0.0.0/8", "172.16.5.0/24"]),
         ("10.0.1.0/24\n10.0.0.0/24\n10.0.0.0/25\n10.0.1.0/24", ["10.0.0.0/23"]),
     ],
 )
@@ -242,3 +242,29 @@ def test_a_bad_line_is_named_and_the_others_are_in_force():
     assert problem is not None
     assert "line 2" in problem.message
     assert "'ten'" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("10.1.2.3/8", "10.0.0.0/8"), ("2001:db8::1/64", "2001:db8::/64")]
+)
+def test_a_line_with_host_bits_is_not_widened_but_told_with_what_may_be_meant(text, meant):
+    told, problem = prefixes.of_user(config_map(f"{text}\n192.168.0.0/16\nfd00::0/64"))
+    assert listed(only(told)) == ["192.168.0.0/16", "fd00::/64"]
+    assert problem is not None
+    assert "line 1" in problem.message
+    assert f"has host bits: {meant}, or {text.partition('/')[0]} alone?" in problem.message
+
+
+def test_another_key_is_told_with_the_keys_that_are_there():
+    found = read(model.ConfigMap, an_object("x", data={"prefix": "10.0.0.0/8"}))
+    told, problem = prefixes.of_user(found)
+    assert listed(only(told)) == []
+    assert problem is not None
+    assert "key prefixes: there is no such key, there is prefix" in problem.message
+
+
+@pytest.mark.parametrize("data", [None, {}, {"prefixes": ""}])
+def test_a_config_map_without_anything_excludes_nothing(data):
+    told, problem = prefixes.of_user(read(model.ConfigMap, an_object("x", data=data)))
+    assert listed(only(told)) == []
+    assert problem is None

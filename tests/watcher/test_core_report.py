@@ -7,6 +7,7 @@ from schemas.grant import Refusal
 from schemas.intent import Dns
 from services.watcher.core import report as reporting
 from services.watcher.core import requests
+from services.watcher.core.news import announcements
 from services.watcher.core.report import Facts, Showing
 from services.watcher.model import CONDITION, STATUS_ANNOTATION
 from services.watcher.wording import listed, shorten
@@ -43,7 +44,7 @@ def refused(request, reason="NoEndpoint"):
 
 
 def news(before, after):
-    return [(each.type, each.reason) for each in reporting.announcements(before, after)]
+    return [(each.type, each.reason) for each in announcements(before, after)]
 
 
 def test_every_item_ready_is_connected():
@@ -220,7 +221,7 @@ def test_going_is_told_and_coming_back_too():
     assert news(shown, ready) == []
     lost = told(found, refused, shown)
     assert news(shown, lost) == [("Warning", "NoEndpoint")]
-    (said,) = reporting.announcements(shown, lost)
+    (said,) = announcements(shown, lost)
     assert said.message == "nsm-1 (default/svc) is disconnected: svc has no endpoint; start one"
     assert news(reporting.as_shown(lost), told(found, granted)) == [("Normal", "Connected")]
     removed = told(pod(asks=""), granted, shown)
@@ -234,7 +235,7 @@ def test_what_is_lost_may_be_explained_within_a_moment():
     assert reporting.may_be_explained(shown, gap)
     assert not reporting.may_be_explained(shown, told(found, refused, shown))
     assert not reporting.may_be_explained(reporting.as_shown(gap), gap)
-    (said,) = reporting.announcements(shown, gap)
+    (said,) = announcements(shown, gap)
     assert said.reason == "Disconnected"
     assert said.message == (
         "nsm-1 is disconnected from default/svc: ipam has not answered yet; is it running?"
@@ -254,7 +255,7 @@ def test_a_reason_is_told_once_and_another_one_beside_it():
         "nsm-2 (default/other): NoEndpoint: other has no endpoint; start one; "
         "nsm-3 (default/third): Connecting: ipam has not answered yet; is it running?"
     )
-    told_ = [each.message for each in reporting.announcements(NOTHING, result)]
+    told_ = [each.message for each in announcements(NOTHING, result)]
     assert told_ == [
         "nsm-1 (default/svc): svc has no endpoint; start one",
         "nsm-2 (default/other): other has no endpoint; start one",
@@ -278,9 +279,11 @@ def test_a_condition_is_bounded_and_its_remedies_stay_readable():
     assert result.message.endswith("; and 97 more")
     malformed = told(pod(asks="a" * 100_000 + ":"), granted)
     assert len(malformed.message.encode()) <= 4096
-    why = reporting.without_annotation(result, "x" * 5000 + "; do this")
-    assert len(why.encode()) <= 4096
-    assert why.endswith("x; do this")
+    wanted = reporting.as_shown(result)
+    bare = reporting.without_annotation(wanted, Showing(), "x" * 5000 + "; do this")
+    assert bare.annotation is None
+    assert len(bare.message.encode()) <= 4096
+    assert bare.message.endswith("x; do this")
 
 
 @pytest.mark.parametrize("most", range(8, 80))
@@ -393,7 +396,7 @@ def test_dns_that_fails_is_told_once_and_is_no_disconnection():
     shown = reporting.as_shown(told(found, resolved(a_resolver)))
     failed = told(found, resolved(conflict), shown)
     assert (failed.connected, failed.reason) == (False, "DNSCaptureConflict")
-    (said,) = reporting.announcements(shown, failed)
+    (said,) = announcements(shown, failed)
     assert (said.type, said.reason) == ("Warning", "DNSCaptureConflict")
     assert said.message == "nsm-1 (default/svc): its DNS is not served: a redirect; remove it"
     assert news(reporting.as_shown(failed), failed) == []
@@ -407,7 +410,7 @@ def test_dns_that_fails_is_told_once_and_is_no_disconnection():
 def test_a_link_that_is_lost_after_its_dns_is_a_disconnection():
     found = pod(asks="svc/nsm-1")
     shown = reporting.as_shown(told(found, resolved(conflict)))
-    (said,) = reporting.announcements(shown, told(found, refused, shown))
+    (said,) = announcements(shown, told(found, refused, shown))
     assert said.message == "nsm-1 (default/svc) is disconnected: svc has no endpoint; start one"
 
 
@@ -469,7 +472,7 @@ def test_a_connection_with_other_addresses_says_which_and_why():
     found = pod(asks="svc/nsm-1")
     before = reporting.as_shown(told(found, granted))
     after = told(found, readdressed, before)
-    (said,) = reporting.announcements(before, after)
+    (said,) = announcements(before, after)
     assert (said.type, said.reason) == ("Warning", "Readdressed")
     assert said.message == (
         "nsm-1 (default/svc) has 172.16.2.2 now instead of 172.16.1.2: "
@@ -491,3 +494,42 @@ def test_the_old_address_is_shown_until_the_new_one_stands():
 
 def test_who_is_connected_for_the_first_time_was_not_readdressed():
     assert news(NOTHING, told(pod(asks="svc/nsm-1"), readdressed)) == [("Normal", "Connected")]
+
+
+def covered(request):
+    why = "172.16.1.2 came to overlap 172.16.0.0/16 (user)"
+    grant = msgspec.structs.replace(a_grant(request), revision=2, covered=why)
+    return Facts(grant=grant, status=a_status(grant))
+
+
+def test_what_a_prefix_in_use_covers_stays_connected_and_is_told_once():
+    found = pod(asks="svc/nsm-1")
+    before = reporting.as_shown(told(found, granted))
+    after = told(found, covered, before)
+
+    assert (after.connected, after.reason) == (True, "Connected")
+    assert "nsm-1 (default/svc) stays" in after.message
+    assert "172.16.1.2 came to overlap 172.16.0.0/16 (user); give" in after.message
+    assert news(before, after) == [("Warning", "PrefixCollision")]
+    assert news(reporting.as_shown(after), told(found, covered)) == []
+    assert told(found, granted).message == "nsm-1 (default/svc)"
+
+
+@pytest.mark.parametrize("reason", ["EndpointNotReady", "NoEndpoint"])
+def test_only_what_is_new_may_wait_for_its_endpoint_without_a_warning(reason):
+    found = pod(asks="svc/nsm-1, other/nsm-2")
+
+    def facts(request):
+        return granted(request) if request.interface == "nsm-2" else refused(request, reason)
+
+    first = told(found, facts)
+    coming = reporting.coming(NOTHING, first)
+    assert coming == {"nsm-1"}
+    told_so_far = list(announcements(NOTHING, first, but=coming))
+    assert [each.reason for each in told_so_far] == ["Connected"]
+    announced = reporting.as_shown(first, but=coming)
+    assert news(announced, first) == [("Warning", reason)]
+    assert reporting.coming(announced, told(found, lambda r: refused(r, "PoolExhausted"))) == set()
+
+    before = reporting.as_shown(told(found, granted))
+    assert reporting.coming(before, first) == set()

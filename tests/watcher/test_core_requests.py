@@ -144,5 +144,6 @@ def test_a_request_carries_whose_dns_the_pod_asks():
     written["spec"] = {"nodeName": "node1", "dnsPolicy": "None", "dnsConfig": config}
     told = requests.pod_ref(read(model.Pod, written), node_ready=True)
     assert (told.dns_policy, told.nameservers) == ("None", ("10.9.0.53",))
+    assert told.searches == ("corp.example",)
     plain = requests.pod_ref(pod("client"), node_ready=True)
-    assert (plain.dns_policy, plain.nameservers) == ("ClusterFirst", ())
+    assert (plain.dns_policy, plain.nameservers, plain.searches) == ("ClusterFirst", (), ())

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from services._runtime.errors import Unavailable
 from services.watcher.adapters import Denied, Events, Kube, Missing
-from services.watcher.core.report import WARNING, Announcement
+from services.watcher.core.news import WARNING, Announcement
 from services.watcher.model import ObjectRef
 from services.watcher.service import announcing
 from services.watcher.service.announcing import Announcer

@@ -197,6 +197,29 @@ async def test_a_deleted_pod_keeps_what_it_asked_for_until_its_grace_is_over(clu
         await reader.until(lambda: reader.get(NSM1) is None)
 
 
+async def test_an_endpoint_pod_that_is_deleted_leaves_at_the_mark_and_is_gone_at_its_end(
+    cluster, nats, reader
+):
+    store, endpoint = cluster.store, EndpointKey("default", "vpn", "vpn-0")
+    store.create(NODES, a_node("node1"))
+    store.create(NETWORK_SERVICE_ENDPOINTS, an_endpoint())
+    for ended in (False, True):
+        pod = a_pod("vpn-0", labels={"app": "vpn"})
+        store.create(PODS, pod)
+        store.patch(PODS, "default", "vpn-0", {"status": pod["status"]}, status=True)
+        async with a_watcher(cluster, nats):
+            await reader.until(lambda: (e := reader.get(endpoint)) and e.ready and not e.leaving)
+            store.delete(PODS, "default", "vpn-0", grace_seconds=30)
+            await reader.until(lambda: reader.get(endpoint).leaving)
+            assert not reader.get(endpoint).ready
+            if ended:  # its containers; the object may stay as long as it has finalizers
+                done = {"status": {"phase": "Succeeded"}}
+                store.patch(PODS, "default", "vpn-0", done, status=True)
+            else:
+                store.delete(PODS, "default", "vpn-0", grace_seconds=0)
+            await reader.until(lambda: reader.get(endpoint) is None)
+
+
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
 async def test_a_completed_or_evicted_pod_asks_for_nothing_more(cluster, nats, reader, phase):
     cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))

@@ -63,13 +63,27 @@ async def test_asked_while_it_is_done_it_is_done_again_and_never_twice_at_a_time
 
 
 async def test_a_busy_world_puts_off_one_key_and_holds_up_no_other():
-    work = Work(Unavailable("busy", after=0.05), Conflict("old"))
+    work = Work(Unavailable("busy"), Conflict("old"))
     queue = Workqueue("test", work, workers=1)
     queue.update(["a", "b", "c"])
     async with running(queue.run()):
         await work.until(lambda: len(work.done) == 3)
     assert work.done[0] == "c"
     assert sorted(work.done) == ["a", "b", "c"]
+
+
+async def test_who_says_how_long_to_stay_away_means_every_key():
+    work = Work(Unavailable("too many requests", after=0.3))
+    queue = Workqueue("test", work, workers=2)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    queue.update(["a"])
+    async with running(queue.run()):
+        await work.until(lambda: not work.failures)
+        queue.update(["b"])
+        await work.until(lambda: len(work.done) == 1)
+        assert loop.time() - begun >= 0.3
+        await work.until(lambda: len(work.done) == 2)
 
 
 async def test_of_several_times_asked_the_earliest_counts_and_once():

@@ -9,10 +9,11 @@ from schemas.state import NodeFacts
 from services._runtime.mirror import Mirror
 from services._runtime.streams import GRANT, STATE
 from services.watcher import model
-from services.watcher.adapters import Denied, Events, pods
+from services.watcher.adapters import Events
 from services.watcher.core.intent import Intent
 from services.watcher.core.report import showing
 from services.watcher.model import STATUS_ANNOTATION
+from services.watcher.service import reporting
 from services.watcher.service.announcing import Announcer
 from services.watcher.service.reporting import Reporter
 from tests.watcher.builders import a_grant, a_pod, a_status, an_endpoint, read
@@ -66,7 +67,8 @@ async def test_what_is_connected_at_once_is_written_once(cluster, nats, reader, 
     assert {*seen} == {None, ("True", "Connected")}
 
 
-async def test_a_refusal_shows_its_reason_and_passes(cluster, nats, reader, ipam):
+async def test_a_refusal_shows_its_reason_and_passes(cluster, nats, reader, ipam, monkeypatch):
+    monkeypatch.setattr(reporting, "_COMING_SECONDS", 0.2)
     cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
     async with a_watcher(cluster, nats):
         await reader.until(lambda: reader.get(NSM1) is not None)
@@ -87,6 +89,52 @@ async def test_a_refusal_shows_its_reason_and_passes(cluster, nats, reader, ipam
         assert ("NoEndpoint", "Warning") in events(cluster)
         await (await ipam.term).bury(refusal.key)
         await connect(cluster, reader, ipam)
+
+
+async def test_a_client_made_together_with_its_endpoint_is_not_warned(cluster, nats, reader, ipam):
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: reader.get(NSM1) is not None)
+        request = reader.get(NSM1)
+        refusal = Refusal(
+            namespace="default",
+            pod="client",
+            interface="nsm-1",
+            uid=request.pod.uid,
+            network_service="svc",
+            reason="EndpointNotReady",
+            message="vpn (pod vpn-0) is not Ready",
+        )
+        await ipam.publish(refusal)
+        await cluster.until(PODS, "client", is_("False", "EndpointNotReady"))
+        await (await ipam.term).bury(refusal.key)
+        await connect(cluster, reader, ipam)
+        await until_event(cluster, "Connected")
+    assert {reason for reason, _ in events(cluster)} == {"Connected"}
+
+
+async def test_a_client_of_an_endpoint_that_cannot_be_read_is_told_what_is_wrong_there(
+    cluster, nats, reader, ipam
+):
+    bad = an_endpoint(networkServices=["svc"], ipam={"prefixes": ["172.16.1.1/24"]})
+    cluster.store.create(NETWORK_SERVICE_ENDPOINTS, bad)
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: reader.get(NSM1) is not None)
+        await ipam.publish(
+            Refusal(
+                namespace="default",
+                pod="client",
+                interface="nsm-1",
+                uid=reader.get(NSM1).pod.uid,
+                network_service="svc",
+                reason="NoEndpoint",
+                message="nobody offers svc; start an endpoint",
+            )
+        )
+        pod = await cluster.until(PODS, "client", is_("False", "InvalidSpec"))
+        assert "NetworkServiceEndpoint default/vpn has no effect" in message(pod)
+        assert "write 172.16.1.0/24" in message(pod)
 
 
 async def test_a_refusal_of_a_predecessor_is_not_shown(cluster, nats, reader, ipam):
@@ -286,16 +334,11 @@ async def test_what_is_taken_away_is_told_once_and_with_the_reason(cluster, nats
     )
 
 
-async def test_an_annotation_that_finds_no_room_hides_no_condition(
-    cluster, nats, reader, ipam, monkeypatch
-):
-    async def full(*_: object) -> None:
-        raise Denied("PATCH: 422 Invalid: metadata.annotations: Too long", status=422)
-
-    monkeypatch.setattr(pods, "write_annotation", full)
+async def test_an_annotation_that_finds_no_room_hides_no_condition(cluster, nats, reader, ipam):
+    most = {"example/of-another": "x" * 262_050}
     seen = []
     cluster.store.watch(PODS, lambda _, pod: seen.append(condition(pod)))
-    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1", annotations=most))
     with capture_logs() as logs:
         async with a_watcher(cluster, nats):
             await connect(cluster, reader, ipam)
@@ -336,6 +379,7 @@ async def test_versions_of_a_restored_server_are_believed_after_a_while(bus, kub
         grants=Mirror(bus, GRANT, ["nsm.>"], on_change=lambda *_: None),
         states=Mirror(bus, STATE, ["nsm.>"], on_change=lambda *_: None),
         clock=lambda: now,
+        writers=1,
     )
     memory = reporter._remember(pod, showing(pod))
     written = read(model.Pod, a_pod(annotations={STATUS_ANNOTATION: "[]"}))

@@ -46,6 +46,7 @@ class Auth:
         registry: CollectorRegistry,
         clock: Callable[[], float] = time.time,
         check_seconds: float = CHECK_SECONDS,
+        tls_ca: str = "",
     ) -> None:
         self._keys = keys
         self._tokens = tokens
@@ -55,7 +56,7 @@ class Auth:
         self._clock = clock
         self._check_seconds = check_seconds
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._responder = Responder(keys, name=f"auth-{secrets.token_hex(4)}")
+        self._responder = Responder(keys, name=f"auth-{secrets.token_hex(4)}", tls_ca=tls_ca)
         self._answers = Counter(
             "nsm_auth_answers",
             "Answers to logins: `allowed` or why not, and what that rests on",
@@ -68,7 +69,7 @@ class Auth:
         for step in (BUS, REVIEW, KEYS):
             health.expect(step)
 
-    async def run(self, url: str, *, tls_ca: str = "") -> None:
+    async def run(self, url: str) -> None:
         """Answer for ever. Raises Hung, or Refused if the settings cannot work."""
         try:
             with Watchdog() as dog:
@@ -76,7 +77,7 @@ class Auth:
                     group.create_task(self._keep_keys())
                     group.create_task(self._check_review())
                     group.create_task(self._beat(dog))
-                    await self._responder.open(url, tls_ca=tls_ca)
+                    await self._responder.open(url)
 
                     async def take(message: Msg) -> None:
                         await self._slots.acquire()

@@ -6,14 +6,14 @@ often as everybody else.
 
 import asyncio
 import base64
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import cast
 
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from services._runtime.access import Access
+from services._runtime.client import Client
 from services._runtime.errors import Refused
 from services.auth.core import callout, encoding
 from services.auth.core.encoding import USER
@@ -28,28 +28,30 @@ _QUEUE = "nsm-auth"  # responders share the questions
 class Responder:
     """`closed` is set when the connection has ended for good."""
 
-    def __init__(self, keys: Keys, *, name: str) -> None:
+    def __init__(self, keys: Keys, *, name: str, tls_ca: str = "") -> None:
         self.closed = asyncio.Event()
         self.is_connected = asyncio.Event()
         self.name = name
         self._keys = keys
-        self._client = Client()
+        self._access = Access(tls_ca=tls_ca)
+        self._client = Client(insist_on_tls=bool(tls_ca), trust=self._access.tls)
         # nats-py knows a key's public half only from a package that this does without.
         self._client._public_nkey = encoding.public_of(USER, keys.responder)  # noqa: SLF001
         self._said = ""
         self._closing = False
 
-    async def open(self, url: str, *, tls_ca: str = "") -> None:
+    async def open(self, url: str) -> None:
         """Connect to one of these (comma separated); tries for ever. Raises Refused: a CA file of no use."""
         try:
-            tls = ssl.create_default_context(cafile=tls_ca) if tls_ca else None
+            self._access.tls()
         except OSError as exc:
-            raise Refused(f"the CA file {tls_ca} cannot be used: {exc}; set NSM_TLS_CA") from exc
+            raise Refused(
+                f"the CA file {self._access.tls_ca} cannot be used: {exc}; set NSM_TLS_CA"
+            ) from exc
         await self._client.connect(
             url.split(","),
             name=self.name,
             signature_cb=self._sign,
-            tls=tls,
             max_reconnect_attempts=-1,
             reconnect_time_wait=cast("int", RECONNECT_SECONDS),  # nats-py sleeps it as a float
             connect_timeout=2,

@@ -26,11 +26,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
-    """One name of one Pod. `searched`: asked if nobody knows the name as it is."""
+    """One name of one Pod. `searched`: asked if nobody knows the name as it is, nor as the Pod's `own_list` has it."""
 
     name: str
     servers: tuple[Asked, ...]
     searched: tuple[str, ...] = ()
+    own_list: tuple[str, ...] = ()
 
 
 def explain(profile: Profile, plans: Plans, name: str, now: float) -> Explained:
@@ -39,14 +40,13 @@ def explain(profile: Profile, plans: Plans, name: str, now: float) -> Explained:
     if labels is None:
         raise ValueError(f"{name!r} is no name: labels of 1 to 63 ASCII characters between dots")
     scope = Scope(profile)
-    asked = scope.upstreams_for(labels)
     servers = tuple(
         _asked(
             plans,
             upstream,
             where,
             now,
-            asked=upstream in asked,
+            asked=scope.covers(upstream, labels),
             why=scope.why(upstream, labels),
         )
         for upstream in profile.upstreams
@@ -58,7 +58,13 @@ def explain(profile: Profile, plans: Plans, name: str, now: float) -> Explained:
         f"{wire.text_name(candidate.query.name)} of {candidate.upstream.name}"
         for candidate in searching.candidates(query, profile.upstreams, scope)
     )
-    return Explained(name=wire.text_name(labels), servers=servers, searched=searched)
+    own = searching.own(query, profile.upstreams) if searched else ()
+    return Explained(
+        name=wire.text_name(labels),
+        servers=servers,
+        searched=searched,
+        own_list=tuple(wire.text_name(each.name) for each in own),
+    )
 
 
 def _asked(

@@ -48,29 +48,46 @@ class Pilot(Protocol):
         """The flight grew as old as `timers.AGES[age]`, and is not done or not heard of by all."""
 
 
-class Flight(msgspec.Struct, eq=False, dict=False):
+class Flight:
     """Kept until all have answered, or for its whole budget: late answers tell who is well."""
 
-    pilot: Pilot
-    query: Query
-    asked: Asked
-    sent_at: float
-    owing: int  # bits: may still bring a better answer
-    unheard: int  # bits: never replied
-    key: bytes = b""
-    waiters: list[Waiter] = []
-    rank: Rank = NOTHING
-    best: bytes = b""
-    best_bit: int = 0
-    done: bool = False
-    streaming: bool = False  # its clients came over TCP
-    streamed: int = 0  # bits: was asked again over TCP
-    streams: list[Stream] | None = None
-    children: "tuple[Flight, ...]" = ()  # the same label below search domains
-    parent: "Flight | None" = None
-    grace_until: float = 0.0
-    unsure: bool = False  # a server failed that may have known better
-    sent_hash: int = 0  # of a large query that is done and holds no bytes
+    __slots__ = (
+        *(
+            "asked",
+            "best",
+            "best_bit",
+            "checking",
+            "children",
+            "done",
+            "grace_until",
+            "key",
+            "owing",
+        ),
+        *("parent", "pilot", "query", "rank", "sent_at", "sent_hash", "streamed", "streaming"),
+        *("streams", "unheard", "unsure", "waiters"),
+    )
+
+    def __init__(self, pilot: Pilot, query: Query, asked: Asked, sent_at: float) -> None:
+        self.pilot = pilot
+        self.query = query
+        self.asked = asked
+        self.sent_at = sent_at
+        # Bits of `asked`: who may still bring a better answer, and who never replied.
+        self.owing = self.unheard = (1 << len(asked)) - 1
+        self.waiters = _NOBODY
+        self.rank = NOTHING
+        self.key = self.best = b""
+        self.best_bit = 0
+        self.done = False
+        self.unsure = False  # a server failed that may have known better
+        self.streaming = False  # its clients came over TCP
+        self.streamed = 0  # bits: was asked again over TCP
+        self.streams: list[Stream] | None = None
+        self.children: tuple[Flight, ...] = ()  # the same label below search domains
+        self.checking = False  # the children are those of the Pod's own search list
+        self.parent: Flight | None = None
+        self.grace_until = 0.0
+        self.sent_hash = 0  # of a large query that is done and holds no bytes
 
     def ranked(self, bit: int, rank: Rank, reply: bytes) -> None:
         """A server answered, not positively. Of equal answers that of the server named first counts."""

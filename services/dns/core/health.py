@@ -49,7 +49,7 @@ class Health:
         """A probe would tell more."""
         return self._silent > 0 or self.suspect
 
-    def answered(self, seconds: float, *, now: float) -> None:
+    def answered(self, seconds: float, now: float) -> None:
         """It answered after so long: it is well."""
         srtt = self.srtt_seconds
         self.srtt_seconds = srtt + _WEIGHT * (seconds - srtt) if srtt else seconds

@@ -55,6 +55,11 @@ class Plans:
         found = searching.candidates(query, self._profile.upstreams, self._scope)
         return [(each.query, self._asked_of((each.upstream,))) for each in found]
 
+    def own_searches(self, query: Query) -> list[Search]:
+        """What the Pod's own search list makes of a name."""
+        found = searching.own(query, self._profile.upstreams)
+        return [(each, self.asked_for(each)) for each in found]
+
     def find(self, where: Where) -> Server | None:
         """What is known of a server; nothing before it was asked."""
         return self._servers.get(where)

@@ -10,15 +10,16 @@ from collections.abc import Callable
 from services.dns.core import queries, replies, searching, timers
 from services.dns.core.cache import Cache
 from services.dns.core.flights import Flight, Waiter
-from services.dns.core.plans import Plans
+from services.dns.core.plans import Plans, Search
 from services.dns.core.queries import Fault, Query
-from services.dns.core.ranking import NOTHING, POSITIVE, Rank
+from services.dns.core.ranking import NODATA, NOTHING, POSITIVE, Rank
 from services.dns.core.servers import Server, Where
 from services.dns.core.shared import Shared
 from services.dns.core.tally import CACHED, SEARCHED
 from services.dns.model import Profile
 
 _ALIAS = Rank.ALIAS
+_DENIALS = frozenset({Rank.NXDOMAIN, Rank.REFUSED})
 
 
 class Resolver:
@@ -57,9 +58,12 @@ class Resolver:
         flight = flights.get(behind_id)
         if flight is not None:
             return self._join(flight, waiter)
-        query = self._readings.find(behind_id) or self._readings.read(packet)
-        if isinstance(query, Fault):
-            return self._reject(packet, waiter, query)
+        query = self._readings.find(behind_id)
+        if query is None:
+            read = self._readings.read(packet)
+            if isinstance(read, Fault):
+                return self._reject(packet, waiter, read)
+            query = read
         if self._cache is not None and (body := self._cache.find(behind_id, now)):
             self._hit(body, query, waiter, streaming=streaming)
             return True
@@ -67,11 +71,8 @@ class Resolver:
             self._tally.troubled("too many queries in flight")
             return False
         asked = self.plans.asked_for(query)
-        everybody = (1 << len(asked)) - 1
-        flight = Flight(self, query, asked, now, everybody, everybody, behind_id, [waiter])
-        if streaming:
-            flight.streaming = True
-        flights[behind_id] = flight
+        flight = flights[behind_id] = Flight(self, query, asked, now)
+        flight.key, flight.waiters, flight.streaming = behind_id, [waiter], streaming
         self._launch(flight, now)
         return True
 
@@ -179,23 +180,46 @@ class Resolver:
     def _search(self, flight: Flight, now: float) -> bool:
         if flight.rank is _ALIAS or not flight.query.is_single_label:
             return False
+        searches = self.plans.searches(flight.query)
+        own = self.plans.own_searches(flight.query) if searches else []
+        flight.checking = bool(own)
+        self._search_for(flight, own or searches, now)
+        return bool(searches)
+
+    def _search_for(self, flight: Flight, searches: list[Search], now: float) -> None:
         children = []
-        for query, asked in self.plans.searches(flight.query):
-            everybody = (1 << len(asked)) - 1
-            child = Flight(self, query, asked, now, everybody, everybody, parent=flight)
-            child.streaming = flight.streaming
+        for query, asked in searches:
+            child = Flight(self, query, asked, now)
+            child.parent, child.streaming = flight, flight.streaming
             children.append(child)
         flight.children = tuple(children)
         for child in children:
             if not child.done:
                 self._launch(child, now)
-        return bool(children)
+
+    def _own_list_ended(self, flight: Flight, now: float, *, over: bool) -> None:
+        """What it finds, or may find, is for the Pod's own resolver to ask; what it denies may be a service's."""
+        ranks = {child.rank for child in flight.children if child.done}
+        if over or not ranks <= _DENIALS:
+            flight.unsure = True
+            if over or flight.rank is not NOTHING or not flight.owing:
+                self._finish(flight, now)
+        elif all(child.done for child in flight.children):
+            flight.checking = False
+            self._search_for(flight, self.plans.searches(flight.query), now)
 
     def _search_ended(self, flight: Flight, now: float, *, over: bool = False) -> None:
-        """The first search domain with a positive answer wins, not the quickest one."""
+        """The first search domain with a positive answer wins, not the quickest one.
+
+        Then one that knows the name but not the type: to deny the name would deny its other types, too.
+        """
         if flight.parent is not None:
             self._finish(flight, now)
             return
+        if flight.checking:
+            self._own_list_ended(flight, now, over=over)
+            return
+        knows = None
         for child in flight.children:
             if not child.done:
                 if over:
@@ -204,8 +228,13 @@ class Resolver:
             if child.rank is POSITIVE:
                 self._finish_searched(flight, child, now)
                 return
+            if knows is None and child.rank >= NODATA:
+                knows = child
         if over or flight.rank is not NOTHING or not flight.owing:
-            self._finish(flight, now)
+            if knows is not None and flight.rank < NODATA:
+                self._finish_searched(flight, knows, now)
+            else:
+                self._finish(flight, now)
 
     def _finish_searched(self, flight: Flight, child: Flight, now: float) -> None:
         body = searching.aliased(child.best, flight.query, child.query)
@@ -213,7 +242,8 @@ class Resolver:
             self._finish(flight, now)
             return
         if self._cache is not None:
-            self._cache.keep(flight.key, body, flight.query, now, certain=True)
+            certain = child.rank is POSITIVE
+            self._cache.keep(flight.key, body, flight.query, now, certain=certain)
         self._answer(flight, body, SEARCHED, now)
 
     def _finish(self, flight: Flight, now: float) -> None:
@@ -243,9 +273,12 @@ class Resolver:
                 body = replies.fitted(body, query)
         waiters, clients = flight.waiters, len(flight.waiters)
         flight.done = True
-        flight.lighten()
         if flight.streams or flight.children:
             self._end(flight)
+        if flight.unheard:
+            flight.lighten()
+        else:
+            self._timers.forget(flight)
         counts[outcome] += clients
         tally.took(now - flight.sent_at, clients)
         for send, address, client_id in waiters:

@@ -6,6 +6,8 @@ and Services there are is the cluster's to say, unless a service claims a part o
 
 import weakref
 
+import msgspec
+
 from schemas.state import Upstream
 from services.dns.core import wire
 from services.dns.model import CLUSTER, Profile
@@ -18,7 +20,7 @@ class Scope:
     """The upstreams of a profile, found by name."""
 
     def __init__(self, profile: Profile) -> None:
-        self._upstreams = profile.upstreams
+        self._upstreams = tuple(_as_scoped(upstream) for upstream in profile.upstreams)
         self._always = 0
         self._rest = 0  # bit per upstream that takes every name
         self._below: dict[bytes, int] = {}
@@ -52,7 +54,7 @@ class Scope:
 
     def covers(self, upstream: Upstream, name: bytes) -> bool:
         """Whether this upstream is asked for this name."""
-        return upstream in self.upstreams_for(name)
+        return _as_scoped(upstream) in self.upstreams_for(name)
 
     def mask_for(self, name: bytes) -> int:
         """A bit per upstream to ask: names are many, sets of upstreams few."""
@@ -90,14 +92,23 @@ def _suffixes(name: bytes) -> list[bytes]:
     return found
 
 
+def _as_scoped(upstream: Upstream) -> Upstream:
+    """But for what decides nothing here, and differs from Pod to Pod."""
+    return msgspec.structs.replace(upstream, search_domains=(), revision=0)
+
+
 class Scopes:
-    """One scope for all Pods with equal profiles: what was found for a name holds for all of them."""
+    """One scope for all Pods that ask the same servers: what was found for a name holds for all of them."""
 
     def __init__(self) -> None:
         self._known: weakref.WeakValueDictionary[Profile, Scope] = weakref.WeakValueDictionary()
 
     def of(self, profile: Profile) -> Scope:
-        scope = self._known.get(profile)
+        key = Profile(
+            upstreams=tuple(_as_scoped(upstream) for upstream in profile.upstreams),
+            cluster_domain=profile.cluster_domain,
+        )
+        scope = self._known.get(key)
         if scope is None:
-            scope = self._known[profile] = Scope(profile)
+            scope = self._known[key] = Scope(key)
         return scope

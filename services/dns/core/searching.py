@@ -1,6 +1,9 @@
 """Names below a service's search domains, for names of one label that nobody knows as they are.
 
-The Pod's own resolver knows nothing of these domains. So the answer to the longer name is given as that of an
+The Pod's own search list comes before: some ask for a name as it is first, others go on when a server failed, and
+what that list finds, or may find, keeps its meaning. Only if all of it is denied a service is asked.
+
+The Pod's own resolver knows nothing of a service's domains. So the answer to the longer name is given as that of an
 alias: a CNAME of the name that was asked, then the records.
 """
 
@@ -14,8 +17,10 @@ from schemas.state import Upstream
 from services.dns.core import replies, wire
 from services.dns.core.queries import Query, plain_answer
 from services.dns.core.scope import Scope
+from services.dns.model import CLUSTER
 
 MAX_CANDIDATES = 8
+_MOST_OWN = 32  # as many as a Pod may have
 _ALIAS_TTL = 5  # ours, not the zone's: ends soon after the connection that gave it
 # Types whose data holds names that may be compressed (RFC 3597, 4): bytes before the names, names, bytes behind.
 _NAMES_IN = {2: (0, 1), 5: (0, 1), 6: (0, 2), 12: (0, 1), 15: (2, 1)}
@@ -34,14 +39,29 @@ def candidates(query: Query, upstreams: tuple[Upstream, ...], scope: Scope) -> l
         return []
     found: list[Candidate] = []
     for upstream in upstreams:
+        if upstream.name == CLUSTER:
+            continue
         for domain in upstream.search_domains:
-            suffix = wire.wire_name(domain)
-            if suffix is None or suffix == b"\0" or len(found) == MAX_CANDIDATES:
-                continue
-            name = query.name[:-1] + suffix
-            if len(name) <= wire.MAX_NAME and scope.covers(upstream, name):
+            name = _below(query, domain)
+            if name and len(found) < MAX_CANDIDATES and scope.covers(upstream, name):
                 found.append(Candidate(renamed(query, name), upstream))
     return found
+
+
+def own(query: Query, upstreams: tuple[Upstream, ...]) -> list[Query]:
+    """What a name of one label means by the Pod's own search list."""
+    domains = [
+        d for upstream in upstreams if upstream.name == CLUSTER for d in upstream.search_domains
+    ]
+    names = [_below(query, domain) for domain in domains[:_MOST_OWN]]
+    return [renamed(query, name) for name in names if name]
+
+
+def _below(query: Query, domain: str) -> bytes | None:
+    suffix = wire.wire_name(domain)
+    if suffix is None or suffix == b"\0" or len(query.name) + len(suffix) > wire.MAX_NAME + 1:
+        return None
+    return query.name[:-1] + suffix
 
 
 def renamed(query: Query, name: bytes) -> Query:

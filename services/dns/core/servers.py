@@ -3,7 +3,8 @@
 A packet counts if its lane waits for its ID and it repeats the question; anything else is noted and waited past.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from services.dns.core.flights import Flight, Stream
@@ -26,7 +27,12 @@ _PROBE = Query(
     plain=plain_answer(_PROBE_QUESTION),
 )
 _LATE_SECONDS = 4.0  # past the budget of its query an answer still shows who is alive
+# Of one lane: far more than a Pod may have in flight, far less than there are IDs, of which a free one is to be drawn.
+_MOST_PENDING = 16_384
 _USED_SECONDS = 5.0  # a server that nobody asks need not be watched
+
+
+Asked = tuple[Flight, int, float]  # its bit for this server, and when
 
 
 class Where(NamedTuple):
@@ -49,7 +55,7 @@ class Lane:
     ) -> None:
         self.send = send
         self.failed = failed
-        self.pending: dict[bytes, tuple[Flight, int, float]] = {}
+        self.pending: dict[bytes, Asked] = {}
 
     def has_sent(self, packet: bytes) -> bool:
         """Whether this very packet left from here and is not answered yet."""
@@ -58,12 +64,19 @@ class Lane:
 
     def forget_late(self, now: float) -> None:
         """What was asked too long ago."""
-        pending, before = self.pending, now - _LATE_SECONDS
-        while pending:
-            oldest = next(iter(pending))
-            if pending[oldest][2] > before:
-                return
-            del pending[oldest]
+        before = now - _LATE_SECONDS
+        self._forget(
+            itertools.takewhile(lambda each: self.pending[each][2] <= before, self.pending)
+        )
+
+    def make_room(self) -> None:
+        """For more IDs: of very many that wait the oldest are those of answered queries, and of a silent server."""
+        self._forget(itertools.islice(self.pending, len(self.pending) // 4))
+
+    def _forget(self, ids: Iterable[bytes]) -> None:
+        # Listed first: to look for the first one after each deletion would pass over all deleted before.
+        for each in list(ids):
+            del self.pending[each]
 
 
 class Ports(Protocol):
@@ -91,15 +104,15 @@ class Server:
         *(
             "_answers",
             "_asked_at",
-            "_chosen_at",
             "_closed",
             "_ids",
-            "_lane",
+            "_outbox",
             "_probing",
-            "_ready",
             "_tally",
+            "_timers",
+            "_waiting",
         ),
-        *("_timers", "health", "kind", "ports", "said", "where"),
+        *("health", "kind", "ports", "said", "where"),
     )
 
     def __init__(
@@ -117,72 +130,71 @@ class Server:
         self._tally = shared.tally
         self._answers = shared.tally.answers_of(kind)
         self._ids = shared.ids
-        self._ready = shared.ids.ready
+        self._outbox = shared.outbox
         self._timers = shared.timers
-        self._lane: Lane | None = None
-        self._chosen_at = self._asked_at = float("-inf")
+        self._waiting: list[Asked] = []  # to be sent
+        self._asked_at = float("-inf")
         self._probing = False
         self._closed = False
         self.ports = ports(self)
 
     def ask(self, flight: Flight, bit: int, now: float) -> None:
-        """Send the flight's query; a server that cannot be sent to is suspect."""
+        """Send the flight's query, with others; a server that cannot be sent to is suspect."""
+        waiting = self._waiting
+        waiting.append((flight, bit, now))
+        if len(waiting) == 1:
+            self._outbox.add(self)
+
+    def send_waiting(self) -> None:
+        """Over one lane for all: as hard to guess, and fewer sockets to be woken for."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        now = self._asked_at = waiting[-1][2]
         if self.health.suspect:
             self._probe(now)
         # Twice: the sockets may be those of an interface that was made anew.
-        if not self._sent(flight, bit, now):
-            self._sent(flight, bit, now)
+        if unsent := self._send(waiting, now):
+            self._send(unsent, now)
 
-    def _sent(self, flight: Flight, bit: int, now: float) -> bool:
-        """False: the sockets were of no use, others may be."""
-        lane = self._lane if self._chosen_at == now else self._choose(now)
-        if lane is None:
-            self.health.unreachable()
-            return True
-        pending, ready = lane.pending, self._ready
-        new_id = ready.pop() if ready else self._ids.draw()
-        while new_id in pending:
-            new_id = self._ids.draw()
-        pending[new_id] = (flight, bit, now)
-        packet = new_id + flight.query.sent
-        try:
-            lane.send(packet)
-        except OSError as exc:
-            return lane.failed(packet, exc)
-        return True
-
-    def received(self, lane: Lane, packet: bytes, now: float) -> None:
-        """A packet came over a lane."""
-        new_id = packet[:2]
-        pending = lane.pending
-        waiting = pending.get(new_id)
-        if waiting is None or len(packet) > MAX_DATAGRAM:
-            self._unexpected(packet, now, "unexpected packet of an upstream")
-            return
-        flight, bit, sent_at = waiting
-        query = flight.query
-        if not (
-            packet.startswith(query.question, 12)
-            and packet[2] & 0xF8 == 0x80
-            and packet[4:6] == b"\0\1"
-        ) and not is_reply_to(packet, query):
-            self._unexpected(packet, now, "reply to another question")
-            return
-        del pending[new_id]
-        if flight.pilot is self:
-            self._probed(flight, answered=True, now=now)
-            return
-        self.health.answered(now - sent_at, now=now)
-        flight.unheard &= ~bit
-        if flight.done:
-            return
-        if flight.streaming and is_truncated(packet):
-            flight.pilot.cut_off(flight, bit, now)
-            return
-        rank = rank_of(packet, query)
-        self._answers[rank] += 1
-        self.said = rank
-        flight.pilot.heard(flight, bit, rank, packet, now)
+    def received(self, lane: Lane, packets: Sequence[bytes], now: float) -> None:
+        """Packets came over a lane."""
+        pending, answers, told = lane.pending, self._answers, False
+        forget = self._timers.forget
+        for packet in packets:
+            new_id = packet[:2]
+            found = pending.get(new_id)
+            if found is None or len(packet) > MAX_DATAGRAM:
+                self._unexpected(packet, now, "unexpected packet of an upstream")
+                continue
+            flight, bit, sent_at = found
+            query = flight.query
+            if not (
+                packet.startswith(query.question, 12)
+                and packet[2] & 0xF8 == 0x80
+                and packet[4:6] == b"\0\1"
+            ) and not is_reply_to(packet, query):
+                self._unexpected(packet, now, "reply to another question")
+                continue
+            del pending[new_id]
+            pilot = flight.pilot
+            if pilot is self:
+                self._probed(flight, answered=True, now=now)
+                continue
+            if not told:  # of packets that came together one tells enough
+                told = True
+                self.health.answered(now - sent_at, now)
+            flight.unheard = unheard = flight.unheard & ~bit
+            if flight.done:
+                if not unheard:
+                    forget(flight)
+                continue
+            if flight.streaming and is_truncated(packet):
+                pilot.cut_off(flight, bit, now)
+                continue
+            rank = self.said = rank_of(packet, query)
+            answers[rank] += 1
+            pilot.heard(flight, bit, rank, packet, now)
 
     def streamed(self, flight: Flight, bit: int, message: bytes, now: float) -> None:
         """A whole message with the right ID came over TCP."""
@@ -202,7 +214,6 @@ class Server:
     def unreachable(self, lanes: list[Lane], now: float) -> None:
         """The kernel says that nobody is there, or that no way leads there, of these lanes."""
         self._tally.troubled("upstream is unreachable")
-        self._chosen_at = float("-inf")
         self.health.unreachable()
         self._consider(lanes, now)
 
@@ -225,19 +236,39 @@ class Server:
         self._closed = True
         self.health.unreachable()
         lanes = self.ports.lanes()
-        waiting = [each for lane in lanes for each in lane.pending.values()]
+        waiting = [*self._waiting, *(each for lane in lanes for each in lane.pending.values())]
+        self._waiting = []
         for lane in lanes:
             lane.pending.clear()
-        self._chosen_at = float("-inf")
         self.ports.close()
         for flight, bit, _ in waiting:
             flight.pilot.lost(flight, bit, now)
 
-    def _choose(self, now: float) -> Lane | None:
-        """One for all queries of this moment: as hard to guess, and fewer sockets to be woken for."""
-        self._lane = None if self._closed else self.ports.lane(now)
-        self._chosen_at = self._asked_at = now
-        return self._lane
+    def _send(self, waiting: list[Asked], now: float) -> list[Asked]:
+        """What is left when the lane fails: the first of them was sent, and is perhaps lost."""
+        lane = None if self._closed else self.ports.lane(now)
+        if lane is None:
+            self.health.unreachable()
+            return []
+        pending, send = lane.pending, lane.send
+        if len(pending) > _MOST_PENDING:
+            lane.make_room()
+        rest = iter(waiting)
+        for drawn, each in zip(self._ids.draw_some(len(waiting)), rest, strict=False):
+            new_id = drawn if drawn not in pending else self._unused_id(pending)
+            pending[new_id] = each
+            packet = new_id + each[0].query.sent
+            try:
+                send(packet)
+            except OSError as exc:
+                if not lane.failed(packet, exc):
+                    return [each, *rest]
+        return []
+
+    def _unused_id(self, pending: Container[bytes]) -> bytes:
+        while (new_id := self._ids.draw()) in pending:
+            pass
+        return new_id
 
     def _unexpected(self, packet: bytes, now: float, what: str) -> None:
         if is_reply(packet):
@@ -254,7 +285,7 @@ class Server:
         if self._probing or self._closed or not self.health.doubtful:
             return
         self._probing = True
-        probe = Flight(self, _PROBE, ((self, 1),), now, 1, 1)
+        probe = Flight(self, _PROBE, ((self, 1),), now)
         self._timers.watch(probe)
         self._send_probe(probe, now)
 

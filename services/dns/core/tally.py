@@ -3,7 +3,7 @@
 Kinds only, never names of Pods, servers or questions.
 """
 
-import bisect
+from bisect import bisect_left
 
 from services.dns.core.ranking import Rank
 
@@ -33,5 +33,5 @@ class Tally:
 
     def took(self, seconds: float, clients: int) -> None:
         """Clients were answered after so long."""
-        self.seconds[bisect.bisect_left(SECONDS, seconds)] += clients
+        self.seconds[bisect_left(SECONDS, seconds)] += clients
         self.seconds_sum += seconds * clients

@@ -86,6 +86,7 @@ class Dns:
             self._grants.items,
             cluster_servers(settings.cluster_servers),
             node_servers(settings.node_servers),
+            settings.cluster_domain,
         )
         self._sandboxes = Sandboxes(
             self._kernel,

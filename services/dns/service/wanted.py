@@ -33,10 +33,12 @@ class Granted:
         items: Mapping[Any, Any],
         cluster_servers: tuple[str, ...],
         node_servers: tuple[str, ...] = (),
+        cluster_domain: str = "cluster.local",
     ) -> None:
         self._items = items
         self._cluster = cluster_servers
         self._node = node_servers
+        self._domain = cluster_domain
         self._keys: dict[ResolverKey, set[ConnectionKey]] = {}
 
     def note(self, key: ConnectionKey) -> ResolverKey:
@@ -75,7 +77,10 @@ class Granted:
         own = sorted(
             (g for g in providing if g.client.pod.uid == uid), key=lambda g: g.client.interface
         )
-        cluster = Upstream(name=CLUSTER, servers=self._servers_of(own[0].client.pod))
+        ref = own[0].client.pod
+        cluster = Upstream(
+            name=CLUSTER, servers=self._servers_of(ref), search_domains=self._searches_of(ref)
+        )
         return Wanted(uid=uid, upstreams=(cluster, *(_upstream(g) for g in own)))
 
     def _servers_of(self, pod: PodRef) -> tuple[str, ...]:
@@ -88,6 +93,14 @@ class Granted:
             text for text in pod.nameservers if _is_address(text) and not _is_loopback(text)
         )
         return tuple(dict.fromkeys((*servers, *named))) or self._cluster
+
+    def _searches_of(self, pod: PodRef) -> tuple[str, ...]:
+        """The search list of its resolv.conf, but for domains that only its node knows."""
+        if pod.dns_policy in {"None", "Default"}:
+            return pod.searches
+        domain = self._domain
+        cluster = (f"{pod.namespace}.svc.{domain}", f"svc.{domain}", domain)
+        return tuple(dict.fromkeys((*cluster, *pod.searches)))
 
     def _of(self, pod: ResolverKey) -> Iterable[Connection]:
         for key in self._keys.get(pod, ()):

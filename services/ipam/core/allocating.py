@@ -7,10 +7,10 @@ import msgspec
 from schemas import intent
 from schemas.grant import Connection
 from schemas.subjects import RequestKey
-from services.ipam.core import blocks
+from services.ipam.core import blocks, reach
 from services.ipam.core.holdings import ObjectKey
-from services.ipam.core.pools import Pool
-from services.ipam.core.routing import Problem
+from services.ipam.core.pool import Pool
+from services.ipam.core.reach import Problem
 from services.ipam.core.spaces import Blocked, Pair, Space
 from services.ipam.core.state import State
 
@@ -57,7 +57,10 @@ def _families(
     if not is_automatic or wish.standing is None:
         return list(spaces)
     kept = [f for f in spaces if f in preferred and spaces[f].owns(preferred[f])]
-    return kept or list(spaces)
+    if not kept:
+        return list(spaces)
+    needed = reach.families_of(wish.endpoint)
+    return [f for f in spaces if f in kept or f in needed]
 
 
 def _pair(
@@ -68,7 +71,7 @@ def _pair(
         pair = space.with_endpoint_address(wish.key, pair.client, blocked)
     if silent and not (pair and all(space.has(wish.key, number) for number in pair)):
         return Problem("NodeSilent", _silent(sorted(silent)), is_general=True)
-    return pair or _new(state, space, wish, blocked) or _exhausted(state, space)
+    return pair or _new(state, space, wish, blocked) or _exhausted(state, space, wish)
 
 
 def _may_keep(state: State, wish: Wish, space: Space, pair: Pair, blocked: Blocked) -> bool:
@@ -149,15 +152,12 @@ def _silent(nodes: list[str]) -> str:
     return f"has Pods on node {named}, which has not told yet what is in use there: no new addresses until it has"
 
 
-def _exhausted(state: State, space: Space) -> Problem:
+def _exhausted(state: State, space: Space, wish: Wish) -> Problem:
     """Full, or swallowed by prefixes in use? The user mends these in different places."""
     names = ", ".join(map(blocks.show, space.own))
     if space.free >= space.needed():
-        return Problem(
-            "PrefixCollision",
-            f"has {space.free} addresses of {names} free, but this Pod or the endpoint Pod uses them, or the "
-            "endpoint's address, already",
-        )
+        why = f"has {_counted(space.free)} of {names} free, but for this Pod none that {_user(state, space, wish)}"
+        return Problem("PrefixCollision", why, remedy=reach.ONE_OF_TWO)
     if space.is_swallowed():
         found = [
             f"{blocks.show(own)} overlaps {use}"
@@ -166,14 +166,31 @@ def _exhausted(state: State, space: Space) -> Problem:
         ]
         return Problem(
             "PrefixCollision",
-            f"has none of {space.size} addresses left outside of prefixes in use: {'; '.join(found[:3])}",
+            f"has none of {_counted(space.size)} left outside of prefixes in use: {'; '.join(found[:3])}",
             is_general=True,
         )
     if space.size < 2:
-        why = f"has room for one end of a connection only in {names}: it takes two addresses"
+        left = "nothing" if not space.size else "room for one end of a connection only"
+        by = ", as its ipam.excludePrefixes leave the rest out" if space.left_out else ""
+        why = f"has {left} in {names}{by}: a connection takes two addresses"
         return Problem("BadEndpoint", why, is_general=True)
     # Those given back count as taken: when a node confirms elsewhere, the text stays as it is.
-    numbers = f"{space.used + space.held} of {space.size} addresses taken"
+    numbers = f"{space.used + space.held} of {_counted(space.size)} taken"
     if space.excluded:
         numbers += f", {space.excluded} in use elsewhere"
     return Problem("PoolExhausted", f"pool {names} is full: {numbers}", is_general=True)
+
+
+def _user(state: State, space: Space, wish: Wish) -> str:
+    """What keeps free addresses from this very pair of Pods."""
+    for pod, but in ((wish.request.pod, wish.key), (wish.endpoint.pod, wish.object)):
+        for own in space.own:
+            user = state.pods.overlapping(pod.uid, own, but=but)
+            if user is not None:
+                return f"{user} leaves to it"
+    return "the two Pods' own addresses leave to it"
+
+
+def _counted(number: int) -> str:
+    """`1 address`, `2 addresses`."""
+    return f"{number} address" + ("" if number == 1 else "es")

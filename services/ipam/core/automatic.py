@@ -16,6 +16,7 @@ from services.ipam.core.table import Table
 from services.ipam.model import Supernet
 
 Overlapping = Callable[[Block], Block | None]
+OTHERS = "the automatic prefixes of other endpoints"
 
 
 class Automatic:
@@ -32,6 +33,10 @@ class Automatic:
     @property
     def families(self) -> list[int]:
         return list(dict.fromkeys(net[0] for net, _ in self._supernets))
+
+    def supernets(self, family: int) -> list[Block]:
+        """Where prefixes of a family are carved."""
+        return [net for net, _ in self._supernets if net[0] == family]
 
     @property
     def dropped(self) -> int:

@@ -1,8 +1,9 @@
 """Which endpoints may serve a request, best first, and why the others fell out."""
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -10,7 +11,8 @@ import msgspec
 from schemas import grant, intent
 from schemas.grant import Connection
 from schemas.subjects import EndpointKey, NetworkServiceKey
-from services.ipam.core.offering import Group, Offers, contains, is_open
+from services.ipam.core.offering import Group, Name, Offers, contains, is_open
+from services.ipam.core.paths import Paths
 from services.ipam.core.registry import Registry
 
 MOST_SELECTORS = 5  # of a NetworkService, named in a refusal
@@ -31,6 +33,7 @@ class Fallen(NamedTuple):
     code: str
     text: str
     is_general: bool = False  # the same is true of all Pods of its object
+    remedy: str = ""  # none: that of the code
 
 
 class Choice:
@@ -43,6 +46,7 @@ class Choice:
         service: intent.NetworkService | None,
         *,
         current: EndpointKey | None,
+        paths: Paths,
     ) -> None:
         self.namespace = offers.namespace
         self.offers = offers
@@ -50,23 +54,32 @@ class Choice:
         self._request = request
         self._service = service
         self._current = current
+        self._unheard: Collection[str] = paths.unheard_from(request.pod.node)
+        self._is_silent = request.key in paths.lost  # the current one
         self._groups, self._rule = _groups(offers, request, service)
 
     def candidates(self) -> Iterator[intent.Endpoint]:
-        """The current endpoint Pod, unless its node died: then it comes last.
+        """The current endpoint Pod, unless it is lost: then it comes after those that surely are better.
 
         Then the group with the least load for its weight, and in it the client's node and the least loaded first.
+        Last who is not heard from the client's node, and who is leaving.
         """
         current = self._standing()
-        is_lost = current is not None and _is_lost(current, self._request)
+        is_lost = current is not None and self._is_lost(current)
         if current is not None and not is_lost:
             yield current
-        for key in self._others():
-            endpoint = self.offers.endpoints[key]
-            if key != self._current and not self._is_client(endpoint):
+        unheard = []
+        for endpoint in self._able(self._others()):
+            if endpoint.pod.node in self._unheard:
+                unheard.append(endpoint)
+            else:
                 yield endpoint
         if current is not None and is_lost:
             yield current
+        leaving = self._able(self._named(group.leaving for group in self._groups))
+        for endpoint in chain(unheard, leaving):
+            if endpoint.endpoint not in self.passed:
+                yield endpoint
 
     def open_of(self, object_: str) -> Iterator[EndpointKey]:
         """Endpoint Pods of an object that may get new connections of this client, by name."""
@@ -77,13 +90,8 @@ class Choice:
 
     def closed(self) -> Iterator[Fallen]:
         """Endpoint Pods that would do, and get no new connections."""
-        for name in heapq.merge(*(group.closed for group in self._groups)):
-            key = EndpointKey(self.namespace, *name)
-            endpoint = self.offers.endpoints[key]
-            if key == self._current or self._is_client(endpoint):
-                continue
-            dead = f"is on node {endpoint.pod.node}, which is not Ready"
-            yield Fallen(key, "EndpointNotReady", dead if endpoint.ready else "is not Ready")
+        for endpoint in self._able(self._named(group.closed for group in self._groups)):
+            yield Fallen(endpoint.key, "EndpointNotReady", _why_closed(endpoint))
 
     def unfit(self) -> Iterator[Fallen]:
         """Endpoint Pods that are not for this client."""
@@ -100,6 +108,24 @@ class Choice:
         if endpoint is None or self._is_client(endpoint) or not self._is_member(endpoint.key):
             return None
         return endpoint
+
+    def _able(self, keys: Iterable[EndpointKey]) -> Iterator[intent.Endpoint]:
+        """Those of other Pods than the client's and the current one's."""
+        for key in keys:
+            endpoint = self.offers.endpoints[key]
+            if key != self._current and not self._is_client(endpoint):
+                yield endpoint
+
+    def _named(self, names: Iterable[Iterable[Name]]) -> Iterator[EndpointKey]:
+        return (EndpointKey(self.namespace, *name) for name in heapq.merge(*names))
+
+    def _is_lost(self, current: intent.Endpoint) -> bool:
+        """Whether it leaves, is not heard any more, or its node died.
+
+        On the client's own node the link stands as long as the client does.
+        """
+        is_dead = not current.pod.node_ready and current.pod.node != self._request.pod.node
+        return current.leaving or self._is_silent or is_dead
 
     def _others(self) -> Iterator[EndpointKey]:
         groups = self._groups
@@ -127,10 +153,11 @@ def choose(
     *,
     current: EndpointKey | None,
     previous: Connection | None,
+    paths: Paths,
 ) -> Choice | NoChoice:
     """Who is to be asked for a connection; nobody, if the network service is not there for this client.
 
-    `current`: the endpoint Pod of what it has; `previous`: what it has or had.
+    `current`: the endpoint Pod of what it has; `previous`: what it has or had; `paths`: who hears whom.
     """
     home = resolve_namespace(registry, request, previous)
     if isinstance(home, NoChoice):
@@ -139,7 +166,7 @@ def choose(
     if offers is None:
         return NoChoice("NoEndpoint", _nobody(registry, home, request))
     service = registry.network_services.get(NetworkServiceKey(home, request.network_service))
-    return Choice(offers, request, service, current=current)
+    return Choice(offers, request, service, current=current, paths=paths)
 
 
 def resolve_namespace(
@@ -260,6 +287,9 @@ def _words(labels: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
-def _is_lost(endpoint: intent.Endpoint, request: intent.Request) -> bool:
-    """Whether its node died. On the client's own node the link stands as long as the client does."""
-    return not endpoint.pod.node_ready and endpoint.pod.node != request.pod.node
+def _why_closed(endpoint: intent.Endpoint) -> str:
+    if endpoint.leaving:
+        return "is being deleted"
+    if endpoint.ready:
+        return f"is on node {endpoint.pod.node}, which is not Ready"
+    return "is not Ready"

@@ -8,14 +8,13 @@ import msgspec
 from schemas import grant, intent
 from schemas.grant import Connection
 from schemas.subjects import EndpointKey, NetworkServiceKey
-from services.ipam.core import blocks, choosing, linking, refusing, routing
+from services.ipam.core import blocks, choosing, linking, reach, refusing, routing, wording
 from services.ipam.core.allocating import Wish, allocate
 from services.ipam.core.blocks import Host
 from services.ipam.core.choosing import Fallen
-from services.ipam.core.exclusions import Use
 from services.ipam.core.holdings import endpoint_key
 from services.ipam.core.linking import Link
-from services.ipam.core.routing import Problem
+from services.ipam.core.reach import Problem
 from services.ipam.core.spaces import Pair
 from services.ipam.core.state import State
 
@@ -45,7 +44,9 @@ def decide(
     `readdress`: addresses that a hard exclusion swallowed are given up.
     """
     current = _current(state, previous)
-    choice = choosing.choose(state.registry, request, current=current, previous=previous)
+    choice = choosing.choose(
+        state.registry, request, current=current, previous=previous, paths=state.paths
+    )
     if isinstance(choice, choosing.NoChoice):
         return Refused(refusing.refuse(request, choice.reason, choice.message, choice.candidates))
     tried: list[Fallen] = []
@@ -56,7 +57,7 @@ def decide(
                 return Granted(previous)
             return Granted(msgspec.structs.replace(result, revision=revision))
         is_general = result.is_general and endpoint.key != current
-        tried.append(Fallen(endpoint.key, result.code, result.text, is_general))
+        tried.append(Fallen(endpoint.key, result.code, result.text, is_general, result.remedy))
         if is_general:
             choice.passed.add(endpoint.endpoint)
     return Refused(refusing.refuse_all(request, choice, tried))
@@ -77,8 +78,7 @@ def _connect(
     except ValueError as exc:
         return Problem("BadEndpoint", f"has a bad spec: {exc}", is_general=True)
     if not pool.spaces:
-        why = "names no ipam.prefixes, and none is left to be given automatically"
-        return Problem("NoPrefixes", why, is_general=True)
+        return reach.nothing_to_give(state.pools.lacks((endpoint.pod.namespace, endpoint.endpoint)))
     standing = previous if _is_same_pair(previous, request, endpoint) else None
     problem = _new_route_problem(state, request, endpoint, standing) or _silent_client(
         state, request, endpoint, standing
@@ -95,7 +95,9 @@ def _connect(
     pairs = allocate(state, pool, wish)
     if isinstance(pairs, Problem):
         return pairs
-    problem = routing.source_problem(endpoint, {f: pair.server for f, pair in pairs.items()})
+    problem = _too_few_families(state, endpoint, pairs) or routing.source_problem(
+        endpoint, {f: pair.server for f, pair in pairs.items()}
+    )
     if problem is not None:
         return problem
     connection = _connection(state, wish, namespace, pairs, link)
@@ -104,7 +106,7 @@ def _connect(
     return msgspec.structs.replace(
         connection,
         revision=previous.revision,
-        readdressed=_why_readdressed(state, connection, previous, readdress=readdress),
+        readdressed=wording.readdressed(state, connection, previous, readdress=readdress),
     )
 
 
@@ -123,6 +125,18 @@ def _new_route_problem(
     if not endpoint.routes and not endpoint.policies:
         return None
     return routing.problem_of(state, request, endpoint, state.pool(endpoint))
+
+
+def _too_few_families(
+    state: State, endpoint: intent.Endpoint, pairs: Mapping[int, Pair]
+) -> Problem | None:
+    """Carved prefixes of a family may be there and have come to be in use."""
+    if not endpoint.routes and not endpoint.policies:
+        return None
+    for family, block in reach.families_of(endpoint).items():
+        if family not in pairs:
+            return reach.no_family(block, [state.pools.lack(family)])
+    return None
 
 
 def _silent_client(
@@ -187,24 +201,6 @@ def _dns(
         return None
     own = (str(blocks.address_of((family, pair.server))) for family, pair in pairs.items())
     return msgspec.structs.replace(endpoint.dns, servers=endpoint.dns.servers or tuple(own))
-
-
-def _why_readdressed(
-    state: State, connection: Connection, previous: Connection, *, readdress: bool
-) -> str:
-    """Told as long as these addresses stand."""
-    if connection.client.pod.uid != previous.client.pod.uid:
-        return ""
-    before = (*previous.client.addresses, *previous.server.addresses)
-    if (*connection.client.addresses, *connection.server.addresses) == before:
-        return previous.readdressed
-    uses: dict[Use, list[str]] = {}
-    for text in before if readdress else ():
-        host = blocks.read_host(text)
-        use = state.exclusions.hard_of_host(host)
-        if use is not None:
-            uses.setdefault(use, []).append(str(blocks.address_of(host)))
-    return "; ".join(f"{' and '.join(of)} came to overlap {use}" for use, of in uses.items())
 
 
 def _current(state: State, previous: Connection | None) -> EndpointKey | None:

@@ -9,9 +9,9 @@ from schemas import grant, intent, state
 from schemas.grant import Connection, End
 from schemas.subjects import EndpointKey, PoolKey, RefusalKey, RequestKey, StatusKey
 from schemas.values import Address, Prefix
-from services.ipam.core import blocks, picturing
+from services.ipam.core import blocks, pictures
 from services.ipam.core.holdings import request_key
-from services.ipam.core.picturing import Line, Picture, few
+from services.ipam.core.pictures import Line, Picture, few
 
 __all__ = [
     "Line",
@@ -29,11 +29,11 @@ def explain_address(picture: Picture, address: Address) -> list[Line]:
     """Who holds an address, who excludes it, in which pools it is free; at least one line."""
     host = (address.version, int(address))
     block = blocks.of_host(host)
-    holders = [*picturing.held_by_grants(picture, block), *picturing.held_back(picture, block)]
-    excluded = [*picturing.in_use(picture, block), *picturing.own_addresses(picture, block)]
-    lines = [*few(holders), *few(excluded), *few(picturing.routes(picture, block))]
-    taken_of = picturing.takers(picture, block)
-    lines += picturing.pools_of(picture, host, taken_of=taken_of, is_excluded=bool(excluded))
+    holders = [*pictures.held_by_grants(picture, block), *pictures.held_back(picture, block)]
+    excluded = [*pictures.in_use(picture, block), *pictures.own_addresses(picture, block)]
+    lines = [*few(holders), *few(excluded), *few(pictures.routes(picture, block))]
+    taken_of = pictures.takers(picture, block)
+    lines += pictures.pools_of(picture, host, taken_of=taken_of, is_excluded=bool(excluded))
     return lines or [Line(f"{address} is in no pool, and nothing on the bus speaks of it")]
 
 
@@ -41,12 +41,12 @@ def explain_prefix(picture: Picture, prefix: Prefix) -> list[Line]:
     """Who holds anything of a prefix, who excludes it, which pools and routes overlap it."""
     block = blocks.of_prefix(prefix)
     lines = [
-        *few(picturing.in_use(picture, block)),
-        *few(picturing.own_addresses(picture, block)),
-        *few(picturing.pools_overlapping(picture, block)),
-        *few(picturing.routes(picture, block)),
-        *few(picturing.held_by_grants(picture, block)),
-        *few(picturing.held_back(picture, block)),
+        *few(pictures.in_use(picture, block)),
+        *few(pictures.own_addresses(picture, block)),
+        *few(pictures.pools_overlapping(picture, block)),
+        *few(pictures.routes(picture, block)),
+        *few(pictures.held_by_grants(picture, block)),
+        *few(pictures.held_back(picture, block)),
     ]
     return lines or [Line(f"{prefix} overlaps no pool, and nothing on the bus speaks of it")]
 
@@ -69,7 +69,7 @@ def explain_pod(picture: Picture, namespace: str, pod: str) -> list[Line]:
             lines.append(Line(words, connection.key.subject))
     for key, tombstone in picture.unconfirmed():
         if (key.namespace, key.pod) == (namespace, pod):
-            lines.append(picturing.still_to_confirm(key, tombstone))
+            lines.append(pictures.still_to_confirm(key, tombstone))
     lines += _served(picture, namespace, pod, granted.values())
     return lines
 
@@ -88,6 +88,10 @@ def _of_request(
             yield Line(f"{key.interface}: {words}", connection.key.subject)
         if connection.readdressed:
             yield Line(f"{key.interface}: re-addressed, because {connection.readdressed}")
+        if connection.covered:
+            yield Line(
+                f"{key.interface}: stays as it is, for nothing else is free, although {connection.covered}"
+            )
         yield from _states(picture, connection)
     refusal = picture.messages.get(RefusalKey(key.namespace, key.pod, key.interface))
     if isinstance(refusal, grant.Refusal):

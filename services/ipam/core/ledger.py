@@ -15,8 +15,9 @@ from services.ipam.core.blocks import Host
 from services.ipam.core.exclusions import Exclusions, Use
 from services.ipam.core.holdings import Holding, ObjectKey, endpoint_key
 from services.ipam.core.linking import Vnis
-from services.ipam.core.podding import PodUses
-from services.ipam.core.pooling import Pools
+from services.ipam.core.paths import Paths
+from services.ipam.core.pod_uses import PodUses
+from services.ipam.core.pools import Pools
 from services.ipam.core.registry import Registry
 from services.ipam.core.table import Table
 from services.ipam.model import Supernet
@@ -40,6 +41,7 @@ class Ledger:
         # an interface that is only renamed would get another endpoint, or another address of it, for good.
         self.leaving = PodUses()
         self.vnis = Vnis()
+        self.paths = Paths()
         self.grants: dict[RequestKey, Connection] = {}
         self.nodes: set[str] = set()  # that Kubernetes knows
         # That it knew once, or was said to have none of: nobody will ever confirm anything of them.
@@ -56,6 +58,7 @@ class Ledger:
         self._routed: Table[ObjectKey, int] = Table()  # routes of grants, by how many
         self._served: dict[EndpointKey, set[RequestKey]] = {}
         self._affected: set[RequestKey] = set()
+        self._covered: set[RequestKey] = set()  # whose grants say that they are
         self._merged: tuple[str, ...] | None = None  # of all hard exclusions; None: to be found
 
     def grant(self, connection: Connection, *, is_new: bool = False) -> None:
@@ -84,6 +87,8 @@ class Ledger:
         self._enter(holding)
         if self.overlap_of(holding) is not None:
             self._affected.add(holding.key)
+        if connection.covered:
+            self._covered.add(holding.key)
         for former in formers:
             self.hold(former)
 
@@ -200,6 +205,8 @@ class Ledger:
             return
         holding = self._granted.pop(key)
         self._affected.discard(key)
+        self._covered.discard(key)
+        self.paths.lost.discard(key)
         endpoint = endpoint_key(connection)
         self._served[endpoint].discard(key)
         self.registry.count(endpoint, -1)

@@ -79,7 +79,7 @@ class Order:
 class Group:
     """Endpoint Pods that one route of a rule, or the annotation's labels, select.
 
-    Those that may get new connections are in the order of choice, the others by name.
+    Those that may get new connections are in the order of choice, the others, and those that are leaving, by name.
     """
 
     def __init__(self, selector: Mapping[str, str], weight: int = 1) -> None:
@@ -89,6 +89,7 @@ class Group:
         self.open = Order()
         self.on_node: dict[str, Order] = {}
         self.closed: list[Name] = []
+        self.leaving: list[Name] = []  # open, but not for long
         self._selector = dict(selector)
         self._open_on: dict[EndpointKey, str] = {}
 
@@ -99,8 +100,9 @@ class Group:
             return
         entry = self.members[key] = Entry(load, key.endpoint, key.pod)
         self.load += load
-        if not is_open(endpoint):
-            insort(self.closed, (key.endpoint, key.pod))
+        if not is_open(endpoint) or endpoint.leaving:
+            names = self.leaving if is_open(endpoint) else self.closed
+            insort(names, (key.endpoint, key.pod))
             return
         node = self._open_on[key] = endpoint.pod.node
         self.open.add(entry)
@@ -126,7 +128,8 @@ class Group:
         self.load -= entry.load
         node = self._open_on.pop(key, None)
         if node is None:
-            del self.closed[bisect_left(self.closed, (key.endpoint, key.pod))]
+            _drop(self.closed, (key.endpoint, key.pod))
+            _drop(self.leaving, (key.endpoint, key.pod))
             return
         self.open.remove(entry)
         self.on_node[node].remove(entry)
@@ -187,6 +190,12 @@ class Offers:
     def _groups(self) -> Iterator[Group]:
         for groups in self._selections.values():
             yield from groups
+
+
+def _drop(names: list[Name], name: Name) -> None:
+    at = bisect_left(names, name)
+    if names[at : at + 1] == [name]:
+        del names[at]
 
 
 def is_open(endpoint: intent.Endpoint) -> bool:

@@ -16,7 +16,7 @@ REMEDIES = {
         "the node's return opens the endpoint again, and so does deleting the Node object of one that will not"
     ),
     "BadEndpoint": "correct the NetworkServiceEndpoint",
-    "NoPrefixes": "add ipam.prefixes to the NetworkServiceEndpoint",
+    "NoPrefixes": "add ipam.prefixes to the NetworkServiceEndpoint, or free a supernet of IPAM_AUTOMATIC_PREFIXES",
     "RemoteNotSupported": "mend that node, or run an endpoint Pod on the client's node",
     "EndpointNotReady": "see why the endpoint Pod or its node is not Ready",
     "NoMatchingEndpoint": "correct the labels in the annotation or on the endpoint",
@@ -35,7 +35,8 @@ def refuse_all(request: intent.Request, choice: Choice, tried: Sequence[Fallen])
     why = "; ".join(f"{each.endpoint} {each.reason}" for each in candidates)
     rest = len(endpoints) - len(named)
     more = f"; and {rest} more" if rest else ""
-    message = f"network service {request.network_service}: {why}{more}; {REMEDIES[reason]}"
+    remedy = named[0].remedy or REMEDIES[reason]
+    message = f"network service {request.network_service}: {why}{more}; {remedy}"
     return refuse(request, reason, message, candidates)
 
 

@@ -7,7 +7,7 @@ import msgspec
 from schemas import grant, intent
 from schemas.grant import Connection, Former
 from schemas.subjects import RefusalKey, RequestKey
-from services.ipam.core import waiting
+from services.ipam.core import waiting, wording
 from services.ipam.core.deciding import Granted, Refused, decide
 from services.ipam.core.state import Holding, State, endpoint_key
 from services.ipam.model import Writes, per_node
@@ -74,9 +74,20 @@ def _decide(
         result = decide(state, request, previous=known, revision=revision, readdress=True)
     if not isinstance(result, Granted):
         result = decide(state, request, previous=known, revision=revision)
-    if isinstance(result, Granted) and previous is not None and result.connection == known:
+    if isinstance(result, Refused) or previous is None:
+        return result
+    # Told once its turn to get others has shown that there are none.
+    is_told = readdress or bool(previous.covered)
+    covered = (
+        wording.covered(state, result.connection)
+        if is_told and state.is_affected(request.key)
+        else ""
+    )
+    if result.connection != known:
+        return Granted(msgspec.structs.replace(result.connection, covered=covered))
+    if covered == previous.covered:
         return Granted(previous)
-    return result
+    return Granted(msgspec.structs.replace(known, covered=covered, revision=revision))
 
 
 def _grant(
@@ -115,6 +126,7 @@ def _bare(connection: Connection) -> Connection:
     return msgspec.structs.replace(
         connection,
         held=(),
+        covered="",
         client=msgspec.structs.replace(client, pod=_anywhere(client.pod)),
         server=msgspec.structs.replace(server, pod=_anywhere(server.pod)),
     )

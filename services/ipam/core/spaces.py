@@ -59,8 +59,10 @@ class Space:
         self.own = own
         self.is_shared = is_shared
         self._usable = Ranges(_usable(block, is_shared=is_shared) for block in own)
+        whole = self._usable.size
         for _, first, length in own_excludes:
             self._usable.remove(first, blocks.last_of((family, first, length)))
+        self.left_out = whole - self._usable.size  # by the endpoint's own spec
         parts = [
             part
             for block in own

@@ -17,7 +17,7 @@ from services.ipam.core.holdings import (
     request_key,
 )
 from services.ipam.core.ledger import Ledger
-from services.ipam.core.pools import Pool
+from services.ipam.core.pool import Pool
 
 __all__ = [
     "Holding",
@@ -150,6 +150,10 @@ class State(Ledger):
 
     def is_affected(self, key: RequestKey) -> bool:
         return key in self._affected
+
+    def uncovered(self) -> list[RequestKey]:
+        """Grants that say that a prefix in use covers them, and none does any more."""
+        return _ordered(self._covered - self._affected)
 
     def cluster_prefixes(self) -> tuple[str, ...]:
         """All hard exclusions, merged to the fewest prefixes, IPv4 first."""

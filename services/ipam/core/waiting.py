@@ -5,7 +5,7 @@ An obstacle keeps a request waiting, never takes away what stands.
 
 from schemas import grant, intent
 from schemas.grant import Connection
-from services.ipam.core import blocks, podding, refusing
+from services.ipam.core import blocks, pod_uses, refusing
 from services.ipam.core.linking import LEAST_MTU, TUNNEL
 from services.ipam.core.state import Holding, State, addresses_of
 
@@ -64,7 +64,7 @@ def _too_small(connection: Connection) -> tuple[str, str] | None:
 
 def _not_let_go(state: State, connection: Connection) -> tuple[str, str] | None:
     """One of the two Pods has it by another connection that its node has not taken down."""
-    for uid, block, owner in podding.uses_of(Holding.of(connection)):
+    for uid, block, owner in pod_uses.uses_of(Holding.of(connection)):
         other = state.leaving.overlapping(uid, block, but=owner)
         if other is not None:
             text = f"{blocks.show(block)} overlaps {other}, which its node has not taken down yet"

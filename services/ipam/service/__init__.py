@@ -13,7 +13,7 @@ import structlog
 
 from schemas.subjects import ConnectionKey, Key, NodeKey, PrefixKey, StatusKey
 from services._runtime.bus import Bus
-from services._runtime.leading import Term, lead
+from services._runtime.leading import Term, caught_up, lead
 from services._runtime.mirror import Mirror
 from services._runtime.streams import GRANT, INTENT, STATE
 from services.ipam.adapters import Store
@@ -58,8 +58,9 @@ class Ipam:
 
     async def _decide(self, term: Term) -> None:
         mirrors = self._mirrors
-        await mirrors.intent.synced.wait()
-        await mirrors.states.synced.wait()
+        # What we followed may be behind what the last leader saw: its grants would look like nobody's.
+        await caught_up(self._bus, mirrors.intent)
+        await caught_up(self._bus, mirrors.states)
         await write_again(term, mirrors.grants)
         # Before the watcher wrote all, an endpoint, a prefix or a node that is not there may still come: on
         # half a picture nothing is granted, moved or withdrawn, and no state is built.
@@ -78,12 +79,13 @@ class Ipam:
             gc.enable()
             gc.unfreeze()
             self._following = None
+            following.silence.close()
             self._figures.stand_by()
 
     async def _work(self, term: Term, following: Following) -> None:
         """Until the term ends."""
         own, state, store = self._mirrors.grants, following.state, Store(term)
-        telling = Telling(own, state, self._figures)
+        telling = Telling(own, state, self._figures, make_room=following.make_room)
         readdressing = Readdressing(
             following, self._figures, per_second=self._settings.readdress_per_second
         )

@@ -21,6 +21,7 @@ from services.ipam.model import Supernet, is_copy
 from services.ipam.service.agenda import Agenda, in_order
 from services.ipam.service.excluding import uses_of
 from services.ipam.service.past import Past, applied_of
+from services.ipam.service.silence import Silence
 
 SLICE = 500  # messages read in one go: some milliseconds
 
@@ -41,6 +42,7 @@ class Following:
     def __init__(self, mirrors: Mirrors, past: Past, *, supernets: Iterable[Supernet]) -> None:
         self.state = State(supernets=tuple(supernets))
         self.agenda = Agenda()
+        self.silence = Silence(self.state, self.agenda)
         self.silent: set[str] = set()
         self.relief = asyncio.Event()  # somebody whom a prefix in use swallowed may find room
         self.excluded_anew = False
@@ -98,6 +100,7 @@ class Following:
             case StatusKey():
                 if self._status_changed(key, message):
                     self.make_room()
+                self.silence.note(key, message)
 
     def hear(self, silent: Collection[str]) -> None:
         """Who is silent still: nothing that these may hold is given to anybody else."""
@@ -163,6 +166,7 @@ class Following:
             message = Tombstone()  # of a node that is gone
         self.state.put_uses(key.subject, uses_of(key, message), is_hard=is_hard)
         self.excluded_anew = self.excluded_anew or is_hard
+        self.agenda.touch(self.state.uncovered())
         self.make_room()
 
     def _node_changed(self, node: str, *, exists: bool) -> None:

@@ -33,7 +33,7 @@ class Readdressing:
         return key == self._due
 
     def settled(self, key: RequestKey, before: Connection | None, writes: Writes) -> bool:
-        """Take note of what became of a request; whether it was re-addressed."""
+        """Take note of what became of a request; whether people were told of it here."""
         is_granted = key in self._following.state.grants
         if not is_granted:
             self._stuck.discard(key)
@@ -61,9 +61,10 @@ class Readdressing:
                 "connection overlaps a prefix in use and has no replacement",
                 client=f"{key.namespace}/{key.pod}",
                 interface=key.interface,
-                addresses=self._following.state.grants[key].client.addresses,
-                remedy="give the endpoint another prefix",
+                overlap=self._following.state.grants[key].covered,
+                remedy="give the endpoint a prefix or route that nothing else uses",
             )
+            return True
         return False
 
     async def run(self) -> None:

@@ -100,8 +100,8 @@ class Settling:
             self._figures.decision_seconds.observe(perf_counter() - started)
         if writes.released and not self._following.state.held(key):
             self._following.make_room()  # its node is gone: nobody has to confirm
-        is_readdressed = self._readdressing.settled(key, before, writes)
-        self._tell(key, writes, is_readdressed=is_readdressed)
+        is_told = self._readdressing.settled(key, before, writes)
+        self._tell(key, writes, is_told=is_told)
         return writes
 
     def _decide(self, key: RequestKey) -> Writes:
@@ -127,14 +127,14 @@ class Settling:
             agenda.waiting.add(key)
         return writes
 
-    def _tell(self, key: RequestKey, writes: Writes, *, is_readdressed: bool) -> None:
+    def _tell(self, key: RequestKey, writes: Writes, *, is_told: bool) -> None:
         where = {"client": f"{key.namespace}/{key.pod}", "interface": key.interface}
         for connection in writes.released:
             self._figures.released.inc()
             log.info("connection released", **where, addresses=connection.client.addresses)
         if writes.granted is not None:
             self._figures.granted.inc()
-            if not is_readdressed:
+            if not is_told:
                 log.info(
                     "connection granted",
                     **where,

@@ -1,6 +1,7 @@
 """What ipam says beside grants: figures of pools and all prefixes in use, on change only, once in a while."""
 
 import asyncio
+from collections.abc import Callable
 
 from schemas.grant import ClusterPrefixes, Pool
 from schemas.subjects import ClusterKey, PoolKey
@@ -13,8 +14,11 @@ from services.ipam.service.figures import Figures
 class Telling:
     """Tells what changed since it was told last."""
 
-    def __init__(self, own: Mirror, state: State, figures: Figures) -> None:
+    def __init__(
+        self, own: Mirror, state: State, figures: Figures, *, make_room: Callable[[], None]
+    ) -> None:
         self._own = own
+        self._make_room = make_room
         self._state = state
         self._figures = figures
 
@@ -23,6 +27,7 @@ class Telling:
         while True:
             await asyncio.sleep(interval_seconds)
             await self.tell_prefixes(store)
+            self._look_for_prefixes()
             if self._state.changed:
                 await self._tell_pools(store)
 
@@ -31,6 +36,13 @@ class Telling:
         told = ClusterPrefixes(prefixes=self._state.cluster_prefixes())
         if told != self._own.items.get(ClusterKey()) or ClusterKey() in self._own.stale:
             await store.tell(told)
+
+    def _look_for_prefixes(self) -> None:
+        """Who lacks automatic prefixes may get them now that others gave some up, and so may their clients."""
+        hopeful = self._state.pools.hopeful()
+        if hopeful:
+            self._state.changed |= hopeful
+            self._make_room()
 
     async def _tell_pools(self, store: Store) -> None:
         changed, self._state.changed = self._state.changed, set()

@@ -4,6 +4,7 @@ The settings of IPv6 are files that only a thread in the network finds; once the
 has it does.
 """
 
+import contextlib
 import os
 import socket
 from types import TracebackType
@@ -13,14 +14,17 @@ from services._node import probe
 from services.plumber.adapters.errors import Refused
 from services.plumber.model import End
 
-_SETTINGS = "/proc/sys/net/ipv6/conf"
-
 
 class Inside:
-    """Ways into a network, once `open` was called there. Use it as a context manager."""
+    """Ways into a network, once `open` was called there. Use it as a context manager.
 
-    def __init__(self, *, probing: bool = False) -> None:
-        self._probing = probing
+    `sysctls` is a /proc/sys/net that may be written. A socket for a probe is opened if there is a list to put it
+    into, which somebody else closes.
+    """
+
+    def __init__(self, sysctls: str, *, probes: list[socket.socket] | None = None) -> None:
+        self._conf = f"{sysctls}/ipv6/conf"
+        self._probes = probes
         self._probe: socket.socket | None = None
         self._settings: int | None = None
 
@@ -35,17 +39,14 @@ class Inside:
     ) -> None:
         if self._settings is not None:
             os.close(self._settings)
-        if self._probe is not None:
-            probe.close_soon(self._probe)
 
     def open(self) -> None:
         """By the thread that is in the network. Raises OSError."""
-        try:
-            self._settings = os.open(_SETTINGS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            pass  # no IPv6 in this kernel
-        if self._probing:
+        with contextlib.suppress(FileNotFoundError):  # no IPv6 in this kernel
+            self._settings = os.open(self._conf, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self._probes is not None:
             self._probe = probe.open_socket()
+            self._probes.append(self._probe)
 
     def side(self, end: End) -> probe.Side:
         """Of a probe."""
@@ -62,10 +63,9 @@ class Inside:
                     f"{end.interface}: an IPv6 address was granted, but IPv6 is off here: switch it on in the "
                     "kernel and let the MTU be 1280 at least, or give the endpoint an IPv4 prefix"
                 ) from exc
-        try:
+        # else IPv6 is off in the kernel, or the MTU is below its least
+        with contextlib.suppress(FileNotFoundError):
             self._write(f"{end.interface}/accept_ra", b"0")
-        except FileNotFoundError:
-            pass  # IPv6 is off in the kernel, or the MTU is below its least
 
     def _write(self, name: str, value: bytes) -> None:
         if self._settings is None:

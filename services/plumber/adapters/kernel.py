@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import socket
-import tempfile
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -18,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from schemas.grant import TUNNEL_PORT
-from services._node import asking, encoding, links, netns, nft_tunnels, places
+from services._node import asking, encoding, links, netns, nft_tunnels, places, probe
 from services._node.cni import CniResult
 from services._node.nft import Nft
 from services.plumber.adapters import reading, tables, writing
@@ -49,8 +48,9 @@ _WORKERS = 4  # a removal sleeps 17 ms in the kernel; more only queue for the sa
 class Kernel:
     """Reads and changes links in Pods' namespaces, never those of the process or of the node."""
 
-    def __init__(self, node_netns: str = "") -> None:
+    def __init__(self, node_netns: str = "", *, sysctls: str = "/proc/sys/net") -> None:
         self._node = node_netns
+        self._sysctls = sysctls
         self._removals = Removals(self._work, self._opened)
         self._can_tunnel: bool | None = None
         self._admitted: frozenset[str] | None = None  # None: nobody knows what stands
@@ -143,7 +143,7 @@ class Kernel:
                     return self._create(operation.wiring)
                 case Adjust():
                     with (
-                        Inside() as inside,
+                        Inside(self._sysctls) as inside,
                         self._opened(operation.end.place, inside.open) as (_, socket),
                     ):
                         writing.adjust(operation, inside, socket)
@@ -156,8 +156,11 @@ class Kernel:
     def _create(self, wiring: Wiring) -> Pair:
         with contextlib.ExitStack() as stack:
             sides: list[writing.Side] = []
+            probes: list[socket.socket] = []
+            stack.callback(probe.close_soon, probes)
             for end in wiring.ends:
-                inside = stack.enter_context(Inside(probing=wiring.tunnel is None))
+                probing = probes if wiring.tunnel is None else None
+                inside = stack.enter_context(Inside(self._sysctls, probes=probing))
                 fd, opened = stack.enter_context(self._opened(end.place, inside.open))
                 sides.append(writing.Side(end, fd, opened, inside))
             node = stack.enter_context(links.Netlink(self._node or None)) if wiring.tunnel else None
@@ -223,22 +226,20 @@ class Kernel:
 
 def _try_tunnel() -> bool:
     """Whether this kernel has tunnels, and the filter that guards them: tried in a network that ends with it."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = f"{directory}/netns"
-        netns.create(path)
-        try:
-            with links.Netlink(path) as socket, Nft(path) as opened:
-                nft_tunnels.admit(opened, ["192.0.2.1", "2001:db8::1"], port=TUNNEL_PORT)
-                born = encoding.Identity("probe", "02:00:00:00:00:01", 1400, reading.GROUP)
-                to = encoding.Path(1, "192.0.2.1", "192.0.2.2", TUNNEL_PORT)
-                fd = netns.open_fd(path)
-                try:
-                    socket.request([encoding.vxlan(born, to, netns=fd)])
-                finally:
-                    os.close(fd)
-        except OSError:
-            return False
-        else:
-            return True
-        finally:
-            netns.delete(path)
+
+    def attempt() -> None:
+        with links.Netlink() as socket, Nft() as opened:
+            nft_tunnels.admit(opened, ["192.0.2.1", "2001:db8::1"], port=TUNNEL_PORT)
+            born = encoding.Identity("probe", "02:00:00:00:00:01", 1400, reading.GROUP)
+            to = encoding.Path(1, "192.0.2.1", "192.0.2.2", TUNNEL_PORT)
+            fd = netns.open_fd(netns.OWN)
+            try:
+                socket.request([encoding.vxlan(born, to, netns=fd)])
+            finally:
+                os.close(fd)
+
+    try:
+        netns.in_new_netns(attempt)
+    except OSError:
+        return False
+    return True

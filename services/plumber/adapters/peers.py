@@ -2,7 +2,8 @@
 
 Nothing in the kernel tells that a tunnel's other end died. Silence is counted in questions that nobody answered,
 not in time: a process that was paused does not take its own sleep for a peer's death. A question of the other end
-is a hint that it has just come. `on_change` is told connections whose answer is another one than before.
+is a hint that it has just come. `on_change` is told connections whose answer is another one than before, unless
+`follow` is about to return it.
 """
 
 import asyncio
@@ -40,6 +41,7 @@ class _Peer:
     hinted: bool = (
         False  # asked out of turn since the last turn: two that hear no answers do not storm
     )
+    awaited: bool = False
     timer: asyncio.TimerHandle | None = None
     heard: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -87,9 +89,13 @@ class Peers:
             self._ask(wiring.tag, known)
             # What stood before was heard before: it is worth a longer wait than saying that it is not.
             patience_seconds = _PATIENCE_SECONDS if is_new else _PATIENCE_OF_OLD_SECONDS
+            known.awaited = (
+                True  # what comes now is the answer of this call, and needs no other look
+            )
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience_seconds):
                     await known.heard.wait()
+            known.awaited = False
         return known.answer
 
     def forget(self, tag: str) -> None:
@@ -142,10 +148,9 @@ class Peers:
             peer.timer.cancel()
         if peer.missed >= _MOST_MISSED and peer.answer is Answer.YES:
             self._learn(tag, peer, Answer.NO_MORE)
-        try:
+        # else the interface is down or not there: nobody will answer
+        with contextlib.suppress(OSError):
             asking.ask(self._sockets[peer.key], peer.question)
-        except OSError:
-            pass  # the interface is down or not there: nobody will answer
         if peer.answer is Answer.YES:
             delay = _INTERVAL_SECONDS
         else:
@@ -183,4 +188,5 @@ class Peers:
         peer.answer = answer
         if answer is Answer.YES:
             peer.heard.set()
-        self._on_change(tag)
+        if not peer.awaited:
+            self._on_change(tag)

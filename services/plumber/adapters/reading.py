@@ -2,11 +2,10 @@
 
 import socket as sockets
 from ipaddress import ip_interface, ip_network
-from typing import Any
 
 import msgspec
 
-from services._node import links, netns
+from services._node import decoding, links, netns
 from services._node.decoding import Link
 from services._node.links import Netlink
 from services.plumber.adapters import tables
@@ -109,50 +108,46 @@ def strays(socket: Netlink, place: Place) -> list[Stray]:
 def read_node(target: netns.Target | None) -> Node:
     """Underlay address and MTU, and the prefixes that the node is directly connected to."""
     with Netlink(target) as socket:
-        by_index = {each["index"]: each for each in socket.dump(links.link(links.GETLINK))}
+        by_index = {each.index: each for each in socket.links()}
         foreign = {
-            index
-            for index, each in by_index.items()
-            if each.get_attr("IFLA_IFNAME") != "lo"
-            and parse_alias(each.get_attr("IFLA_IFALIAS")) is None
+            each.index
+            for each in by_index.values()
+            if each.name != "lo" and parse_alias(each.alias) is None
         }
-        addresses = socket.dump(links.address(links.GETADDR, index=0))
+        addresses = socket.addresses()
         routes = [r for family in _FAMILIES for r in _main_routes(socket, family)]
     prefixes = {
-        str(ip_interface(_address(each)).network) for each in addresses if each["index"] in foreign
+        str(ip_interface(each.address).network) for each in addresses if each.index in foreign
     } | {
-        tables.destination(route)
+        canonical(route.destination)
         for route in routes
-        if route.get_attr("RTA_OIF") in foreign and route.get_attr("RTA_GATEWAY") is None
+        if route.index in foreign and not route.gateway
     }
     address, mtu = _underlay(by_index, addresses, routes)
     return Node(address=address, mtu=mtu, prefixes=tuple(sorted(filter(_is_telling, prefixes))))
 
 
-def _underlay(by_index: dict[int, Any], addresses: list[Any], routes: list[Any]) -> tuple[str, int]:
+def _underlay(
+    by_index: dict[int, Link],
+    addresses: list[decoding.Address],
+    routes: list[decoding.Route],
+) -> tuple[str, int]:
     """The address that the default route leaves with; without one the first of the node, bridges' last."""
-    defaults = [r.get_attr("RTA_OIF") for r in routes if r["dst_len"] == 0]
-    usable = [a for a in addresses if a["index"] != 1 and a["scope"] == 0]  # not lo, scope global
+    defaults = [route.index for route in routes if route.destination.endswith("/0")]
+    usable = [a for a in addresses if a.index != 1 and a.scope == 0]  # not lo, scope global
     if not usable:
         return "", 1500
     best = min(
         usable,
         key=lambda a: (
-            a["index"] not in defaults,
-            _is_bridge(by_index.get(a["index"])),
-            a["family"],
-            a["index"],
+            a.index not in defaults,
+            a.index in by_index and by_index[a.index].kind == "bridge",  # nodes have some for Pods
+            a.family,
+            a.index,
         ),
     )
-    link = by_index.get(best["index"])
-    mtu = link.get_attr("IFLA_MTU") if link is not None else None
-    return _address(best).partition("/")[0], mtu or 1500
-
-
-def _is_bridge(link: Any) -> bool:
-    """Nodes have bridges for their Pods."""
-    info = link.get_attr("IFLA_LINKINFO") if link is not None else None
-    return info is not None and info.get_attr("IFLA_INFO_KIND") == "bridge"
+    link = by_index.get(best.index)
+    return canonical(best.address).partition("/")[0], (link.mtu if link else 0) or 1500
 
 
 def _is_telling(prefix: str) -> bool:
@@ -164,27 +159,17 @@ def _is_telling(prefix: str) -> bool:
 
 
 def _addresses(socket: Netlink, index: int) -> set[str]:
-    return {_address(each) for each in socket.dump(links.address(links.GETADDR, index=index))}
+    return {canonical(each.address) for each in socket.addresses(index=index)}
 
 
-def _address(message: Any) -> str:
-    ip = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    return f"{canonical(ip)}/{message['prefixlen']}"
-
-
-def _main_routes(socket: Netlink, family: int, index: int = 0) -> list[Any]:
-    return [
-        each
-        for each in socket.dump(links.route(links.GETROUTE, index=index, family=family))
-        if each["type"] == _UNICAST and each["table"] == _MAIN
-    ]
+def _main_routes(socket: Netlink, family: int) -> list[decoding.Route]:
+    question = links.route(links.GETROUTE, index=0, family=family)
+    return [r for r in socket.routes(question) if (r.kind, r.table) == (_UNICAST, _MAIN)]
 
 
 def _neighbours(socket: Netlink, index: int) -> set[Neighbour]:
     return {
-        Neighbour(
-            address=canonical(each.get_attr("NDA_DST")), mac=each.get_attr("NDA_LLADDR") or ""
-        )
-        for each in socket.dump(links.neighbour(links.GETNEIGH, index=index))
-        if each["state"] & _PERMANENT
+        Neighbour(address=canonical(each.address), mac=each.mac)
+        for each in socket.neighbours(index=index)
+        if each.state & _PERMANENT
     }

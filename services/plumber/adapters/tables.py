@@ -11,11 +11,11 @@ import socket as sockets
 import threading
 from collections.abc import Collection, Iterator
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from services._node import encoding, links
+from services._node import decoding, encoding, links
 from services._node.encoding import Request
 from services._node.links import CREATE, REPLACE, LinkError, Netlink
 from services.plumber.model import DEFAULT, MAIN, Adjust, Lookup, Route, Rule
@@ -68,9 +68,9 @@ def held(socket: Netlink, group: int) -> frozenset[str]:
     """Addresses of the Pod on links that are none of ours, without lengths."""
     ours = {each.index for each in socket.links() if each.group == group}
     addresses = [
-        ip_address(each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS"))
-        for each in socket.dump(links.address(links.GETADDR, index=0))
-        if each["index"] not in ours
+        ip_address(each.address.partition("/")[0])
+        for each in socket.addresses()
+        if each.index not in ours
     ]
     return frozenset(str(a) for a in addresses if not (a.is_loopback or a.is_link_local))
 
@@ -175,9 +175,9 @@ def _free_number(socket: Netlink, taken: Collection[int]) -> int:
     )
 
 
-def _dumped(socket: Netlink, question: Request) -> list[Any]:
+def _dumped(socket: Netlink, question: Request) -> list[decoding.Route]:
     try:
-        return socket.dump(question)
+        return socket.routes(question)
     except LinkError as exc:
         if exc.errno == errno.ENOENT:  # no such table
             return []
@@ -188,15 +188,15 @@ def _routes(socket: Netlink, index: int) -> Iterator[tuple[int, int, Route]]:
     """Our routes through a link: family, table, route."""
     for family, version in _VERSIONS.items():
         question = links.route(links.GETROUTE, index=index, family=family, table=0)
-        for each in socket.dump(question):
-            if each.get_attr("RTA_OIF") == index and _is_ours(each):
-                yield version, _table(each), _route(each)
+        for each in socket.routes(question):
+            if each.index == index and _is_ours(each):
+                yield version, each.table, _route(each)
 
 
-def _is_ours(message: Any) -> bool:
-    if _table(message) == MAIN:
-        return bool(message["proto"] == PROTOCOL)
-    return (message["proto"], message.get_attr("RTA_PRIORITY")) == (IN_TABLES, _MARK)
+def _is_ours(found: decoding.Route) -> bool:
+    if found.table == MAIN:
+        return found.protocol == PROTOCOL
+    return (found.protocol, found.metric) == (IN_TABLES, _MARK)
 
 
 def _yielding(socket: Netlink) -> Iterator[tuple[int, int, Route]]:
@@ -204,35 +204,29 @@ def _yielding(socket: Netlink) -> Iterator[tuple[int, int, Route]]:
         question = links.route(
             links.GETROUTE, family=family, table=0, protocol=PROTOCOL, type_=encoding.THROW
         )
-        for each in socket.dump(question):
-            if each["proto"] == PROTOCOL and each["type"] == encoding.THROW:
-                yield version, _table(each), Route(destination=destination(each), yields=True)
+        for each in socket.routes(question):
+            if each.protocol == PROTOCOL and each.kind == encoding.THROW:
+                destination = canonical(each.destination)
+                yield version, each.table, Route(destination=destination, yields=True)
 
 
-def _table(message: Any) -> int:
-    return int(message.get_attr("RTA_TABLE") or message["table"])
-
-
-def _route(message: Any) -> Route:
+def _route(found: decoding.Route) -> Route:
     return Route(
-        destination=destination(message),
-        gateway=canonical(message.get_attr("RTA_GATEWAY")),
-        source=canonical(message.get_attr("RTA_PREFSRC")),
+        destination=canonical(found.destination),
+        gateway=canonical(found.gateway),
+        source=canonical(found.source),
     )
 
 
-def destination(message: Any) -> str:
-    """The prefix that a route's message is about."""
-    zero = "::" if message["family"] == sockets.AF_INET6 else "0.0.0.0"  # noqa: S104
-    return f"{canonical(message.get_attr('RTA_DST') or zero)}/{message['dst_len']}"
-
-
-def canonical(address: str | None) -> str:
-    """The one spelling that is compared; the kernel has another one for IPv4-mapped addresses.
+def canonical(text: str) -> str:
+    """The one spelling of an address or prefix that is compared; the kernel has another one for IPv4-mapped ones.
 
     Raises ValueError.
     """
-    return str(ip_address(address)) if address else ""
+    if "." not in text or ":" not in text:
+        return text
+    ip, slash, length = text.partition("/")
+    return f"{ip_address(ip)}{slash}{length}"
 
 
 def _own_rules(socket: Netlink) -> list[Rule]:

@@ -39,7 +39,7 @@ from services.plumber.settings import Settings
 log = structlog.get_logger()
 
 _ADOPTED = "standing connections adopted"
-_LANES = 8
+_LANES = 64
 _PATIENCE_SECONDS = 2
 
 
@@ -49,7 +49,7 @@ class Plumber:
     def __init__(self, bus: Bus, settings: Settings, *, sweep_seconds: float = 10) -> None:
         self.adopted = asyncio.Event()  # everything that stood at the start was looked at
         self._node = settings.node
-        self._kernel = Kernel(settings.node_netns)
+        self._kernel = Kernel(settings.node_netns, sysctls=settings.sysctls)
         self._reporter = Reporter(bus)
         self._lanes: Lanes[ConnectionKey] = Lanes(self._look_at, width=_LANES)
         self._retries = Retries(self._lanes.add)
@@ -310,7 +310,8 @@ class Plumber:
     def _check_readable(self, uids: set[str]) -> None:
         """Raises Refused while nobody could look into one of these networks: it may hold what is ours."""
         for uid in uids & (self._sandboxes.unreadable | self._connections.strays.blind):
-            raise Refused(f"the network of Pod {uid} cannot be looked at now")
+            why = self._sandboxes.told(uid)
+            raise Refused(f"the network of Pod {uid} cannot be looked at now: {why}")
 
     async def _end(self, key: ConnectionKey) -> None:
         """Released: remove what stands, and confirm it, whether or not anything stood."""

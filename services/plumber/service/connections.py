@@ -1,5 +1,6 @@
 """One connection at a time: from a decision to links, to a file, to what is said of it."""
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator
 
 import structlog
@@ -161,10 +162,8 @@ class Connections:
         """What stood, and what stands. Where nothing was ever applied nobody looks first: that costs a third."""
         wiring, formerly = wirings
         if formerly is None:
-            try:
+            with contextlib.suppress(errors.Standing):  # its file was lost
                 return Pair(), await self._apply(applied, wirings, Pair())
-            except errors.Standing:
-                pass  # its file was lost
         before = await self._kernel.read(wiring)
         if formerly is not None and wiring.tunnel is not None and before == Pair():
             # A pair's other end would take it along; a renamed tunnel would keep its number for itself.

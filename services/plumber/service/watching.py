@@ -49,19 +49,20 @@ class Watching:
 
     def open(self) -> None:
         """Before `run`, and before anything is attended to."""
-        self._monitor = Monitor(on_changes=self._changed, on_loss=self._lost)
+        try:
+            self._monitor = Monitor(on_changes=self._changed, on_loss=self._lost)
+        except OSError as exc:
+            log.warning(
+                "changes in Pods are found by the sweep only",
+                reason=str(exc),
+                remedy="give the plumber the capabilities NET_BROADCAST and SYS_ADMIN",
+            )
 
     async def run(self) -> None:
         """For ever."""
-        assert self._monitor is not None
-        if not monitor.may_listen():
-            log.warning(
-                "changes in Pods are found by the sweep only",
-                reason="no CAP_NET_BROADCAST",
-                remedy="add the capability NET_BROADCAST to the plumber",
-            )
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._monitor.run())
+            if self._monitor is not None:
+                group.create_task(self._monitor.run())
             group.create_task(self._verify_ended())
 
     async def _verify_ended(self) -> None:
@@ -80,8 +81,7 @@ class Watching:
 
     async def attend(self, place: Place) -> None:
         """Watch this network from now on; before it is read, so that nothing falls between."""
-        assert self._monitor is not None
-        if self._monitor.is_watched(place.cookie):
+        if self._monitor is None or self._monitor.is_watched(place.cookie):
             return
         try:
             await asyncio.to_thread(self._monitor.watch, place.netns, place.cookie)

@@ -1,4 +1,4 @@
-"""Requests to the API server: kubernetes_asyncio finds and authenticates, we read raw bytes.
+"""Requests to the API server: raw bytes there and back.
 
 Foreign errors end here: Unavailable (busy or away, try later), Conflict (our view is old), Missing,
 Expired (the version asked for is gone), Denied (somebody must fix a right or a request).
@@ -11,24 +11,15 @@ from typing import Any, Self
 
 import aiohttp
 import msgspec
-import structlog
-from kubernetes_asyncio.client import ApiClient, Configuration
-from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
-from yaml import YAMLError
 
 from services._runtime.errors import Conflict, Unavailable
-
-log = structlog.get_logger()
+from services.watcher.adapters.access import Access
 
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 NAME = "nsm-watcher"  # who we are in audit logs and managedFields
 _REQUEST_SECONDS = 30.0
-
-
-class NoCluster(Exception):
-    """Nothing says where the API server is: settings have to be changed."""
 
 
 class Missing(Exception):
@@ -92,46 +83,14 @@ class Kube:
     """One API server. `async with Kube(kubeconfig)`; an empty path means: from inside a Pod."""
 
     def __init__(self, kubeconfig: str = "") -> None:
-        self._kubeconfig = kubeconfig
-        self._client: ApiClient | None = None
+        self._access = Access(kubeconfig)
 
     async def __aenter__(self) -> Self:
-        configuration = Configuration()
-        try:
-            await self._configure(configuration)
-        except ConfigException as exc:
-            raise NoCluster(
-                f"kubeconfig {self._kubeconfig!r}: {exc}; name one that exists, or none inside a Pod"
-            ) from exc
-        self._client = ApiClient(configuration=configuration)
+        await self._access.__aenter__()
         return self
 
-    async def _configure(self, configuration: Configuration) -> None:
-        if self._kubeconfig:
-            await load_kube_config(
-                config_file=self._kubeconfig,
-                client_configuration=configuration,
-                persist_config=False,
-            )
-        else:
-            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-
-    async def _renew(self, refused: str) -> None:
-        """Read the credentials again, unless another request did.
-
-        The library reads a mounted token again by the wall clock, which may jump, and that of a kubeconfig never.
-        """
-        client = self._client
-        if client is None or client.configuration.api_key.get("BearerToken", refused) != refused:
-            return
-        try:
-            await self._configure(client.configuration)
-        except (ConfigException, OSError, ValueError, YAMLError) as exc:
-            log.warning("credentials cannot be read again", reason=str(exc))
-
     async def __aexit__(self, *_: object) -> None:
-        if self._client is not None:
-            await self._client.close()
+        await self._access.__aexit__()
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
         """The body of a GET."""
@@ -185,17 +144,14 @@ class Kube:
         body: Any = None,
         content_type: str = "",
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        client = self._client
-        if client is None:
-            raise RuntimeError("a Kube is used inside `async with`")
-        headers = {"Accept": JSON, "User-Agent": NAME}
+        access = self._access
+        headers = await access.headers() | {"Accept": JSON, "User-Agent": NAME}
         if content_type:
             headers["Content-Type"] = content_type
-        await client.update_params_for_auth(headers, [], ["BearerToken"])
-        configuration = client.configuration
+        configuration = access.configuration
         what = f"{method} {path}"
         try:
-            async with client.rest_client.pool_manager.request(
+            async with access.session.request(
                 method,
                 f"{configuration.host}{path}",
                 params=query or {},
@@ -206,11 +162,13 @@ class Kube:
                 server_hostname=configuration.tls_server_name or None,
             ) as response:
                 if response.status == 401:
-                    await self._renew(headers.get("authorization", ""))
+                    await access.was_refused(headers.get("authorization", ""))
                 if response.status >= 400:
                     raise _error(what, response, await response.read())
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            if isinstance(exc, aiohttp.ClientConnectionError):
+                await access.has_no_connection()
             raise Unavailable(f"{what}: {exc!r}") from exc
 
 

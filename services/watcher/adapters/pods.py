@@ -1,44 +1,37 @@
-"""What we write on a Pod: one annotation and one condition.
+"""What we write on a Pod: one annotation and one condition, in one request.
 
-Always about the Pod of a given UID: the API server refuses (409) when another one has taken its name.
+The status of a Pod may be written together with its metadata, so both change at once and nobody sees one without
+the other. Always about the Pod of a given UID: the API server refuses when another one has taken its name.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from services.watcher.adapters.kube import STRATEGIC, Kube
-from services.watcher.model import CONDITION, STATUS_ANNOTATION, Pod
+from services.watcher.model import Condition, Pod
 
 
-async def write_annotation(kube: Kube, pod: Pod, text: str | None) -> Pod:
-    """Set or, with None, remove the status annotation. The Pod as it is then."""
-    metadata = {"uid": pod.uid, "annotations": {STATUS_ANNOTATION: text}}
-    return _pod(await kube.patch(_path(pod), {"metadata": metadata}))
-
-
-async def write_condition(
-    kube: Kube, pod: Pod, *, connected: bool, reason: str, message: str
+async def write_status(
+    kube: Kube,
+    pod: Pod,
+    *,
+    condition: Condition,
+    turned: bool,
+    annotations: Mapping[str, str | None],
 ) -> Pod:
-    """Set our condition. The Pod as it is then."""
-    status = "True" if connected else "False"
-    condition: dict[str, Any] = {
-        "type": CONDITION,
-        "status": status,
-        "reason": reason,
-        "message": message,
-    }
-    before = pod.condition(CONDITION)
-    if before is None or before.status != status:
-        condition["lastTransitionTime"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    body = {"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}}
-    return _pod(await kube.patch(_path(pod) + "/status", body, content_type=STRATEGIC))
+    """Set a condition and annotations, None removes one. The Pod as it is then.
 
-
-def _path(pod: Pod) -> str:
-    return f"/api/v1/namespaces/{pod.metadata.namespace}/pods/{pod.metadata.name}"
-
-
-def _pod(body: bytes) -> Pod:
-    return msgspec.json.decode(body, type=Pod)
+    `turned`: the condition's status was another one until now.
+    """
+    told = msgspec.to_builtins(condition)
+    if turned:
+        told["lastTransitionTime"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    metadata: dict[str, Any] = {"uid": pod.uid}
+    if annotations:
+        metadata["annotations"] = dict(annotations)
+    body = {"metadata": metadata, "status": {"conditions": [told]}}
+    path = f"/api/v1/namespaces/{pod.metadata.namespace}/pods/{pod.metadata.name}/status"
+    return msgspec.json.decode(await kube.patch(path, body, content_type=STRATEGIC), type=Pod)

@@ -16,6 +16,7 @@ from services.watcher.wording import listed, shorten
 
 ACCEPTED = "Accepted"
 COLLISION = "PrefixCollision"
+NO_PREFIXES = "NoPrefixes"
 FORWARDING = "Forwarding"
 OURS = (ACCEPTED, COLLISION, FORWARDING)
 
@@ -52,7 +53,7 @@ def describe(found: OurObject, facts: Facts, *, shown: Fields, now: str) -> Fiel
         "endpoints": facts.counts.endpoints,
         "clients": facts.counts.clients,
     }
-    words = {ACCEPTED: _accepted(facts.problem)}
+    words = {ACCEPTED: _accepted(facts)}
     if isinstance(found, NetworkServiceEndpoint):
         told |= _addresses(facts.pool)
         words |= {
@@ -102,9 +103,13 @@ def _number(count: int) -> int:
     return min(count, MOST)
 
 
-def _accepted(problem: Problem | None) -> _Word:
-    if problem is not None:
-        return _Word("False", problem.reason, problem.message)
+def _accepted(facts: Facts) -> _Word:
+    if facts.problem is not None:
+        return _Word("False", facts.problem.reason, facts.problem.message)
+    trouble = facts.pool.trouble if facts.pool is not None else None
+    if trouble is not None:
+        told = f"it {trouble.message}; new clients are refused, correct the spec"
+        return _Word("False", trouble.reason, told)
     return _Word("True", ACCEPTED, "the spec is understood")
 
 
@@ -118,26 +123,42 @@ def _collision(facts: Facts) -> _Word:
             "NoEndpoint",
             "no Pod that podSelector matches is there; collisions are judged once there is one",
         )
+    if pool.lacks:
+        told = [*map(str, pool.lacks), *_overlaps(pool)]
+        remedy = "name ipam.prefixes, or free a supernet of IPAM_AUTOMATIC_PREFIXES"
+        return _Word("True", NO_PREFIXES, _with_remedy(told, remedy))
     if not pool.collisions:
         return _Word("False", "NoCollision", "no prefix and no route overlaps a prefix in use")
-    return _Word("True", COLLISION, _colliding(pool))
+    return _Word("True", COLLISION, _with_remedy(_overlaps(pool), _mending(pool)))
 
 
-def _colliding(pool: Pool) -> str:
-    free = _number(min((each.free for each in pool.families), default=0))
-    prefixes = {prefix for each in pool.families for prefix in each.prefixes}
-    told = [_overlap(each, is_pool=each.prefix in prefixes) for each in pool.collisions]
+def _mending(pool: Pool) -> str:
+    """What to do about collisions; where enough is left, nothing."""
+    prefixes = _prefixes(pool)
     remedies = []
     if any(each.prefix in prefixes for each in pool.collisions):
-        remedies.append(
-            f"what overlaps is not given ({free} addresses are free beside it), choose another prefix"
-        )
+        left = " and ".join(f"{_number(f.free)} of {_number(f.size)}" for f in pool.families)
+        spare = all(2 * each.free >= each.size for each in pool.families)
+        todo = "nothing needs to be done while these suffice" if spare else "choose another prefix"
+        remedies.append(f"what overlaps is not given, {left} addresses are free beside it: {todo}")
     if any(each.prefix not in prefixes for each in pool.collisions):
         remedies.append(
             "a connection with such a route is refused, choose another destination or give the prefix free"
         )
-    remedy = "; ".join(remedies)
-    return f"{listed(told, _MESSAGE_BYTES - len(remedy) - 2)}; {remedy}"
+    return "; ".join(remedies)
+
+
+def _with_remedy(told: list[str], remedy: str) -> str:
+    return f"{listed(told, _MESSAGE_BYTES - len(remedy.encode()) - 2)}; {remedy}"
+
+
+def _overlaps(pool: Pool) -> list[str]:
+    prefixes = _prefixes(pool)
+    return [_overlap(each, is_pool=each.prefix in prefixes) for each in pool.collisions]
+
+
+def _prefixes(pool: Pool) -> set[str]:
+    return {prefix for each in pool.families for prefix in each.prefixes}
 
 
 def _overlap(collision: Collision, *, is_pool: bool) -> str:

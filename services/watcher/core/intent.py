@@ -12,7 +12,7 @@ import msgspec
 from schemas.intent import Endpoint, NetworkService, PrefixesInUse, Request
 from schemas.subjects import EndpointKey, Key, NetworkServiceKey, PrefixKey, RequestKey
 from services.watcher import model
-from services.watcher.core import misfits, owners, prefixes, requests, specs
+from services.watcher.core import misfits, owners, prefixes, requests, specs, spoiled
 from services.watcher.core.addresses import Addresses
 from services.watcher.model import ObjectRef, Pod, Problem, Ref, Subject
 
@@ -54,6 +54,8 @@ class Intent:
         self._standing_rules: dict[Key, NetworkService] = {}
         self._standing_endpoints: dict[Key, Endpoint] = {}
         self._exclusions: set[Key] = set()  # keys that they stand under, should stand, or once did
+        self._standing_exclusions: dict[Key, PrefixesInUse] = {}
+        self._excluding: model.ConfigMap | None = None
         self._put: dict[type[Any], Callable[[Ref, Any, Touched], None]] = {
             model.Pod: self._pod,
             model.Namespace: self._namespace,
@@ -90,6 +92,10 @@ class Intent:
         """Why the spec of an object of ours means nothing."""
         return self._bad_specs.get(subject)
 
+    def spoiled_offer(self, namespace: str, network_service: str) -> Problem | None:
+        """Why nobody offers a network service, if an endpoint would that cannot be read."""
+        return spoiled.offer(self.objects, self._bad_specs, namespace, network_service)
+
     def pods_on(self, node: str) -> set[Ref]:
         """The Pods of a node."""
         return set(self._pods_of_node.get(node, ()))
@@ -121,6 +127,9 @@ class Intent:
                 self._endpoint_pod(key, touched)
         elif isinstance(key, PrefixKey) and key.source == prefixes.EXCLUDED.source:
             self._exclusions.add(key)
+            standing = message if isinstance(message, PrefixesInUse) else None
+            _keep(self._standing_exclusions, key, standing)
+            self._exclude(touched)
         return touched
 
     def _stand_request(self, key: RequestKey, message: Any, touched: Touched) -> None:
@@ -206,12 +215,20 @@ class Intent:
             for addresses in (self._service_addresses, self._pod_addresses):
                 self._know(addresses, "kubeadm", told, touched)
         elif ref == self._excluded:
-            excluded, problem = prefixes.of_user(found) if found else ((), None)
-            now: dict[Key, PrefixesInUse] = {part.key: part for part in excluded}
-            self._exclusions |= now.keys()
-            for key in self._exclusions:
-                self._set(key, now.get(key), touched)
-            self._notice(model.ConfigMap, ref, problem, touched)
+            self._excluding = found
+            self._exclude(touched)
+
+    def _exclude(self, touched: Touched) -> None:
+        excluded, problem = (
+            prefixes.of_user(self._excluding, self._standing_exclusions.values())
+            if self._excluding
+            else ((), None)
+        )
+        now: dict[Key, PrefixesInUse] = {part.key: part for part in excluded}
+        self._exclusions |= now.keys()
+        for key in self._exclusions:
+            self._set(key, now.get(key), touched)
+        self._notice(model.ConfigMap, self._excluded, problem, touched)
 
     def _network_service(
         self, ref: Ref, found: model.NetworkService | None, touched: Touched
@@ -245,7 +262,10 @@ class Intent:
         for pod in () if is_same else self._pods_of_namespace.get(namespace, ()):
             self._endpoint_pod(EndpointKey(namespace, name, pod), touched)
         _keep(self.objects, (model.NetworkServiceEndpoint, ref), found)
-        _keep(self._bad_specs, (model.NetworkServiceEndpoint, ref), problem)
+        subject = (model.NetworkServiceEndpoint, ref)
+        if self._bad_specs.get(subject) != problem:
+            _keep(self._bad_specs, subject, problem)
+            touched.pods.update(spoiled.asking_in(self.wanted, namespace))
         self._notice_endpoint(ref, touched)
 
     def _requests(self, ref: Ref, touched: Touched) -> None:
@@ -289,13 +309,16 @@ class Intent:
             standing = self._standing_endpoints.get(key)
             if standing is None or standing.pod.uid != pod.uid:
                 return None
-            return msgspec.structs.replace(standing, pod=ref, ready=pod.ready)
+            return msgspec.structs.replace(
+                standing, pod=ref, ready=_may_get_more(pod), leaving=pod.terminating
+            )
         if not spec.selector.selects(pod.labels):
             return None
         return Endpoint(
             endpoint=key.endpoint,
             pod=ref,
-            ready=pod.ready,
+            ready=_may_get_more(pod),
+            leaving=pod.terminating,
             network_services=spec.network_services,
             labels=spec.labels,
             ipam=spec.ipam,
@@ -340,7 +363,11 @@ _UNASKED = requests.Wanted()
 
 
 def _serves(pod: Pod) -> bool:
-    return bool(pod.node) and not (pod.terminating or pod.terminal or pod.host_network)
+    return bool(pod.node) and not (pod.terminal or pod.host_network)
+
+
+def _may_get_more(pod: Pod) -> bool:
+    return pod.ready and not pod.terminating
 
 
 def _misfit(pod: Pod | None, spec: specs.EndpointSpec | None) -> bool:

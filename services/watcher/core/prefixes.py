@@ -7,7 +7,7 @@ one is split into several.
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
 import yaml
@@ -142,17 +142,38 @@ def of_kubeadm(found: ConfigMap) -> PrefixesInUse:
     )
 
 
-def of_user(found: ConfigMap) -> tuple[tuple[PrefixesInUse, ...], Problem | None]:
-    """The user's own exclusions; a bad line does not spoil the others."""
+def of_user(
+    found: ConfigMap, standing: Iterable[PrefixesInUse] = ()
+) -> tuple[tuple[PrefixesInUse, ...], Problem | None]:
+    """The user's own exclusions; a bad line does not spoil the others.
+
+    A mistake never opens what was excluded: `standing`, what is in force, stays so until all can be read.
+    """
     what = f"ConfigMap {'/'.join(found.ref)}"
     good: list[UsedPrefix] = []
-    bad: list[str] = []
-    for place, text in _lines((found.data or {}).get(EXCLUDED_DATA, "")):
+    data = found.data or {}
+    if data and EXCLUDED_DATA not in data:
+        has = ", ".join(sorted(data)[:_MOST_TOLD])[:_MOST_QUOTED]
+        bad = [f"there is no such key, there is {has}"]
+    else:
+        bad = []
+    for place, text in _lines(data.get(EXCLUDED_DATA, "")):
         try:
-            good.append(UsedPrefix(prefix=str(values.parse_prefix_loosely(text)), used_by=what))
+            good.append(UsedPrefix(prefix=str(_excluded(text)), used_by=what))
         except ValueError as exc:
             bad.append(f"{place}: {str(exc)[:_MOST_QUOTED]}")
-    return _fitting(good), _malformed(what, bad) if bad else None
+    if not bad:
+        return _fitting(good), None
+    kept = [each for message in standing for each in message.prefixes]
+    return _fitting([*good, *kept]), _malformed(what, bad)
+
+
+def _excluded(text: str) -> values.Prefix:
+    """A prefix, or an address alone. Raises ValueError: which of 10.1.2.3/8 was meant nobody knows."""
+    meant = values.parse_prefix_loosely(text)
+    if "/" not in text or str(meant.network_address) == str(ip_address(text.partition("/")[0])):
+        return meant
+    raise ValueError(f"prefix {text!r} has host bits: {meant}, or {text.partition('/')[0]} alone?")
 
 
 def _malformed(what: str, bad: list[str]) -> Problem:
@@ -160,8 +181,8 @@ def _malformed(what: str, bad: list[str]) -> Problem:
     told = "; ".join([*bad[:_MOST_TOLD], *more])
     return Problem(
         reason=MALFORMED,
-        message=f"{what}, key {EXCLUDED_DATA}: {told}; write one prefix such as "
-        "10.0.0.0/8 per line (the others are in force)",
+        message=f"{what}, key {EXCLUDED_DATA}: {told}; write one prefix such as 10.0.0.0/8 per line (the others "
+        "are in force, and what was excluded before stays so until all can be read)",
     )
 
 

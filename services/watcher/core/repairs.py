@@ -9,7 +9,7 @@ from schemas.codec import Tombstone
 from schemas.intent import PodRef
 from schemas.state import EndStatus, Status
 from schemas.subjects import StatusKey
-from services.watcher.core.report import WARNING, Announcement
+from services.watcher.core.news import WARNING, Announcement
 
 REPAIRED = "InterfaceRepaired"
 

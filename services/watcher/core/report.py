@@ -1,11 +1,11 @@
-"""Report: what a Pod's status must say, and what changed in it that people should hear of.
+"""Report: what a Pod's status must say.
 
 Judged only from what is current: of this Pod (UID) and of the newest grant (revision). Where the word of
 ipam or of the node is merely missing, because they have not told everything yet, what the Pod already
 shows goes on being true.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -19,15 +19,11 @@ from services.watcher.wording import listed, shorten
 
 CONNECTED = "Connected"
 CONNECTING = "Connecting"
-DISCONNECTED = "Disconnected"
-READDRESSED = "Readdressed"
 UPDATING = "Updating"  # an older revision stands while the newer one is being applied
 COMPLETED = "PodCompleted"
 
 MESSAGE_BYTES = 4096  # of a condition: every watcher of Pods gets it
 _ITEM_BYTES = 1024
-NORMAL = "Normal"
-WARNING = "Warning"
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +39,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 class Item(msgspec.Struct, frozen=True, kw_only=True):
     shown: Shown
     message: str = ""  # when ready: why its addresses are others than before, if they are
+    covered: str = ""  # what of it a prefix in use covers although it stands
     kept: bool = False
 
     @property
@@ -58,6 +55,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     message: str
     messages: tuple[str, ...] = ()  # one per item
+    covered: tuple[str, ...] = ()  # of each item that a prefix in use covers
     kept: bool = False  # some item is shown on because nobody has told everything yet
 
     @property
@@ -72,14 +70,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return not self.connected and self.reason == CONNECTING
 
 
-class Announcement(msgspec.Struct, frozen=True, kw_only=True):
-    """An Event to be written."""
-
-    type: str
-    reason: str
-    message: str
-
-
 class Showing(msgspec.Struct, frozen=True, kw_only=True):
     """What a Pod shows now."""
 
@@ -92,6 +82,11 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def nothing(self) -> bool:
         return self.annotation is None and self.connected is None
+
+    @property
+    def told(self) -> tuple[object, ...]:
+        """All that people see."""
+        return self.annotation, self.connected, self.reason, self.message
 
 
 def showing(pod: Pod) -> Showing:
@@ -116,21 +111,26 @@ def showing(pod: Pod) -> Showing:
     )
 
 
-def without_annotation(report: Report, why: str) -> str:
-    """The message of a condition whose annotation the API server does not take."""
+def without_annotation(wanted: Showing, shown: Showing, why: str) -> Showing:
+    """What a Pod can show whose annotation the API server does not take: the condition says so."""
     missing = shorten(
         f"annotation {STATUS_ANNOTATION} cannot be written: {why}",
         _ITEM_BYTES,
     )
     room = MESSAGE_BYTES - len(missing.encode()) - 2
-    return f"{shorten(report.message, room)}; {missing}"
+    return msgspec.structs.replace(
+        wanted,
+        annotation=shown.annotation,
+        items=shown.items,
+        message=f"{shorten(wanted.message, room)}; {missing}",
+    )
 
 
-def as_shown(report: Report) -> Showing:
-    """What a Pod shows once a report was written."""
+def as_shown(report: Report, *, but: Collection[str] = ()) -> Showing:
+    """What a Pod shows once a report was written; `but`: interfaces of which people were not told yet."""
     return Showing(
         annotation=report.annotation,
-        items=report.items,
+        items=tuple(each for each in report.items if each.interface not in but),
         connected=report.connected,
         reason=report.reason,
         message=report.message,
@@ -160,6 +160,7 @@ def report(
         reason=reason,
         message=message,
         messages=tuple(each.message for each in items),
+        covered=tuple(_covered(each) for each in items if each.covered),
         kept=any(each.kept for each in items),
     )
 
@@ -192,19 +193,14 @@ def may_be_explained(before: Showing, after: Report) -> bool:
     )
 
 
-def announcements(before: Showing, after: Report) -> Iterator[Announcement]:
-    """What is new in a report compared with what was shown or announced last."""
-    was = {each.interface: each for each in before.items}
-    for item, message in zip(after.items, after.messages, strict=True):
-        yield from _news(was.pop(item.interface, None), item, message)
-    for gone in was.values():
-        if _stands(gone):
-            yield _disconnected(gone, "no longer asked for")
-    if after.reason in _WITHOUT_ITEM and (before.reason, before.message) != (
-        after.reason,
-        after.message,
-    ):
-        yield Announcement(type=WARNING, reason=after.reason, message=after.message)
+def coming(before: Showing, after: Report) -> frozenset[str]:
+    """New interfaces whose endpoint is not there or not Ready yet: where both are made together that is no trouble."""
+    known = {each.interface for each in before.items}
+    return frozenset(
+        each.interface
+        for each in after.items
+        if each.state == "refused" and each.reason in _COMING and each.interface not in known
+    )
 
 
 def _item(request: Request, facts: Facts, shown: Shown | None) -> Item:
@@ -239,7 +235,8 @@ def _granted(request: Request, grant: Connection, status: Status | None) -> Item
         )
     if end.applied is not None and end.state == "ready":
         if end.applied.revision == grant.revision:
-            return Item(shown=_shown(request, grant, end), message=grant.readdressed)
+            shown = _shown(request, grant, end)
+            return Item(shown=shown, message=grant.readdressed, covered=grant.covered)
         return _updating(request, end.applied, end)
     missing = end.message or f"waiting for node {grant.node} to wire it"
     return _not_ready(request, "waiting", CONNECTING, missing, grant)
@@ -305,11 +302,17 @@ def _verdict(problem: Problem | None, items: list[Item]) -> tuple[bool, str, str
         return False, reason, listed(told, MESSAGE_BYTES)
     if not items:
         return True, CONNECTED, "no network service is asked for"
-    return (
-        True,
-        CONNECTED,
-        listed([f"{each.shown.interface} ({each.shown.name})" for each in items], MESSAGE_BYTES),
-    )
+    told = [_covered(each) if each.covered else _named(each.shown) for each in items]
+    return True, CONNECTED, listed(told, MESSAGE_BYTES)
+
+
+def _named(item: Shown) -> str:
+    return f"{item.interface} ({item.name})"
+
+
+def _covered(item: Item) -> str:
+    text = f"{_named(item.shown)} stays, for nothing else is free, although {item.covered}"
+    return f"{shorten(text, _ITEM_BYTES)}; give the endpoint another prefix or route"
 
 
 def _unheard(items: list[Item]) -> bool:
@@ -324,50 +327,6 @@ def _told(item: Shown, message: str, *, under: str) -> str:
     return f"{item.interface} ({item.name}): {text}"
 
 
-def _news(was: Shown | None, item: Shown, message: str) -> Iterator[Announcement]:
-    if item.state == "ready":
-        if was is not None and was.ips and was.ips != item.ips and message:
-            yield _readdressed(item, was.ips, message)
-        elif was != item:
-            yield Announcement(
-                type=NORMAL,
-                reason=CONNECTED,
-                message=f"{item.interface} is connected to {item.name} with "
-                f"{', '.join(item.ips) or 'no address'} by endpoint Pod {item.endpoint}",
-            )
-        return
-    lost = was is not None and _stands(was) and not _stands(item)
-    if item.state == "waiting":
-        if was is not None and lost and item.reason != UPDATING:
-            yield _disconnected(was, message)
-    elif was is None or (was.state, was.reason) != (item.state, item.reason):
-        # That it is a loss and why is one piece of news.
-        which = f"{item.interface} ({item.name})"
-        text = f"{which} is disconnected: {message}" if lost else f"{which}: {message}"
-        yield Announcement(type=WARNING, reason=item.reason, message=text)
-
-
-def _readdressed(item: Shown, before: tuple[str, ...], why: str) -> Announcement:
-    return Announcement(
-        type=WARNING,  # what is bound to the old addresses breaks
-        reason=READDRESSED,
-        message=f"{item.interface} ({item.name}) has {', '.join(item.ips)} now instead of {', '.join(before)}: {why}",
-    )
-
-
-def _stands(item: Shown) -> bool:
-    """Whether its link is there, with or without its DNS: the other end is shown only then."""
-    return bool(item.endpoint)
-
-
-def _disconnected(item: Shown, why: str) -> Announcement:
-    return Announcement(
-        type=NORMAL,
-        reason=DISCONNECTED,
-        message=f"{item.interface} is disconnected from {item.name}: {why}",
-    )
-
-
 def _fields(item: Shown) -> dict[str, object]:
     """As `network-status` is written: what is not known is left out."""
     always = ("name", "interface", "ips", "state")
@@ -377,7 +336,7 @@ def _fields(item: Shown) -> dict[str, object]:
 
 # What works is being renewed, or gets DNS in addition: a matter of moments.
 _RENEWED = frozenset({UPDATING, resolving.PENDING})
-_WITHOUT_ITEM = frozenset({"MalformedAnnotation", "HostNetwork"})
+_COMING = frozenset({"EndpointNotReady", "NoEndpoint"})
 _NO_ANSWER = "ipam has not answered yet; is it running?"
 _WAITING_FOR_NEWS = "waiting for news from ipam and the node"
 _COMPLETED = Report(

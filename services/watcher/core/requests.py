@@ -13,6 +13,7 @@ from schemas.intent import PodRef, Request
 from services.watcher.model import (
     CAPTURE_ANNOTATION,
     STATIC_POD_ANNOTATION,
+    DnsConfig,
     Namespace,
     Pod,
     Problem,
@@ -24,6 +25,7 @@ INVALID = "InvalidAnnotation"
 HOST_NETWORK = "HostNetwork"
 
 _DNS_POLICY = "ClusterFirst"  # what the API server writes where nobody did
+_DNS_CONFIG = DnsConfig()
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,7 @@ def capture_problem(pod: Pod) -> Problem | None:
 
 def pod_ref(pod: Pod, *, node_ready: bool) -> PodRef:
     """How the node of a Pod finds it."""
+    dns = pod.spec.dns_config or _DNS_CONFIG
     return PodRef(
         namespace=pod.metadata.namespace,
         name=pod.metadata.name,
@@ -70,7 +73,8 @@ def pod_ref(pod: Pod, *, node_ready: bool) -> PodRef:
         ips=pod.ips,
         node_ready=node_ready,
         dns_policy=pod.spec.dns_policy or _DNS_POLICY,
-        nameservers=_nameservers(pod),
+        nameservers=dns.nameservers or (),
+        searches=dns.searches or (),
     )
 
 
@@ -124,8 +128,3 @@ _HOST_NETWORK = Problem(
     message="the Pod uses its node's network (hostNetwork), where no network service can be connected; "
     f"remove hostNetwork or the annotation {annotation.ANNOTATION}",
 )
-
-
-def _nameservers(pod: Pod) -> tuple[str, ...]:
-    config = pod.spec.dns_config
-    return (config.nameservers or ()) if config is not None else ()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas import intent, values
-from services.watcher.core import fields, limits
+from services.watcher.core import fields, hops, limits
 from services.watcher.core.fields import BadField
 from services.watcher.model import NetworkService, NetworkServiceEndpoint, OurObject, Problem
 
@@ -149,6 +149,14 @@ def read_network_service(found: NetworkService) -> intent.NetworkService | Probl
         return _invalid(found, exc)
 
 
+def names_in(spec: Any) -> tuple[str, ...]:
+    """The network services that a spec names, as far as it can be read at all."""
+    for written, value in spec.items() if isinstance(spec, dict) else ():
+        if fields.our_name(written) == "networkServices" and isinstance(value, list):
+            return tuple(each for each in value if isinstance(each, str))
+    return ()
+
+
 def _invalid(found: OurObject, exc: BadField) -> Problem:
     # A first version has no earlier one.
     rest = (
@@ -177,15 +185,19 @@ def _endpoint(spec: _Endpoint) -> EndpointSpec:
     _check_sizes(spec)
     if spec.pod_selector is None:
         raise BadField("podSelector", "it is missing", "write podSelector: {matchLabels: {…}}")
+    ipam = _ipam(spec.ipam or _Ipam())
+    routes = _routes(spec.routes, "routes")
+    policies = tuple(
+        _policy(each, f"policies[{at}]") for at, each in enumerate(spec.policies or ())
+    )
+    hops.check(ipam, routes, policies)
     return EndpointSpec(
         network_services=names,
         selector=spec.pod_selector,
         labels=_labels(spec),
-        ipam=_ipam(spec.ipam or _Ipam()),
-        routes=_routes(spec.routes, "routes"),
-        policies=tuple(
-            _policy(each, f"policies[{at}]") for at, each in enumerate(spec.policies or ())
-        ),
+        ipam=ipam,
+        routes=routes,
+        policies=policies,
         dns=_dns(spec.dns) if spec.dns is not None else None,
     )
 
@@ -281,7 +293,7 @@ def _route(route: _Route, field: str) -> intent.Route:
     )
     via = ""
     if route.next_hop:
-        hop = _checked(route.next_hop, f"{field}.nextHop", ipaddress.ip_address, "write 172.16.3.1")
+        hop = _checked(route.next_hop, f"{field}.nextHop", hops.next_hop, "write 172.16.3.1")
         if getattr(hop, "version", 0) != getattr(to, "version", 0):
             raise BadField(
                 f"{field}.nextHop",
@@ -303,7 +315,7 @@ def _policy(policy: _Policy, field: str) -> intent.Policy:
     source = ""
     if policy.source:
         source = str(
-            _checked(policy.source, f"{field}.from", values.parse_prefix, "write 172.16.2.201/32")
+            _checked(policy.source, f"{field}.from", limits.destination, "write 172.16.2.201/32")
         )
     return intent.Policy(
         source=source,

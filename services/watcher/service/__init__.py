@@ -23,8 +23,9 @@ from services.watcher import model
 from services.watcher.adapters import Events, Informer, Kube, Resource, objects
 from services.watcher.core import prefixes
 from services.watcher.core.intent import Intent, Touched
+from services.watcher.core.moves import Moves
+from services.watcher.core.news import WARNING, Announcement
 from services.watcher.core.repairs import Repairs
-from services.watcher.core.report import WARNING, Announcement
 from services.watcher.model import ObjectRef
 from services.watcher.service.announcing import Announcer
 from services.watcher.service.describing import Describer
@@ -78,6 +79,7 @@ class Watcher:
         self._grants = Mirror(bus, GRANT, ["nsm.>"], on_change=self._result_changed)
         self._states = Mirror(bus, STATE, ["nsm.>"], on_change=self._state_changed)
         self._repairs = Repairs()
+        self._moves = Moves()
         self._publisher = Publisher(self.intent, self._own, on_refused=self._say_refused)
         self._announcer = Announcer(Events(kube, instance=holder, clock=time.monotonic))
         self._reporter = Reporter(
@@ -87,6 +89,7 @@ class Watcher:
             grants=self._grants,
             states=self._states,
             clock=time.monotonic,
+            writers=settings.writes_in_flight,
         )
         self._describer = Describer(
             kube=kube,
@@ -193,6 +196,8 @@ class Watcher:
             is_news = self._states.synced.is_set()
             for pod, what in self._repairs.note(key, message, is_news=is_news):
                 self._announcer.say(_about(pod), what)
+            for pod, what in self._moves.note(key, message, is_news=is_news):
+                self._announcer.say(_about(pod), what, again=False)
 
     def _result_changed(self, key: Key, _: object) -> None:
         self._reporter.note_key(key)

@@ -12,7 +12,7 @@ import structlog
 from services._runtime.backoff import backoff
 from services._runtime.errors import Conflict, Unavailable
 from services.watcher.adapters import Denied, Events, Missing
-from services.watcher.core.report import Announcement
+from services.watcher.core.news import Announcement
 from services.watcher.model import ObjectRef
 
 log = structlog.get_logger()

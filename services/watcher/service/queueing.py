@@ -1,11 +1,13 @@
 """A queue of keys, not of events: what is asked for twice before its turn is done once.
 
 One key is worked on by one worker at a time; asked for meanwhile, it is done again afterwards. A key
-whose work is Unavailable or met a Conflict comes back later, alone, and holds up nobody. When the first
-one fails and when none does any more is logged, once for all keys: what fails is seldom the key.
+whose work is Unavailable or met a Conflict comes back later, alone, and holds up nobody; but where the busy
+one says how long to stay away, all keys do. When the first one fails and when none does any more is logged,
+once for all keys: what fails is seldom the key.
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
@@ -35,6 +37,7 @@ class Workqueue(Generic[K]):
         self._delays: dict[K, float] = {}  # of the keys that failed last time
         self._failures = 0  # since the first of them
         self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._stay_away = 0.0  # until then, by the loop's clock
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._busy)
@@ -76,6 +79,8 @@ class Workqueue(Generic[K]):
     async def _worker(self) -> None:
         while True:
             key = await self._queue.get()
+            if (seconds := self._stay_away - asyncio.get_running_loop().time()) > 0:
+                await asyncio.sleep(seconds * random.uniform(1.0, 1.2))
             self._waiting.discard(key)
             self._busy.add(key)
             try:
@@ -101,6 +106,7 @@ class Workqueue(Generic[K]):
         self._failures += 1
         # The first of a fresh series is its shortest delay; afterwards it doubles, jittered.
         delay = min(max(self._delays.get(key, 0.0) * 2, next(backoff())), _MOST_SECONDS)
-        after = exc.after if isinstance(exc, Unavailable) else None
+        after = (exc.after if isinstance(exc, Unavailable) else None) or 0.0
+        self._stay_away = max(self._stay_away, asyncio.get_running_loop().time() + after)
         self._delays[key] = delay
-        self.add_later(key, max(delay, after or 0.0))
+        self.add_later(key, max(delay, after))

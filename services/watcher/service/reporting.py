@@ -26,18 +26,20 @@ from services._runtime.mirror import Mirror
 from services.watcher.adapters import Denied, Kube, Missing, pods
 from services.watcher.core import report as reports
 from services.watcher.core.intent import Intent
+from services.watcher.core.news import announcements
 from services.watcher.core.requests import Wanted
-from services.watcher.model import ObjectRef, Pod, Ref
+from services.watcher.model import CONDITION, STATUS_ANNOTATION, Condition, ObjectRef, Pod, Ref
 from services.watcher.service.announcing import Announcer
 from services.watcher.service.completing import at_every_completion
 from services.watcher.service.queueing import Workqueue
 
 log = structlog.get_logger()
 
-_WORKERS = 8
 # A connection, or a newer revision of one that works, is made within milliseconds: saying False meanwhile
 # would be a flap, or twice the writing.
 _GRACE_SECONDS = 0.3
+# Endpoint Pods that are made together with their clients are Ready by then, or it is worth a warning.
+_COMING_SECONDS = 10.0
 _DENIED_SECONDS = 60.0
 _LAG_SECONDS = 30.0  # versions of a server whose past is another one never catch up
 # That a node's silence has become its word is not told by any message: look again, ever more rarely.
@@ -55,6 +57,7 @@ class _Memory(msgspec.Struct):
     written_at: float = 0.0
     passing_since: float | None = None
     unexplained_since: float | None = None
+    coming_since: float | None = None
     recheck_seconds: float = _RECHECK_SECONDS[0]
 
 
@@ -70,8 +73,10 @@ class Reporter:
         grants: Mirror,
         states: Mirror,
         clock: Callable[[], float],
+        writers: int,
     ) -> None:
         self._kube = kube
+        self._writers = writers
         self._announcer = announcer
         self._intent = intent
         self._grants = grants
@@ -107,7 +112,7 @@ class Reporter:
         await self._grants.synced.wait()
         await self._states.synced.wait()
         self._memory.clear()
-        self._queue = Workqueue("status", self._work, workers=_WORKERS)
+        self._queue = Workqueue("status", self._work, workers=self._writers)
         self._queue.update(list(self._intent.pods))
         try:
             async with asyncio.TaskGroup() as group:
@@ -149,34 +154,40 @@ class Reporter:
     async def _write(
         self, pod: Pod, memory: _Memory, shown: reports.Showing, result: reports.Report
     ) -> None:
-        # The annotation first: who waits for the condition finds it.
-        message = result.message
-        if result.annotation != shown.annotation:
-            try:
-                now = await pods.write_annotation(self._kube, pod, result.annotation)
-                self._wrote(memory, now)
-            except Denied as exc:
-                self._denied(pod.ref, exc)
-                message = reports.without_annotation(result, f"{exc}; {exc.remedy}")
-        if (result.connected, result.reason, message) != (
-            shown.connected,
-            shown.reason,
-            shown.message,
-        ):
-            now = await pods.write_condition(
-                self._kube,
-                pod,
-                connected=result.connected,
-                reason=result.reason,
-                message=message,
-            )
-            self._wrote(memory, now)
-            log.info(
-                "pod status written",
-                pod=pod.ref,
-                connected=result.connected,
-                reason=result.reason,
-            )
+        wanted = reports.as_shown(result)
+        if wanted.told == shown.told:
+            return
+        try:
+            await self._put(pod, memory, shown, wanted)
+        except Denied as exc:
+            if wanted.annotation == shown.annotation:
+                raise
+            # An annotation that is not taken must not hide the condition.
+            self._denied(pod.ref, exc)
+            bare = reports.without_annotation(wanted, shown, f"{exc}; {exc.remedy}")
+            if bare.told != shown.told:
+                await self._put(pod, memory, shown, bare)
+
+    async def _put(
+        self, pod: Pod, memory: _Memory, shown: reports.Showing, wanted: reports.Showing
+    ) -> None:
+        annotations = {STATUS_ANNOTATION: wanted.annotation}
+        now = await pods.write_status(
+            self._kube,
+            pod,
+            condition=Condition(
+                type=CONDITION,
+                status="True" if wanted.connected else "False",
+                reason=wanted.reason,
+                message=wanted.message,
+            ),
+            turned=wanted.connected != shown.connected,
+            annotations=annotations if wanted.annotation != shown.annotation else {},
+        )
+        self._wrote(memory, now)
+        log.info(
+            "pod status written", pod=pod.ref, connected=wanted.connected, reason=wanted.reason
+        )
 
     def _denied(self, ref: Ref, exc: Denied) -> None:
         log.warning("status cannot be written", pod=ref, reason=str(exc), remedy=exc.remedy)
@@ -228,9 +239,25 @@ class Reporter:
             self._later(pod.ref, _GRACE_SECONDS * 1.05)
             return
         # Said when it happens, once, whatever becomes of the writes: those are retried.
-        for each in reports.announcements(memory.announced, result):
+        coming = self._coming(pod.ref, memory, result)
+        for each in announcements(memory.announced, result, but=coming):
             self._announcer.say(_about(pod), each)
-        memory.announced = reports.as_shown(result)
+        memory.announced = reports.as_shown(result, but=coming)
+
+    def _coming(self, ref: Ref, memory: _Memory, result: reports.Report) -> frozenset[str]:
+        """Interfaces of which no warning is due yet, though the condition tells what they lack."""
+        coming = reports.coming(memory.announced, result)
+        if not coming:
+            memory.coming_since = None
+            return coming
+        now = self._clock()
+        if memory.coming_since is None:
+            memory.coming_since = now
+        left = memory.coming_since + _COMING_SECONDS - now
+        if left <= 0:
+            return frozenset()
+        self._later(ref, left)
+        return coming
 
     def _later(self, ref: Ref, seconds: float) -> None:
         if self._queue is not None:
@@ -256,11 +283,22 @@ class Reporter:
             settled = refusal is not None or status is not None or self._states.complete(told)
         return reports.Facts(
             grant=grant,
-            refusal=refusal,
+            refusal=self._explained(request, refusal),
             status=status,
             resolver=self._resolver(request),
             settled=settled,
         )
+
+    def _explained(self, request: Request, refusal: Refusal | None) -> Refusal | None:
+        """Who asks for an endpoint that cannot be read, of which ipam knows nothing, hears what is wrong there."""
+        if refusal is None or refusal.reason != "NoEndpoint":
+            return refusal
+        namespace = request.network_service_namespace or request.pod.namespace
+        problem = self._intent.spoiled_offer(namespace, request.network_service)
+        if problem is None:
+            return refusal
+        message = f"network service {request.network_service}: {problem.message}"
+        return msgspec.structs.replace(refusal, reason=problem.reason, message=message)
 
     def _resolver(self, request: Request) -> Resolver | None:
         pod = request.pod

@@ -1,6 +1,5 @@
 """Clients that ask over UDP."""
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from typing import Any
 
 from services.dns.core.queries import MAX_QUERY
 from services.dns.core.resolving import Resolver
+from services.dns.core.servers import Lane
 from services.dns.service.answering.bursts import Burst
 from services.dns.service.answering.outlet import Outlet
 
@@ -30,10 +30,12 @@ class Datagrams:
         self._sockets = sockets
         self._take = resolver.take
         self._on_loop = on_loop
-        self._loop: asyncio.AbstractEventLoop = outlet.engine.loop
         for sock in sockets:
-            send = self._sender(sock)
-            outlet.engine.readers.add(sock.fileno(), partial(self._readable, sock, send, Burst()))
+            send = outlet.engine.departures.sender(sock)
+            own_ports = outlet.datagram_ports[sock.family]
+            outlet.engine.readers.add(
+                sock.fileno(), partial(self._readable, sock, send, own_ports, Burst())
+            )
 
     def close(self) -> None:
         for sock in self._sockets:
@@ -49,36 +51,23 @@ class Datagrams:
                     sock.recv(1)
                     self._outlet.engine.tally.troubled("waited too long")
 
-    def _sender(self, sock: socket.socket) -> Callable[[bytes, Any], None]:
-        sendto = sock.sendto
-
-        def send(message: bytes, address: Any) -> None:
-            try:
-                sendto(message, address)
-            except (
-                OSError
-            ):  # a client that went, or a full buffer: datagrams get lost, clients ask again
-                self._outlet.engine.tally.troubled("reply could not be sent")
-
-        return send
-
     def _readable(
-        self, sock: socket.socket, send: Callable[[bytes, Any], None], burst: Burst
+        self,
+        sock: socket.socket,
+        send: Callable[[bytes, Any], None],
+        own_ports: dict[int, Lane],
+        burst: Burst,
+        now: float,
     ) -> None:
-        now, take, receive = self._loop.time(), self._take, sock.recvfrom
-        own_ports = self._outlet.datagram_ports[sock.family]
-        try:
-            for _ in burst.turns:
-                packet, address = receive(MAX_QUERY + 1)
-                own = own_ports.get(address[1])
-                if own is not None and own.has_sent(packet):
-                    self._outlet.engine.tally.troubled("own query came back")
-                    self._on_loop()
-                else:
-                    take(packet, (send, address, packet[:2]), now)
-        except BlockingIOError:
-            burst.shrink()
-        except OSError:  # an error of an earlier reply; or what came closed this Pod's resolver
-            pass
-        else:
-            burst.filled(now)
+        packets: list[tuple[bytes, Any]] = []
+        burst.read(sock.recvfrom, MAX_QUERY + 1, now, packets)  # its error is an earlier reply's
+        take = self._take
+        for packet, address in packets:
+            own = own_ports.get(address[1])
+            if own is not None and own.has_sent(packet):
+                self._outlet.engine.tally.troubled("own query came back")
+                self._on_loop()
+                if sock.fileno() < 0:  # that closed this Pod's resolver
+                    return
+            else:
+                take(packet, (send, address, packet[:2]), now)

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from services.dns.core.servers import Server
 from services.dns.core.shared import Shared
 from services.dns.model import Limits
+from services.dns.service.answering.departures import Departures
 from services.dns.service.answering.figures import Figures
 from services.dns.service.answering.readers import Readers
 
@@ -33,9 +34,10 @@ class Engine:
     def __init__(self, registry: CollectorRegistry, *, limits: Limits | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits or Limits()
-        self.readers = Readers(self.loop)
         self.shared = Shared(self.limits, on_due=self._arm, random_bytes=os.urandom)
         self.tally, self.ids = self.shared.tally, self.shared.ids
+        self.departures = Departures(self.tally)
+        self.readers = Readers(self.loop, self.departures, self.shared.outbox)
         self._figures = Figures(registry, self.tally, self._servers)
         self._armed: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.TimerHandle | None = None

@@ -141,20 +141,14 @@ class UpstreamPorts:
             port.sock.close()
         port.lane.pending.clear()
 
-    def _readable(self, port: Port) -> None:
-        now = self._engine.loop.time()
-        receive, received, lane = port.sock.recv, self._server.received, port.lane
-        burst = port.burst
-        try:
-            for _ in burst.turns:
-                received(lane, receive(MAX_DATAGRAM + 1), now)
-        except BlockingIOError:
-            burst.shrink()
-        except OSError as exc:
-            if port.sock.fileno() >= 0:  # else what came closed this Pod's resolver
-                self._failed(port, refused=exc.errno == errno.ECONNREFUSED)
-        else:
-            burst.filled(now)
+    def _readable(self, port: Port, now: float) -> None:
+        packets: list[bytes] = []
+        error = port.burst.read(port.sock.recv, MAX_DATAGRAM + 1, now, packets)
+        self._server.received(port.lane, packets, now)
+        if (
+            error is not None and port.sock.fileno() >= 0
+        ):  # else what came closed this Pod's resolver
+            self._failed(port, refused=error.errno == errno.ECONNREFUSED)
 
     def _failed(self, port: Port, *, refused: bool = False) -> None:
         """Nobody is there; or, if not even refused, no way leads there, and no socket of ours will find one."""

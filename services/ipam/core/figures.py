@@ -3,11 +3,11 @@
 from itertools import islice
 
 from schemas import grant, intent
-from services.ipam.core import blocks
+from services.ipam.core import blocks, reach
 from services.ipam.core.blocks import Block
 from services.ipam.core.exclusions import Exclusions
 from services.ipam.core.holdings import ObjectKey
-from services.ipam.core.pools import Pool
+from services.ipam.core.pool import Pool
 from services.ipam.core.spaces import Space
 
 MOST_COLLISIONS = 8  # told of a pool; whoever mends these sees the next ones
@@ -20,6 +20,7 @@ def figures(
     exclusions: Exclusions,
     *,
     is_automatic: bool,
+    lacks: reach.Lacks,
 ) -> grant.Pool:
     """The message about a pool. `endpoint`: one of its Pods, for the routes; None: they are gone."""
     return grant.Pool(
@@ -28,17 +29,28 @@ def figures(
         families=tuple(map(_family, pool.spaces.values())),
         automatic=is_automatic,
         collisions=_collisions(pool, endpoint, exclusions),
+        lacks=tuple(lacks),
+        trouble=_trouble(pool, endpoint, lacks),
     )
+
+
+def _trouble(
+    pool: Pool, endpoint: intent.Endpoint | None, lacks: reach.Lacks
+) -> grant.Trouble | None:
+    problem = reach.trouble_of(endpoint, pool, lacks) if endpoint is not None else None
+    if problem is None:
+        return None
+    return grant.Trouble(reason=problem.code, message=problem.text)
 
 
 def _family(space: Space) -> grant.PoolFigures:
     return grant.PoolFigures(
         family=space.family,
         prefixes=tuple(map(blocks.show, space.own)),
-        size=space.size,
+        size=space.size + space.left_out,
         used=space.used,
         held=space.held,
-        excluded=space.excluded,
+        excluded=space.excluded + space.left_out,
         free=space.free,
         largest_free=space.largest_free(),
     )

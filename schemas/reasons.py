@@ -1,0 +1,167 @@
+"""Every reason that a condition, an Event, a refusal or a refused login may have: what it means and what to do.
+
+Reasons are stable: people alert on them. The message beside one names the thing and the value.
+"""
+
+from typing import NamedTuple
+
+
+class Reason(NamedTuple):
+    meaning: str
+    remedy: str = ""  # empty: nothing is wrong
+
+
+# Of conditions and Events on Pods and on our objects, and of refusals and statuses on the bus.
+OBJECTS: dict[str, Reason] = {
+    "Connected": Reason("usable: frames crossed the link both ways when it was made"),
+    "Connecting": Reason("waiting; the message says for what"),
+    "Updating": Reason("waiting; the message says for what"),
+    "Disconnected": Reason("an Event: what was connected is not any more; the message says why"),
+    "MalformedAnnotation": Reason("the column is in the message", "correct it"),
+    "HostNetwork": Reason(
+        "the Pod uses its node's network: nothing is wired there", "run it without `hostNetwork`"
+    ),
+    "PodCompleted": Reason("the Pod ended and released what it had"),
+    "NoEndpoint": Reason(
+        "no Pod offers the network service", "create an endpoint and a Pod for it"
+    ),
+    "NoMatchingEndpoint": Reason(
+        "endpoints exist, none has the labels; all are listed", "correct the labels"
+    ),
+    "EndpointNotReady": Reason("the endpoint Pod, or its node, is not Ready", "see its events"),
+    "NotAllowed": Reason(
+        "another namespace's network service", "allow the namespace; write `@namespace`"
+    ),
+    "AmbiguousNetworkService": Reason(
+        "another namespace's network service", "allow the namespace; write `@namespace`"
+    ),
+    "PoolExhausted": Reason("the pool is full; the numbers are in the message", "add a prefix"),
+    "PrefixCollision": Reason(
+        "an address or route would overlap a prefix in use, or what the node of the Pod has not "
+        "taken down yet; both are named",
+        "choose another prefix",
+    ),
+    "NodeSilent": Reason(
+        "since the bus was lost a node has not told what it still has; an endpoint with a Pod "
+        "there gives no new addresses, and a client there gets no new tunnel; nobody does while "
+        "two or more nodes are silent",
+        "start its plumber, or delete its Node object",
+    ),
+    "NoPrefixes": Reason(
+        "the endpoint has no `ipam.prefixes`, and automatic ones are off or used up",
+        "add them, or widen `IPAM_AUTOMATIC_PREFIXES`",
+    ),
+    "Readdressed": Reason(
+        "an Event: the Pod has other addresses now; old, new and why are named",
+        "see whether what it runs has noticed",
+    ),
+    "BadEndpoint": Reason(
+        "the endpoint's prefixes or routes cannot work; the message says which", "correct it"
+    ),
+    "RemoteNotSupported": Reason(
+        "the endpoint is on another node, and one of the two cannot make tunnels, or only with an "
+        "MTU below the 1280 that IPv6 needs; the message names it",
+        "see the plumber there",
+    ),
+    "PodNetworkNotFound": Reason(
+        "the Pod's network is not there yet, or is gone", "wait; see the Pod's events"
+    ),
+    "PeerNotReady": Reason(
+        "the other end's network is not there, or it has not answered through the tunnel yet",
+        "see the endpoint Pod",
+    ),
+    "EndpointPodGone": Reason(
+        "the other end's network is not there, or it has not answered through the tunnel yet",
+        "see the endpoint Pod",
+    ),
+    "InterfaceNameTaken": Reason(
+        "the Pod has an interface of that name that is not ours", "choose another name"
+    ),
+    "KernelError": Reason(
+        "the node could not wire it; the message says what the kernel said. It tries again",
+        "see the plumber's log",
+    ),
+    "BadGrant": Reason(
+        "the node could not wire it; the message says what the kernel said. It tries again",
+        "see the plumber's log",
+    ),
+    "InternalError": Reason(
+        "the node could not wire it; the message says what the kernel said. It tries again",
+        "see the plumber's log",
+    ),
+    "PeerSilent": Reason(
+        "the other end answers no more through the tunnel. It comes back by itself",
+        "look at its Pod and its node, and whether UDP 14789 is open between the nodes",
+    ),
+    "ClusterPrefixesUnknown": Reason(
+        "a default route waits until ipam has told the cluster's prefixes", "is ipam running?"
+    ),
+    "InterfaceRepaired": Reason(
+        "an Event: somebody changed or deleted an interface of ours; it was put right",
+        "find out who; see `nsm plumb explain`",
+    ),
+    "ResolverPending": Reason(
+        "wired, but the node's dns service has not said yet that it answers the Pod's queries",
+        "wait; see `nsm.resolver.<node>.>`",
+    ),
+    "DNSCaptureConflict": Reason(
+        "something else redirects port 53 in the Pod's network (a sidecar, say): ours stays off, "
+        "the Pod asks only the cluster's DNS",
+        "remove the other one, or opt out, see below",
+    ),
+    "DNSCaptureFailed": Reason(
+        "the kernel refused; the message says what it said", "see the dns service's log"
+    ),
+    "InvalidSpec": Reason(
+        "an Event on one of our objects: it has no effect as it is written",
+        "correct the field that is named",
+    ),
+    "InvalidAnnotation": Reason(
+        "an Event: `dns.networkservicemesh.io/capture` is neither `true` nor `false`; it counts as `true`",
+        'write `"false"`, or remove it',
+    ),
+    "MalformedPrefix": Reason(
+        "an Event on the ConfigMap: these lines have no effect, the others do", "correct them"
+    ),
+    "NotPublished": Reason(
+        "an Event: the object is too large for the bus",
+        "make it smaller, or raise the server's `max_payload`",
+    ),
+    "Accepted": Reason("the spec of the object is understood"),
+    "NoCollision": Reason("no prefix and no route of the endpoint overlaps a prefix in use"),
+    "SomeFailed": Reason(
+        "some connections of the endpoint do not work; one is named", "see the events of its Pod"
+    ),
+    "AllFailed": Reason(
+        "no connection of the endpoint works; one is named", "see the events of its Pod"
+    ),
+    "NoClients": Reason("nobody is connected to the endpoint"),
+}
+
+# Of logins that auth refused, in its log.
+LOGINS: dict[str, Reason] = {
+    "NoToken": Reason("the login has no token", "set `NSM_TOKEN_FILE`"),
+    "TokenInvalid": Reason(
+        "Kubernetes, or its public keys, refuse the token (also a deleted Pod's)",
+        "see the message; a new Pod gets a new token",
+    ),
+    "TokenExpired": Reason("its time is over", "the client has to read the rotated file"),
+    "WrongAudience": Reason("it is not for `AUTH_AUDIENCE`", "correct the projected volume"),
+    "UnknownRole": Reason(
+        "it is not of one of our ServiceAccounts in `AUTH_SYSTEM_NAMESPACE`",
+        "use `nsm-<role>` there",
+    ),
+    "NoNode": Reason(
+        "a node role's token names no node", "use a Pod's token; Kubernetes 1.30 or newer"
+    ),
+    "WrongConnectionName": Reason(
+        "the name does not fit the token", "token and role or node do not belong together"
+    ),
+    "CannotTell": Reason(
+        "the API server is away and gave no public keys yet", "see auth's `/readyz`"
+    ),
+    "BadQuestion": Reason(
+        "the question was not sealed by a server with these keys",
+        "include the output of `config` for the same keys",
+    ),
+}

@@ -1,0 +1,24 @@
+"""Reasons of conditions, events and refused logins, from `schemas.reasons`."""
+
+from pathlib import Path
+
+from schemas import reasons
+from tools.reference.table import code, table
+
+_INTRO = """# Reasons
+
+Stable words in conditions, Events, the status annotation, refusals on the bus and logs. The message
+beside a reason names the thing and the value; this page says what to do.
+
+"""
+
+
+def page(_root: Path) -> str:
+    parts = [_INTRO]
+    for title, group in (
+        ("Pods and objects", reasons.OBJECTS),
+        ("Logins to the bus", reasons.LOGINS),
+    ):
+        rows = [(code(name), reason.meaning, reason.remedy) for name, reason in group.items()]
+        parts += [f"## {title}\n\n", table(["reason", "meaning", "what to do"], rows)]
+    return "".join(parts)
