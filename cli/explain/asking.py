@@ -174,7 +174,7 @@ def _kubectl(what: list[str], kubeconfig: str) -> bytes:
 def _from_plumbers(pod: str) -> tuple[list[Any], str]:
     try:
         host = _node_host()
-        places = [f"{host}:{_PLUMBER_PORT}"] if host else plumb.plumbers()
+        places = [plumb.Plumber(f"{host}:{_PLUMBER_PORT}")] if host else plumb.plumbers()
     except Problem as problem:
         return [], str(problem)
     found, notes = [], []
