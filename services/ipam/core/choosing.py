@@ -157,7 +157,7 @@ def choose(
 ) -> Choice | NoChoice:
     """Who is to be asked for a connection; nobody, if the network service is not there for this client.
 
-    `current`: the endpoint Pod of what it has; `previous`: what it has or had; `paths`: who hears whom; None: everybody.
+    `current`: the endpoint Pod of what it has; `previous`: what it has or had; `paths`: who hears whom (none: all).
     """
     home = resolve_namespace(registry, request, previous)
     if isinstance(home, NoChoice):
