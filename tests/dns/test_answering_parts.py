@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.dns.core.outbox import Outbox
 from services.dns.core.tally import Tally
 from services.dns.service.answering.bursts import MOST, Burst
 from services.dns.service.answering.departures import Departures
@@ -60,7 +59,7 @@ def test_at_a_modest_rate_nothing_is_read_in_vain():
 
 async def test_readers_call_who_can_be_read_and_never_who_was_removed():
     departures = Departures(Tally())
-    readers, called = Readers(asyncio.get_running_loop(), departures, Outbox()), list[int]()
+    readers, called = Readers(asyncio.get_running_loop(), departures), list[int]()
     pairs = [socket.socketpair(type=socket.SOCK_DGRAM) for _ in range(3)]
     came = asyncio.Event()
 
@@ -157,7 +156,7 @@ async def test_what_a_reader_raises_keeps_no_reply_back(departures):
         raised.set()
 
     loop.set_exception_handler(on_fault)
-    readers, (reading, other) = Readers(loop, departing, Outbox()), socket.socketpair()
+    readers, (reading, other) = Readers(loop, departing), socket.socketpair()
     send = departing.sender(ours)
 
     def on_readable(_: float) -> None:

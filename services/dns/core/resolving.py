@@ -275,10 +275,7 @@ class Resolver:
         flight.done = True
         if flight.streams or flight.children:
             self._end(flight)
-        if flight.unheard:
-            flight.lighten()
-        else:
-            self._timers.forget(flight)
+        flight.lighten()
         counts[outcome] += clients
         tally.took(now - flight.sent_at, clients)
         for send, address, client_id in waiters:

@@ -4,7 +4,7 @@ A packet counts if its lane waits for its ID and it repeats the question; anythi
 """
 
 import itertools
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from services.dns.core.flights import Flight, Stream
@@ -104,15 +104,15 @@ class Server:
         *(
             "_answers",
             "_asked_at",
+            "_chosen_at",
             "_closed",
             "_ids",
-            "_outbox",
+            "_lane",
             "_probing",
+            "_ready",
             "_tally",
-            "_timers",
-            "_waiting",
         ),
-        *("health", "kind", "ports", "said", "where"),
+        *("_timers", "health", "kind", "ports", "said", "where"),
     )
 
     def __init__(
@@ -130,37 +130,38 @@ class Server:
         self._tally = shared.tally
         self._answers = shared.tally.answers_of(kind)
         self._ids = shared.ids
-        self._outbox = shared.outbox
+        self._ready = shared.ids.ready
         self._timers = shared.timers
-        self._waiting: list[Asked] = []  # to be sent
-        self._asked_at = float("-inf")
+        self._lane: Lane | None = None
+        self._chosen_at = self._asked_at = float("-inf")
         self._probing = False
         self._closed = False
         self.ports = ports(self)
 
-    def ask(self, flight: Flight, bit: int, now: float) -> None:
-        """Send the flight's query, with others; a server that cannot be sent to is suspect."""
-        waiting = self._waiting
-        waiting.append((flight, bit, now))
-        if len(waiting) == 1:
-            self._outbox.add(self)
-
-    def send_waiting(self) -> None:
-        """Over one lane for all: as hard to guess, and fewer sockets to be woken for."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
-        now = self._asked_at = waiting[-1][2]
+    def ask(self, flight: Flight, bit: int, now: float, *, again: bool = False) -> None:
+        """Send the flight's query; a server that cannot be sent to is suspect."""
         if self.health.suspect:
             self._probe(now)
-        # Twice: the sockets may be those of an interface that was made anew.
-        if unsent := self._send(waiting, now):
-            self._send(unsent, now)
+        lane = self._lane if self._chosen_at == now else self._choose(now)
+        if lane is None:
+            self.health.unreachable()
+            return
+        pending, ready = lane.pending, self._ready
+        new_id = ready.pop() if ready else self._ids.draw()
+        while new_id in pending:
+            new_id = self._ids.draw()
+        pending[new_id] = (flight, bit, now)
+        packet = new_id + flight.query.sent
+        try:
+            lane.send(packet)
+        except OSError as exc:
+            # Twice: the sockets may be those of an interface that was made anew.
+            if not lane.failed(packet, exc) and not again:
+                self.ask(flight, bit, now, again=True)
 
     def received(self, lane: Lane, packets: Sequence[bytes], now: float) -> None:
         """Packets came over a lane."""
         pending, answers, told = lane.pending, self._answers, False
-        forget = self._timers.forget
         for packet in packets:
             new_id = packet[:2]
             found = pending.get(new_id)
@@ -184,10 +185,8 @@ class Server:
             if not told:  # of packets that came together one tells enough
                 told = True
                 self.health.answered(now - sent_at, now)
-            flight.unheard = unheard = flight.unheard & ~bit
+            flight.unheard &= ~bit
             if flight.done:
-                if not unheard:
-                    forget(flight)
                 continue
             if flight.streaming and is_truncated(packet):
                 pilot.cut_off(flight, bit, now)
@@ -214,6 +213,7 @@ class Server:
     def unreachable(self, lanes: list[Lane], now: float) -> None:
         """The kernel says that nobody is there, or that no way leads there, of these lanes."""
         self._tally.troubled("upstream is unreachable")
+        self._chosen_at = float("-inf")
         self.health.unreachable()
         self._consider(lanes, now)
 
@@ -236,39 +236,21 @@ class Server:
         self._closed = True
         self.health.unreachable()
         lanes = self.ports.lanes()
-        waiting = [*self._waiting, *(each for lane in lanes for each in lane.pending.values())]
-        self._waiting = []
+        waiting = [each for lane in lanes for each in lane.pending.values()]
         for lane in lanes:
             lane.pending.clear()
+        self._chosen_at = float("-inf")
         self.ports.close()
         for flight, bit, _ in waiting:
             flight.pilot.lost(flight, bit, now)
 
-    def _send(self, waiting: list[Asked], now: float) -> list[Asked]:
-        """What is left when the lane fails: the first of them was sent, and is perhaps lost."""
-        lane = None if self._closed else self.ports.lane(now)
-        if lane is None:
-            self.health.unreachable()
-            return []
-        pending, send = lane.pending, lane.send
-        if len(pending) > _MOST_PENDING:
+    def _choose(self, now: float) -> Lane | None:
+        """One for all queries of this moment: as hard to guess, and fewer sockets to be woken for."""
+        lane = self._lane = None if self._closed else self.ports.lane(now)
+        self._chosen_at = self._asked_at = now
+        if lane is not None and len(lane.pending) > _MOST_PENDING:
             lane.make_room()
-        rest = iter(waiting)
-        for drawn, each in zip(self._ids.draw_some(len(waiting)), rest, strict=False):
-            new_id = drawn if drawn not in pending else self._unused_id(pending)
-            pending[new_id] = each
-            packet = new_id + each[0].query.sent
-            try:
-                send(packet)
-            except OSError as exc:
-                if not lane.failed(packet, exc):
-                    return [each, *rest]
-        return []
-
-    def _unused_id(self, pending: Container[bytes]) -> bytes:
-        while (new_id := self._ids.draw()) in pending:
-            pass
-        return new_id
+        return lane
 
     def _unexpected(self, packet: bytes, now: float, what: str) -> None:
         if is_reply(packet):

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from services.dns.core.ids import Ids
-from services.dns.core.outbox import Outbox
 from services.dns.core.queries import Readings
 from services.dns.core.scope import Scopes
 from services.dns.core.tally import Tally
@@ -26,5 +25,4 @@ class Shared:
         self.scopes = Scopes()
         self.tally = Tally()
         self.ids = Ids(random_bytes)
-        self.outbox = Outbox()
         self.timers = Timers(on_due)

@@ -1,11 +1,10 @@
-"""Time for very many flights: a queue per age, not a timer per flight.
+"""Time for very many flights: a queue per age, not a timer per flight. Nearly all are done before the first age.
 
-Nearly all are forgotten before the first age: so their memory is used again while it is still in a cache.
 Whoever drives it calls `tick` at the time that `on_due` was told last.
 """
 
 import heapq
-import itertools
+from collections import deque
 from collections.abc import Callable
 
 from services.dns.core.flights import Flight
@@ -23,8 +22,7 @@ class Timers:
 
     def __init__(self, on_due: Callable[[float], None]) -> None:
         self._on_due = on_due
-        # In the order in which they were sent.
-        self._queues: tuple[dict[Flight, None], ...] = tuple({} for _ in AGES)
+        self._queues = tuple(deque[Flight]() for _ in AGES)
         self._first = self._queues[0]
         self._graces: list[tuple[float, int, Flight]] = []
         self._count = 0
@@ -35,13 +33,9 @@ class Timers:
 
     def watch(self, flight: Flight) -> None:
         """Tell the flight's pilot of the ages that it reaches. Flights come in the order in which they were sent."""
-        self._first[flight] = None
+        self._first.append(flight)
         if flight.sent_at + _FIRST_AGE < self._due:
             self._expect(flight.sent_at + _FIRST_AGE)
-
-    def forget(self, flight: Flight) -> None:
-        """It is done, and all were heard. One that is older than the first age goes with its next."""
-        self._first.pop(flight, None)
 
     def consider_at(self, flight: Flight, when: float) -> None:
         """Let the pilot consider the flight then."""
@@ -70,20 +64,16 @@ class Timers:
 
     def _age(self, age: int, now: float) -> None:
         queue, seconds = self._queues[age], AGES[age]
-        # Listed first: to look for the first one after each deletion would pass over all deleted before.
-        due = itertools.takewhile(lambda flight: flight.sent_at + seconds <= now, queue)
-        for flight in list(due):
-            if flight not in queue:  # forgotten, as others reached that age
-                continue
-            del queue[flight]
+        while queue and queue[0].sent_at + seconds <= now:
+            flight = queue.popleft()
             if flight.done and not flight.unheard:
                 continue
             if age < LAST:
-                self._queues[age + 1][flight] = None
+                self._queues[age + 1].append(flight)
             flight.pilot.reached(flight, age, now)
 
     def _next(self) -> float:
-        due = [next(iter(q)).sent_at + AGES[age] for age, q in enumerate(self._queues) if q]
+        due = [queue[0].sent_at + AGES[age] for age, queue in enumerate(self._queues) if queue]
         if self._graces:
             due.append(self._graces[0][0])
         return min(due, default=_NEVER)

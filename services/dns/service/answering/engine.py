@@ -37,7 +37,7 @@ class Engine:
         self.shared = Shared(self.limits, on_due=self._arm, random_bytes=os.urandom)
         self.tally, self.ids = self.shared.tally, self.shared.ids
         self.departures = Departures(self.tally)
-        self.readers = Readers(self.loop, self.departures, self.shared.outbox)
+        self.readers = Readers(self.loop, self.departures)
         self._figures = Figures(registry, self.tally, self._servers)
         self._armed: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.TimerHandle | None = None

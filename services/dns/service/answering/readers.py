@@ -7,7 +7,6 @@ import asyncio
 import select
 from collections.abc import Callable
 
-from services.dns.core.outbox import Outbox
 from services.dns.service.answering.departures import Departures
 
 _MOST, _ROUNDS = 64, 4  # sockets at a time, times per wake-up: the rest of the process waits
@@ -16,11 +15,8 @@ _MOST, _ROUNDS = 64, 4  # sockets at a time, times per wake-up: the rest of the 
 class Readers:
     """Calls back whose socket can be read. Nothing is called for a socket that was removed."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, departures: Departures, outbox: Outbox
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, departures: Departures) -> None:
         self._loop = loop
-        self._outbox = outbox
         self._departures = departures
         self._epoll = select.epoll()
         self._ready: dict[int, Callable[[float], None]] = {}
@@ -45,7 +41,6 @@ class Readers:
         # Under load more has come while we read: to find that here is cheaper than a turn of the loop.
         for _ in range(_ROUNDS):
             events, now = poll(0, _MOST), clock()
-            self._outbox.hold()
             self._departures.hold()
             try:
                 # What one of them raises is the loop's to tell; the others are still readable at its next turn.
@@ -54,6 +49,5 @@ class Readers:
                         on_readable(now)
             finally:
                 self._departures.release()
-                self._outbox.release()
             if not events:
                 return
