@@ -120,6 +120,11 @@ OBJECTS: dict[str, Reason] = {
     "DNSCaptureFailed": Reason(
         "the kernel refused; the message says what it said", "see the dns service's log"
     ),
+    "ForeignDefinition": Reason(
+        "an Event on one of our objects: the cluster's definition of its kind is another mesh's, or of another "
+        "version; the fields that the API server drops are named",
+        "apply ours if nobody needs theirs",
+    ),
     "InvalidSpec": Reason(
         "an Event on one of our objects: it has no effect as it is written. On a Pod: so it is with the endpoint that "
         "would serve it",
