@@ -55,6 +55,7 @@ bench: setup ## how fast, beside a peer or a floor in the same run (see bench/RE
 	$(BIN)/python -m bench.ipam --quick
 	$(BIN)/python -m bench.watcher --quick
 	$(BIN)/python -m bench.dns --quick
+	$(BIN)/python -m bench.plumber --quick
 	$(BIN)/python -m bench.e2e --quick
 
 soak: setup ## what CI does a few times, many times: kills in bursts, random histories, chaos, cycles of connections

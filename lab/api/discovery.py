@@ -10,6 +10,7 @@ from lab.api.kinds import Kind, groups
 
 Obj = dict[str, Any]
 SchemaOf = Callable[[Kind], Obj]
+HasStatus = Callable[[Kind], bool]
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 PATCHES = ("application/json-patch+json", "application/merge-patch+json")
@@ -74,19 +75,21 @@ def _group(name: str, versions: list[str]) -> Obj:
     return {"name": name, "versions": served, "preferredVersion": served[0]}
 
 
-def resources(kinds: Sequence[Kind], group_name: str, version_name: str) -> Obj | None:
+def resources(
+    kinds: Sequence[Kind], has_status: HasStatus, group_name: str, version_name: str
+) -> Obj | None:
     """The resources of a group version, subresources included; None if there is no such thing."""
     if f"{group_name}/{version_name}" == REVIEWS:
         return _reviews()
     found = [k for k in kinds if k.group == group_name and k.version == version_name]
     if not found:
         return None
-    listed = [entry for kind in found for entry in _resource(kind)]
+    listed = [entry for kind in found for entry in _resource(kind, has_status)]
     head = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": found[0].api_version}
     return head | {"resources": listed}
 
 
-def _resource(kind: Kind) -> list[Obj]:
+def _resource(kind: Kind, has_status: HasStatus) -> list[Obj]:
     entry: Obj = {
         "name": kind.plural,
         "singularName": kind.singular,
@@ -100,7 +103,7 @@ def _resource(kind: Kind) -> list[Obj]:
         entry["categories"] = list(kind.categories)
     below = {"singularName": "", "namespaced": kind.namespaced}
     entries = [entry]
-    if kind.status:
+    if has_status(kind):
         state = {
             "name": f"{kind.plural}/status",
             "kind": kind.kind,
@@ -133,7 +136,11 @@ def openapi_index(kinds: Sequence[Kind]) -> Obj:
 
 
 def openapi(
-    kinds: Sequence[Kind], schema_of: SchemaOf, group_name: str, version_name: str
+    kinds: Sequence[Kind],
+    schema_of: SchemaOf,
+    has_status: HasStatus,
+    group_name: str,
+    version_name: str,
 ) -> Obj | None:
     """The OpenAPI v3 document of a group version."""
     found = [k for k in kinds if k.group == group_name and k.version == version_name]
@@ -142,7 +149,7 @@ def openapi(
     return {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "v1.32.0"},
-        "paths": {path: item for kind in found for path, item in _paths(kind).items()},
+        "paths": {path: item for kind in found for path, item in _paths(kind, has_status).items()},
         "components": {"schemas": {_schema_name(kind): _schema(kind, schema_of) for kind in found}},
     }
 
@@ -172,7 +179,7 @@ def _schema(kind: Kind, schema_of: SchemaOf) -> Obj:
     return schema_of(kind) | {"x-kubernetes-group-version-kind": [_gvk(kind)]}
 
 
-def _paths(kind: Kind) -> Obj:
+def _paths(kind: Kind, has_status: HasStatus) -> Obj:
     namespace = "{namespace}" if kind.namespaced else ""
     schema = {"schema": {"$ref": f"#/components/schemas/{_schema_name(kind)}"}}
     answer = {"200": {"description": "OK", "content": {"application/json": schema}}}
@@ -185,11 +192,15 @@ def _paths(kind: Kind) -> Obj:
     # Were strategic merge told here, kubectl would look for merge keys in our schemas, not in its own types.
     told = [media for media in patch_types(kind) if media != STRATEGIC]
     patch: Obj = {"requestBody": {"content": {media: {"schema": {}} for media in told}}}
-    return {
-        kind.path(namespace): {"post": common | {"x-kubernetes-action": "post"}},
-        kind.path(namespace, "{name}"): {
-            "get": common | {"x-kubernetes-action": "get"},
-            "put": common | {"x-kubernetes-action": "put"},
-            "patch": common | patch | {"x-kubernetes-action": "patch"},
-        },
+    named = {
+        "get": common | {"x-kubernetes-action": "get"},
+        "put": common | {"x-kubernetes-action": "put"},
+        "patch": common | patch | {"x-kubernetes-action": "patch"},
     }
+    paths = {
+        kind.path(namespace): {"post": common | {"x-kubernetes-action": "post"}},
+        kind.path(namespace, "{name}"): named,
+    }
+    if has_status(kind):
+        paths[kind.path(namespace, "{name}", "status")] = named
+    return paths

@@ -78,7 +78,8 @@ class _Told:
     async def resources(self, request: web.Request) -> web.Response:
         where = request.match_info
         served = self._store.served
-        return _found(discovery.resources(served, where.get("group", ""), where["version"]))
+        place = (where.get("group", ""), where["version"])
+        return _found(discovery.resources(served, self._store.has_status, *place))
 
     async def openapi_index(self, _: web.Request) -> web.Response:
         return responses.plain(discovery.openapi_index(self._store.served))
@@ -86,7 +87,8 @@ class _Told:
     async def openapi(self, request: web.Request) -> web.Response:
         where = request.match_info
         place = (where.get("group", ""), where["version"])
-        return _found(discovery.openapi(self._store.served, self._store.schema_of, *place))
+        store = self._store
+        return _found(discovery.openapi(store.served, store.schema_of, store.has_status, *place))
 
     async def openapi_v2(self, request: web.Request) -> web.Response:
         accept = request.headers.get(hdrs.ACCEPT, "*/*")

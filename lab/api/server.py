@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from lab.api import conversion, definitions, discovery, plain_routes, requests, responses
+from lab.api import conversion, discovery, plain_routes, requests, responses
 from lab.api.errors import (
     bad_request,
     method_not_allowed,
@@ -161,10 +161,9 @@ class LabApi:
         where = request.match_info
         target = requests.parse_target(where.get("group", ""), where["version"], where["tail"])
         if target.kind.custom:
-            definition = self.store.definition(target.kind)
-            if definition is None:
+            if self.store.definition(target.kind) is None:
                 raise no_such_path()
-            if target.subresource and not definitions.has_status(definition, target.kind):
+            if target.subresource and not self.store.has_status(target.kind):
                 raise not_found(target.kind, target.name)  # in these words
         match (request.method, bool(target.name)):
             case ("GET", named):

@@ -65,6 +65,11 @@ class Shelves:
             return shapes.shape_of(kind)
         return shapes.whole(definitions.schema(definition, kind))
 
+    def has_status(self, kind: Kind) -> bool:
+        """Whether the status of a kind is written by a request of its own."""
+        definition = self.definition(kind)
+        return kind.status if definition is None else definitions.has_status(definition, kind)
+
     # ---- reading
 
     def record(self, kind: Kind, namespace: str, name: str) -> Record:

@@ -15,7 +15,7 @@ from services.watcher.adapters import Denied, Informer, Resource
 from services.watcher.adapters import informer as informing
 from services.watcher.adapters.decoding import Decoder
 from services.watcher.adapters.kube import MERGE
-from services.watcher.service import describing
+from services.watcher.service import defining
 from tests.cluster.sides import DEFINITIONS, GROUP, Side, a_watcher
 from tests.watcher.conftest import running
 
@@ -237,7 +237,7 @@ async def test_what_is_left_out_is_filled_in(side):
 async def test_the_definition_of_another_mesh_is_told_and_not_overwritten(
     side, nats, reader, monkeypatch
 ):
-    monkeypatch.setattr(describing, "_GONE_SECONDS", 0.01)
+    monkeypatch.setattr(defining, "_LOOK_SECONDS", 0.2)  # a server takes its time to publish it
     name = "networkservices.networkservicemesh.io"
     ours = await side.ask("GET", f"{DEFINITIONS}/{name}")
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}

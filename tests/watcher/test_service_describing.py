@@ -4,10 +4,8 @@ import asyncio
 
 import msgspec
 import pytest
-from structlog.testing import capture_logs
 
 from lab.api.kinds import (
-    DEFINITIONS,
     NETWORK_SERVICE_ENDPOINTS,
     NETWORK_SERVICES,
     NODES,
@@ -18,7 +16,6 @@ from schemas.state import NodeFacts
 from services._runtime.errors import Conflict
 from services.watcher import model
 from services.watcher.adapters import Denied, Missing, objects
-from services.watcher.service import describing
 from tests.watcher.builders import (
     a_grant,
     a_node,
@@ -233,29 +230,6 @@ async def test_a_status_is_written_on_the_version_that_was_judged(cluster, kube)
     cluster.store.delete(NETWORK_SERVICE_ENDPOINTS, "default", "vpn")
     with pytest.raises(Missing):
         await objects.write_status(kube, found, {"clients": 1}, version=version)
-
-
-async def test_a_definition_of_another_mesh_is_told_once_and_keeps_nobody_from_being_connected(
-    cluster, nats, reader, monkeypatch
-):
-    monkeypatch.setattr(describing, "_GONE_SECONDS", 0.01)
-    for kind in (NETWORK_SERVICES, NETWORK_SERVICE_ENDPOINTS):
-        found = cluster.store.get(DEFINITIONS, "", kind.resource)
-        found["spec"]["versions"][0]["subresources"] = {}
-        cluster.store.update(DEFINITIONS, found)
-    an_offered_service(cluster)
-    cluster.store.create(NETWORK_SERVICES, an_object("second", spec={}))
-    with capture_logs() as logged:
-
-        async def until_told():
-            while len(told := [e["kind"] for e in logged if "definition" in e["event"]]) < 2:
-                await asyncio.sleep(0.01)
-            return told
-
-        async with a_watcher(cluster, nats):
-            await reader.until(lambda: reader.get(NSM1) is not None)
-            told = await asyncio.wait_for(until_told(), 10)
-    assert sorted(told) == ["NetworkService", "NetworkServiceEndpoint"]
 
 
 async def test_who_may_not_write_a_status_leaves_a_word_and_goes_on(

@@ -28,6 +28,7 @@ from services.watcher.core.news import WARNING, Announcement
 from services.watcher.core.repairs import Repairs
 from services.watcher.model import ObjectRef
 from services.watcher.service.announcing import Announcer
+from services.watcher.service.defining import Definitions
 from services.watcher.service.describing import Describer
 from services.watcher.service.publishing import Publisher
 from services.watcher.service.reporting import Reporter
@@ -98,6 +99,12 @@ class Watcher:
             states=self._states,
             clock=time.monotonic,
         )
+        self._definitions = Definitions(
+            kube=kube,
+            intent=self.intent,
+            announcer=self._announcer,
+            registry=bus.metrics.registry,
+        )
         self._measure()
 
     def _measure(self) -> None:
@@ -145,6 +152,7 @@ class Watcher:
             group.create_task(self._announcer.run())
             group.create_task(self._reporter.run())
             group.create_task(self._describer.run())
+            group.create_task(self._definitions.run())
             group.create_task(self._repeat_notices())
 
     async def _repeat_notices(self) -> None:

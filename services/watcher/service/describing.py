@@ -72,7 +72,6 @@ class Describer:
         self._tally = Tally()
         self._memory: dict[Subject, _Memory] = {}
         self._queue: Workqueue[Subject] | None = None
-        self._foreign: set[type[OurObject]] = set()  # kinds whose definition is not ours
 
     def note(self, subjects: Iterable[Subject]) -> None:
         """These may have to say something else."""
@@ -117,7 +116,6 @@ class Describer:
         await self._grants.synced.wait()
         await self._states.synced.wait()
         self._memory.clear()
-        self._foreign.clear()
         self._queue = Workqueue("object status", self._work, workers=_WORKERS)
         try:
             await self._count_all()
@@ -170,21 +168,10 @@ class Describer:
 
     def _missed(self, subject: Subject, memory: _Memory, reason: str) -> None:
         """Gone, which the watch will tell; or its kind has no status, which the server tells in the same words."""
-        kind, ref = subject
-        if not memory.missed:
-            memory.missed = True
-            self._put_off(subject, memory, _GONE_SECONDS)
-            return
-        if kind not in self._foreign:
-            self._foreign.add(kind)
-            log.warning(
-                "the definition of a kind is not ours: its objects show no status",
-                kind=kind.__name__,
-                object=ref,
-                reason=reason,
-                remedy="if no other mesh needs it, apply ours with --server-side --force-conflicts",
-            )
-        self._put_off(subject, memory, _DENIED_SECONDS)
+        seconds = _DENIED_SECONDS if memory.missed else _GONE_SECONDS
+        memory.missed = True
+        log.debug("object not found", kind=subject[0].__name__, object=subject[1], reason=reason)
+        self._put_off(subject, memory, seconds)
 
     def _put_off(self, subject: Subject, memory: _Memory, seconds: float) -> None:
         memory.not_before = self._clock() + seconds
