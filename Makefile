@@ -55,14 +55,16 @@ bench: setup ## how fast, beside a peer or a floor in the same run (see bench/RE
 	$(BIN)/python -m bench.ipam --quick
 	$(BIN)/python -m bench.watcher --quick
 	$(BIN)/python -m bench.dns --quick
+	$(BIN)/python -m bench.plumber --quick
 	$(BIN)/python -m bench.e2e --quick
 
-soak: setup ## what CI does a few times, many times: kills in bursts, random histories, cycles of connections
+soak: setup ## what CI does a few times, many times: kills in bursts, random histories, chaos, cycles of connections
 	NSM_SOAK=50 $(BIN)/python -m pytest -q -s tests/ipam/test_bursts.py -k killed
 	NSM_MACHINE_EXAMPLES=3000 $(BIN)/python -m pytest -q --timeout 7200 tests/ipam/test_machine.py
 	$(BIN)/python -m tests.dns.fuzz 10000000
 	NSM_SOAK=1 $(BIN)/python -m pytest -q tests/dns/test_answering_semantics.py
 	NSM_CONNECTIONS=3000 $(BIN)/python -m pytest -q --timeout 1800 tests/plumber/test_service_many.py
+	NSM_CHAOS=40 $(BIN)/python -m pytest -q -s tests/e2e/test_chaos.py
 	NSM_CYCLES=10000 $(BIN)/python -m pytest -q --timeout 3600 tests/plumber/test_service_cycles.py
 
 compose-test: ## compose brought up, the demo's checks run in it (needs a Docker engine)

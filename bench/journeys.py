@@ -134,7 +134,7 @@ class Journeys:
             async with asyncio.timeout(_GIVE_UP_SECONDS), self._changed:
                 await self._changed.wait_for(holds)
         except TimeoutError:
-            late = [each for each in self._known.values() if not each.told][:3]
+            late = [j for j in self._known.values() if not (j.told and j.answered)][:3]
             raise AssertionError(f"{what}: not within {_GIVE_UP_SECONDS:g} s; {late}") from None
 
     async def _note(self) -> None:

@@ -1,9 +1,10 @@
 """How long the kernel's side of a connection takes: `python -m bench.plumber [--count 100] [--existing 0 1000 3000]`.
 
-Set-up and removal by the plumber's adapter, one after the other and many at once; beside them in the same run the
-floor (the same links from messages that were packed before), `ip -batch`, and CNI plugins where they are
-installed. The plumber does more than the floor: it checks both networks, sends a frame each way before it says
-`ready`, and writes whose the links are.
+Set-up and removal by the plumber's adapter, one after the other (medians) and many at once (all of it, divided);
+beside them in the same run the floor (the same links from messages that were packed before; its removal is one request
+for all of them), `ip -batch`, and CNI plugins where they are installed. `--quick`: a hundred, no other interfaces. The
+plumber does more than the floor: it checks both networks, sends a frame each way before it says `ready`, and writes
+whose the links are.
 """
 
 import argparse
@@ -31,7 +32,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=100, help="connections per figure")
     parser.add_argument("--existing", type=int, nargs="*", default=[0, 1000, 3000])
+    parser.add_argument("--quick", action="store_true", help="as --existing 0")
     options = parser.parse_args()
+    if options.quick:
+        options.existing = [0]
     alone()
     print(f"{'ms per connection':42} {'set-up':>9} {'removal':>9}")
     for existing in options.existing:
@@ -46,8 +50,8 @@ def main() -> None:
 
 def _figures(scene: Scene) -> Iterator[tuple[str, tuple[float, float]]]:
     yield "floor: messages packed before, bare loop", floor(scene)
-    yield "plumber, one after the other", asyncio.run(plumber(scene, at_once=1))
-    yield "plumber, all at once", asyncio.run(plumber(scene, at_once=len(scene.clients)))
+    yield "plumber, one after the other", asyncio.run(singly(scene))
+    yield "plumber, all at once", asyncio.run(together(scene))
     if shutil.which("ip"):
         yield "ip -batch, two processes", ip_batch(scene)
     else:
@@ -62,17 +66,18 @@ def floor(scene: Scene) -> tuple[float, float]:
     packed = [_messages(wiring, scene.server_fd) for wiring in scene.wirings]
     with links.Netlink(scene.server.netns) as there:
         sockets = [links.Netlink(client.netns) for client in scene.clients]
-        began = time.perf_counter()
+        ups: list[float] = []
         for here, (one, other) in zip(sockets, packed, strict=True):
+            began = time.perf_counter()
             here.request(one)
             there.request(other)
-        up = time.perf_counter() - began
+            ups.append(time.perf_counter() - began)
         began = time.perf_counter()
         there.request([encoding.delete_link(group=_GROUP)])
         down = time.perf_counter() - began
         for each in sockets:
             each.close()
-    return _each(scene, up), _each(scene, down)
+    return statistics.median(ups) * 1e3, _each(scene, down)
 
 
 _GROUP = 7
@@ -113,27 +118,37 @@ def _numbers(wiring: Wiring) -> tuple[int, int]:
     return number, number + 1
 
 
-async def plumber(scene: Scene, *, at_once: int) -> tuple[float, float]:
+async def singly(scene: Scene) -> tuple[float, float]:
     kernel = Kernel()
-    turns = asyncio.Semaphore(at_once)
+    ups, downs = [], []
+    removals = []
+    for wiring in scene.wirings:
+        began = time.perf_counter()
+        removals.append(await _create(kernel, wiring))
+        ups.append(time.perf_counter() - began)
+    for removal in removals:
+        began = time.perf_counter()
+        await kernel.apply(removal)
+        downs.append(time.perf_counter() - began)
+    kernel.close()
+    return statistics.median(ups) * 1e3, statistics.median(downs) * 1e3
 
-    async def create(wiring: Wiring) -> Remove:
-        async with turns:
-            pair = await kernel.apply(Create(wiring=wiring))
-        return Remove(connection=wiring.tag, ends=pair.ends)
 
-    async def remove(removal: Remove) -> None:
-        async with turns:
-            await kernel.apply(removal)
-
+async def together(scene: Scene) -> tuple[float, float]:
+    kernel = Kernel()
     began = time.perf_counter()
-    removals = await asyncio.gather(*map(create, scene.wirings))
+    removals = await asyncio.gather(*(_create(kernel, wiring) for wiring in scene.wirings))
     up = time.perf_counter() - began
     began = time.perf_counter()
-    await asyncio.gather(*map(remove, removals))
+    await asyncio.gather(*map(kernel.apply, removals))
     down = time.perf_counter() - began
     kernel.close()
     return _each(scene, up), _each(scene, down)
+
+
+async def _create(kernel: Kernel, wiring: Wiring) -> Remove:
+    pair = await kernel.apply(Create(wiring=wiring))
+    return Remove(connection=wiring.tag, ends=pair.ends)
 
 
 def ip_batch(scene: Scene) -> tuple[float, float]:

@@ -1,47 +1,12 @@
-"""What to do for each reason that a Pod may show: the words of docs/reference.md, which a test compares.
-
-And where to look: a lab and a cluster have different commands for the same thing.
-"""
+"""What to do about a reason, and where to look: a lab and a cluster have different commands for the same thing."""
 
 import msgspec
 
+from schemas.reasons import OBJECTS
+
 SYSTEM = "nsm-system"
 
-BY_REASON = {
-    "MalformedAnnotation": "correct it",
-    "HostNetwork": "run it without hostNetwork",
-    "NoEndpoint": "create an endpoint and a Pod for it",
-    "NoMatchingEndpoint": "correct the labels",
-    "EndpointNotReady": "see its events",
-    "NotAllowed": "allow the namespace; write @namespace",
-    "AmbiguousNetworkService": "allow the namespace; write @namespace",
-    "PoolExhausted": "add a prefix",
-    "PrefixCollision": "choose another prefix",
-    "NodeSilent": "start its plumber, or delete its Node object",
-    "NoPrefixes": "add them, or widen IPAM_AUTOMATIC_PREFIXES",
-    "Readdressed": "see whether what it runs has noticed",
-    "BadEndpoint": "correct it",
-    "RemoteNotSupported": "see the plumber there",
-    "PodNetworkNotFound": "wait; see the Pod's events",
-    "PeerNotReady": "see the endpoint Pod",
-    "EndpointPodGone": "see the endpoint Pod",
-    "InterfaceNameTaken": "choose another name",
-    "KernelError": "see the plumber's log",
-    "BadGrant": "see the plumber's log",
-    "InternalError": "see the plumber's log",
-    "PeerSilent": "look at its Pod and its node, and whether UDP 14789 is open between the nodes",
-    "ClusterPrefixesUnknown": "is ipam running?",
-    "InterfaceRepaired": "find out who; see nsm plumb explain",
-    "ResolverPending": "wait; see nsm.resolver.<node>.>",
-    "DNSCaptureConflict": "remove the other one, or opt out, see below",
-    "DNSCaptureFailed": "see the dns service's log",
-    "InvalidSpec": "correct the field that is named",
-    "InvalidAnnotation": 'write "false", or remove it',
-    "MalformedPrefix": "correct them",
-    "NotPublished": "make it smaller, or raise the server's max_payload",
-}
-
-UNKNOWN = "see docs/reference.md, Status of a Pod"
+WAIT = "wait; if it stays: nsm status"
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -62,5 +27,6 @@ class Place(msgspec.Struct, frozen=True):
 
 
 def of_reason(reason: str) -> str:
-    """What to do about a reason."""
-    return BY_REASON.get(reason, UNKNOWN)
+    """What to do about a reason, as the reference has it."""
+    known = OBJECTS.get(reason)
+    return known.remedy.replace("`", "") if known is not None and known.remedy else WAIT

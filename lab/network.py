@@ -7,6 +7,7 @@ There is no way out: nothing of a lab reaches another network. All functions blo
 """
 
 import os
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from lab.layout import Layout
-from services._node import links, netns
+from services._node import encoding, links, netns
 
 POD_NETWORK = IPv4Network("10.244.0.0/16")
 UNDERLAY = IPv4Network("172.18.0.0/24")
@@ -25,6 +26,7 @@ MAX_NODES = 200
 
 _BRIDGE = "cni0"
 _SWITCH = "underlay"
+_LOOPBACK = 1  # its index, everywhere
 _STATIC = 4  # the route protocol of what an administrator wrote
 
 
@@ -84,9 +86,9 @@ class Network:
     def remove_pod(self, path: Path, node: Node, *, port: str) -> None:
         """The namespace ends with its last process; its address is free at once."""
         with links.Netlink(self.path(node)) as inside:
-            found = inside.find_link(port)
+            found = inside.look_up(name=port)
             if found is not None:
-                inside.request([links.link(links.DELLINK, index=found["index"])])
+                inside.request([encoding.delete_link(found.index)])
         netns.delete(path)
 
     def set_node_link(self, node: Node, *, up: bool) -> None:
@@ -127,9 +129,14 @@ class Network:
     def _wire_pod(self, path: Path, node: Node, address: IPv4Address, port: str) -> None:
         with links.Netlink(self.path(node)) as outside, links.Netlink(path) as inside:
             _add_veth(outside, port, bridge=_BRIDGE, peer_netns=path)
-            _set_up(inside, "lo")
-            eth0 = _set_up(inside, "eth0", f"{address}/24")
-            inside.request([_route(eth0, "0.0.0.0/0", gateway=str(node.gateway))])
+            eth0 = _index(inside, "eth0")
+            inside.request(
+                [
+                    encoding.settings(_LOOPBACK),
+                    *_up(eth0, f"{address}/24"),
+                    _route(eth0, "0.0.0.0/0", gateway=str(node.gateway)),
+                ]
+            )
 
 
 def _switch_port(node: Node) -> str:
@@ -137,9 +144,9 @@ def _switch_port(node: Node) -> str:
 
 
 def _index(netlink: links.Netlink, name: str) -> int:
-    found = netlink.find_link(name)
+    found = netlink.look_up(name=name)
     assert found is not None, name
-    return int(found["index"])
+    return found.index
 
 
 def _route(index: int, destination: str, *, gateway: str) -> Any:
@@ -156,13 +163,14 @@ def _route(index: int, destination: str, *, gateway: str) -> Any:
 def _set_up(netlink: links.Netlink, name: str, address: str = "") -> int:
     """Bring an interface up, with an address; its index."""
     index = _index(netlink, name)
-    messages = [links.link(links.NEWLINK, index=index, up=True)]
-    if address:
-        messages.append(
-            links.address(links.NEWADDR, index=index, address=address, flags=links.CREATE)
-        )
-    netlink.request(messages)
+    netlink.request(list(_up(index, address)))
     return index
+
+
+def _up(index: int, address: str) -> Iterator[encoding.Request]:
+    yield encoding.settings(index)
+    if address:
+        yield links.address(links.NEWADDR, index=index, address=address, flags=links.CREATE)
 
 
 def _add_bridge(netlink: links.Netlink, name: str, address: str) -> None:

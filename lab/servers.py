@@ -13,7 +13,7 @@ from lab.layout import LabProblem, Layout
 from lab.supervisor import Spec, Supervisor
 
 SERVER_COUNTS = (1, 3, 5)
-READY_SECONDS = 15.0
+READY_SECONDS = 30.0
 _LOOK_SECONDS = 0.005
 
 

@@ -28,7 +28,10 @@ OBJECTS: dict[str, Reason] = {
     "NoMatchingEndpoint": Reason(
         "endpoints exist, none has the labels; all are listed", "correct the labels"
     ),
-    "EndpointNotReady": Reason("the endpoint Pod, or its node, is not Ready", "see its events"),
+    "EndpointNotReady": Reason(
+        "the endpoint Pod, or its node, is not Ready, or it is being deleted; a new Pod is warned after ten seconds",
+        "see its events",
+    ),
     "NotAllowed": Reason(
         "another namespace's network service", "allow the namespace; write `@namespace`"
     ),
@@ -37,9 +40,10 @@ OBJECTS: dict[str, Reason] = {
     ),
     "PoolExhausted": Reason("the pool is full; the numbers are in the message", "add a prefix"),
     "PrefixCollision": Reason(
-        "an address or route would overlap a prefix in use, or what the node of the Pod has not "
-        "taken down yet; both are named",
-        "choose another prefix",
+        "an address or route would overlap a prefix in use, another connection of the Pod, or what the node of the "
+        "Pod has not taken down yet; both are named. An Event on a connected Pod: it keeps what a prefix covers now, "
+        "for nothing else is free",
+        "do as the message says; mostly: choose another prefix or route",
     ),
     "NodeSilent": Reason(
         "since the bus was lost a node has not told what it still has; an endpoint with a Pod "
@@ -48,15 +52,18 @@ OBJECTS: dict[str, Reason] = {
         "start its plumber, or delete its Node object",
     ),
     "NoPrefixes": Reason(
-        "the endpoint has no `ipam.prefixes`, and automatic ones are off or used up",
-        "add them, or widen `IPAM_AUTOMATIC_PREFIXES`",
+        "the endpoint has no `ipam.prefixes`, and automatic ones, of a family that its routes need, are off or used "
+        "up; the supernet is named, and who is there",
+        "add them, or widen `IPAM_AUTOMATIC_PREFIXES`; it heals by itself when something is given up",
     ),
     "Readdressed": Reason(
-        "an Event: the Pod has other addresses now; old, new and why are named",
+        "an Event on clients and endpoint Pods: a connection has other addresses now, since a prefix came into use or "
+        "the endpoint was edited; old, new and why are named",
         "see whether what it runs has noticed",
     ),
     "BadEndpoint": Reason(
-        "the endpoint's prefixes or routes cannot work; the message says which", "correct it"
+        "the endpoint's prefixes or routes cannot work; the message says which, on the Pod and on the endpoint",
+        "correct it",
     ),
     "RemoteNotSupported": Reason(
         "the endpoint is on another node, and one of the two cannot make tunnels, or only with an "
@@ -90,7 +97,8 @@ OBJECTS: dict[str, Reason] = {
         "see the plumber's log",
     ),
     "PeerSilent": Reason(
-        "the other end answers no more through the tunnel. It comes back by itself",
+        "the other end answers no more through the tunnel. The client moves to an endpoint on a node that is heard, "
+        "after a second; without one it stays, and comes back by itself",
         "look at its Pod and its node, and whether UDP 14789 is open between the nodes",
     ),
     "ClusterPrefixesUnknown": Reason(
@@ -118,7 +126,8 @@ OBJECTS: dict[str, Reason] = {
         "apply ours if nobody needs theirs",
     ),
     "InvalidSpec": Reason(
-        "an Event on one of our objects: it has no effect as it is written",
+        "an Event on one of our objects: it has no effect as it is written. On a Pod: so it is with the endpoint that "
+        "would serve it",
         "correct the field that is named",
     ),
     "InvalidAnnotation": Reason(
@@ -126,7 +135,9 @@ OBJECTS: dict[str, Reason] = {
         'write `"false"`, or remove it',
     ),
     "MalformedPrefix": Reason(
-        "an Event on the ConfigMap: these lines have no effect, the others do", "correct them"
+        "an Event on the ConfigMap: these lines, or the key, cannot be understood. The other lines have effect, and "
+        "what was excluded before stays so",
+        "correct them",
     ),
     "NotPublished": Reason(
         "an Event: the object is too large for the bus",

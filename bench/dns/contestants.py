@@ -21,6 +21,7 @@ class Setting(NamedTuple):
     """What is measured."""
 
     upstreams: int = 2
+    silent: int = 0  # the last ones of them
     pods: int = 1
     cache: int = 0  # entries
 
@@ -37,11 +38,12 @@ class Missing(Exception):
 
 
 @contextlib.contextmanager
-def upstreams(count: int, *, core: int | None) -> Iterator[int]:
+def upstreams(setting: Setting, *, core: int | None) -> Iterator[int]:
     """They answer on one port, from `_HOST`2 on."""
+    count = setting.upstreams
     port = _free_port()
     endings = ",".join(str(n) for n in range(2, 2 + count))
-    letters = ",".join(_LETTERS[:count])
+    letters = ",".join(_LETTERS[: count - setting.silent] + "-" * setting.silent)
     command = [sys.executable, "-m", "bench.dns.upstreams", endings, _HOST, str(port), letters]
     with _process(command, core) as process:
         _first_line(process)

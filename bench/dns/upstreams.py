@@ -16,13 +16,17 @@ _SOA = (
 
 
 def serve(endings: str, host: str, port: int, letters: str) -> None:
-    """One upstream per ending of `host`; each knows the names with its letter. For ever."""
+    """One upstream per ending of `host`; each knows the names with its letter, `-` never answers. For ever."""
+    silent = []
     selector = selectors.DefaultSelector()
     for ending, letter in zip(endings.split(","), letters.split(","), strict=True):
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         sock.bind((host + ending, port))
         sock.setblocking(False)
+        if letter == "-":
+            silent.append(sock)  # open, or the kernel would say that nobody is there
+            continue
         selector.register(
             sock, selectors.EVENT_READ, (Batch(_SLOTS, _SIZE, addresses=True), letter)
         )

@@ -37,7 +37,7 @@ _OF_ALL = (
     subjects.AliveKey,
 )
 _KUBECTL_SECONDS = 10
-_DNS_PORT = 9642  # of the dns service, beside a plumber in the node's network
+_PLUMBER_PORT, _DNS_PORT = "9641", "9642"  # of a node, as the manifests have them
 
 
 def gather(server: str, namespace: str, name: str, *, is_lab: bool, kubeconfig: str) -> Evidence:
@@ -173,7 +173,8 @@ def _kubectl(what: list[str], kubeconfig: str) -> bytes:
 
 def _from_plumbers(pod: str) -> tuple[list[Any], str]:
     try:
-        places = plumb.plumbers()
+        host = _node_host()
+        places = [plumb.Plumber(f"{host}:{_PLUMBER_PORT}")] if host else plumb.plumbers()
     except Problem as problem:
         return [], str(problem)
     found, notes = [], []
@@ -196,9 +197,18 @@ def _from_dns(pod: str) -> tuple[Any | None, str]:
 
 
 def _dns_places() -> list[str]:
-    """In a Pod of ours in a node's network: that node's. Raises Problem."""
+    """Health ports of dns services that can be asked from here. Raises Problem."""
+    host = _node_host()
+    return [f"{host}:{_DNS_PORT}"] if host else dns.lab_ports()
+
+
+def _node_host() -> str:
+    """In a Pod of ours in a node's network: that node; empty: there is a lab. Raises Problem: neither."""
     host, _, port = os.environ.get("NSM_HEALTH_ADDRESS", "").rpartition(":")
-    if host and port not in ("", "0"):
-        return [f"{host}:{_DNS_PORT}"]
-    labs.running()
-    return dns.lab_ports()
+    if port in (_PLUMBER_PORT, _DNS_PORT):
+        return host
+    try:
+        labs.running()
+    except Problem as problem:
+        raise Problem("only the plumber's Pod of its node can ask them") from problem
+    return ""

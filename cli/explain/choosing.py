@@ -9,6 +9,7 @@ from cli.remedies import Place, of_reason
 from schemas import grant, intent
 from schemas.subjects import EndpointKey, LeaseKey, NetworkServiceKey
 from services.ipam.core import choosing
+from services.ipam.core.paths import Paths
 from services.ipam.core.registry import Registry
 from services.watcher.core.report import Facts
 
@@ -86,7 +87,9 @@ def _others(
     current = None
     if granted is not None:
         current = EndpointKey(granted.endpoint_namespace, granted.endpoint, granted.server.pod.name)
-    choice = choosing.choose(_registry(found), request, current=current, previous=granted)
+    choice = choosing.choose(
+        _registry(found), request, current=current, previous=granted, paths=Paths()
+    )
     if isinstance(choice, choosing.NoChoice):
         yield f"now: {choice.reason}: {choice.message}"
         return

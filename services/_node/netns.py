@@ -188,7 +188,7 @@ def write_sysctls(
             with contextlib.suppress(FileNotFoundError):
                 Path("/proc/sys/net", key).write_text(value)
 
-    in_netns(target, write)
+    visit(target, write)
 
 
 def _unshare_onto(place: str) -> None:

@@ -53,8 +53,6 @@ class Client(NatsClient):
         return self._trust() or super().ssl_context
 
     async def _connect_to_server(self, s: Srv) -> None:
-        if self._transport is not None:
-            self._transport.close()  # type: ignore[no-untyped-call]  # nats-py forgets the socket of a login that was refused
         await super()._connect_to_server(s)
         if self.hesitate and self.is_reconnecting:
             await asyncio.sleep(random.uniform(*HESITATE_SECONDS))
@@ -63,9 +61,19 @@ class Client(NatsClient):
         try:
             await super()._process_connect_init()
         except ConnectionError as exc:
+            self._drop_socket()
             raise LoginCut(f"the server hung up at the login ({exc}): its log says why") from exc
+        except BaseException:
+            self._drop_socket()
+            raise
         if self._server_info.get("tls_required"):
             _tell_of_tls(self._transport)
+
+    def _drop_socket(self) -> None:
+        """Of a login without success: nats-py forgets it, or, after a failed handshake, waits for its end for ever."""
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]
+            self._transport = None
 
     async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109  nats-py's own signature
         await self._flush_pending(force_flush=True)

@@ -9,6 +9,7 @@ its snapshot is then short, even empty. What it has seen is therefore never conc
 messages and heartbeats; owners, who know how far the stream goes, are synced only once it has come so far.
 """
 
+import asyncio
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -19,10 +20,11 @@ from nats.aio.subscription import Subscription
 
 from services._runtime.bus import STREAM_NOT_FOUND, Bus
 from services._runtime.errors import Unavailable
-from services._runtime.wire import ApiError
+from services._runtime.wire import ApiError, Lost
 
 HEARTBEAT_SECONDS = 1
 INACTIVE_SECONDS = 10  # a consumer nobody listens to goes by itself
+DELETE_SECONDS = 0.3
 CONSUMER_NOT_FOUND = 10014
 # The stream will be made by its owners; a consumer of our name is one that our delete did not reach.
 _PASSING = frozenset({STREAM_NOT_FOUND, 10013, 10148})
@@ -123,7 +125,10 @@ class Consumer:
 
     async def _delete(self) -> None:
         try:
-            await self._bus.api(f"CONSUMER.DELETE.{self._stream}.{self._name}")
+            async with asyncio.timeout(DELETE_SECONDS):
+                await self._bus.api(f"CONSUMER.DELETE.{self._stream}.{self._name}")
+        except (TimeoutError, Lost):
+            pass  # on a cluster the server that would answer may be the dead one; what is left refuses the creation
         except ApiError as exc:
             if exc.err_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
                 raise

@@ -1,8 +1,11 @@
 """The bus as it is shipped: real nats-servers with the configuration that k8s/ holds, with the accounts and the
 certificates that the Job makes. Only what a Pod has of its own is put in its place: paths, ports, names of others."""
 
+import contextlib
 import http.client
+import itertools
 import os
+import random
 import re
 import signal
 import socket
@@ -24,10 +27,16 @@ BASE, PRODUCTION = manifests.K8S, manifests.K8S / "overlays/production"
 _READY_SECONDS = 60.0
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    """Below those that the kernel gives to clients: a restarted server must find its own free."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            if port not in found:
+                found.append(port)
+    return found
 
 
 class ShippedServers:
@@ -38,14 +47,15 @@ class ShippedServers:
         objects = {manifests.name_of(each): each for each in manifests.rendered(overlay)}
         workload = objects[f"StatefulSet/{SYSTEM}/nats"]
         self._conf: dict[str, str] = objects[f"ConfigMap/{SYSTEM}/nsm-nats"]["data"]
-        self._probe = workload["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]
+        container = workload["spec"]["template"]["spec"]["containers"][0]
+        probes = (container["startupProbe"], container["readinessProbe"])
+        self._probes = [each["httpGet"]["path"] for each in probes]
         self.names = [f"nats-{number}" for number in range(workload["spec"]["replicas"])]
         watcher = objects[f"Deployment/{SYSTEM}/watcher"]["spec"]["template"]["spec"]
         given = {each["name"]: each.get("value") for each in watcher["containers"][0]["env"]}
         self.replicas = int(given.get("NSM_NATS_REPLICAS") or 1)
-        self.ports = {
-            (name, port): _free_port() for name in self.names for port in (4222, 6222, 8222)
-        }
+        wanted = list(itertools.product(self.names, (4222, 6222, 8222)))
+        self.ports = dict(zip(wanted, _free_ports(len(wanted)), strict=True))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         directory.mkdir(parents=True, exist_ok=True)
         keyring.make(directory / "keys.json")
@@ -57,7 +67,11 @@ class ShippedServers:
         )
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -125,9 +139,13 @@ class ShippedServers:
         raise AssertionError(f"{name} is not ready: see {self.directory / name / 'log'}")
 
     def healthy(self, name: str) -> bool:
+        """Whether it has started and is ready."""
+        return all(self._answers(name, path) for path in self._probes)
+
+    def _answers(self, name: str, path: str) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[name, 8222], timeout=2)
         try:
-            connection.request("GET", self._probe["httpGet"]["path"])
+            connection.request("GET", path)
             return connection.getresponse().status == http.client.OK
         except OSError:
             return False

@@ -2,7 +2,8 @@
 under all of them without a message lost."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from tests.auth import test_service
 from tests.auth.shipped import BASE, PRODUCTION, SYSTEM, ShippedServers
 from tests.auth.world import World, a_world
 from tests.builders import a_connection
+from tests.manifests import manifests
 from tests.runtime.helpers import mirroring, running, until
 from tools import install_certificates, reload_nats
+from tools.install_certificates import Stored
 
 
 @pytest.fixture(params=[BASE, PRODUCTION], ids=["one server", "three servers"])
@@ -109,3 +112,40 @@ def reloaded(server: ShippedServers, name: str, monkeypatch: pytest.MonkeyPatch)
     known = reload_nats.digest(etc)
     server.mount(name)
     return reload_nats.look(etc, known, spread=0) != known
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[ShippedServers]:
+    """None of them runs yet."""
+    servers = ShippedServers(tmp_path / "nats", PRODUCTION)
+    yield servers
+    servers.__exit__()
+
+
+async def test_at_the_first_start_no_server_is_ready_before_all_have_met(three: ShippedServers):
+    """So the StatefulSet starts them in parallel: one after the other would wait for ever."""
+    three.launch("nats-0")
+    log = three.directory / "nats-0" / "log"
+    await until(lambda: "Listening for client connections" in log.read_text(), 20)
+    assert not three.healthy("nats-0")
+    for name in ("nats-1", "nats-2"):
+        three.launch(name)
+    await until(lambda: all(three.healthy(name) for name in three.names), 30)
+    (workload,) = [
+        each
+        for each in manifests.rendered(PRODUCTION)
+        if manifests.name_of(each) == f"StatefulSet/{SYSTEM}/nats"
+    ]
+    assert workload["spec"]["podManagementPolicy"] == "Parallel"
+
+
+async def test_who_has_no_certificate_of_the_authority_is_no_server(three: ShippedServers):
+    three.start()
+    three.end("nats-2", signal.SIGTERM)
+    wanted = install_certificates.names(SYSTEM)
+    three.stored = install_certificates.planned(Stored(), wanted, now=three.installed)
+    three.launch("nats-2")
+    log = three.directory / "nats-2" / "log"
+    await until(lambda: "TLS route handshake error" in log.read_text(), 20)
+    assert not three.healthy("nats-2")
+    await until(lambda: three.healthy("nats-0") and three.healthy("nats-1"), 30)

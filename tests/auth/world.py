@@ -189,7 +189,7 @@ class World:
     def __init__(self, directory: Path, server: Any = None) -> None:
         self.directory = directory
         self.api = TokenApi()
-        self.server = server or GuardedServer(directory / "nats")
+        self.server: Any = server or GuardedServer(directory / "nats")
         self.metrics = Metrics()
         self.health = Health(self.metrics.registry)
         self._clients: list[Client] = []

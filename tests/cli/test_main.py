@@ -1,8 +1,10 @@
 """The command line: its help, its mistakes, its speed."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +83,17 @@ def test_a_command_imports_only_what_it_needs():
 def test_an_unknown_name_is_no_command():
     group = lazy.group("g", {"a": "cli.annotation:annotation"}, help_text="x")
     assert group.get_command(None, "b") is None
+
+
+def test_operations_name_commands_and_metrics_that_exist():
+    docs = Path(__file__).parent.parent.parent / "docs"
+    text = (docs / "operations.md").read_text()
+    reference = (docs / "reference" / "metrics.md").read_text()
+    for command in set(re.findall(r"\bnsm ([a-z]+)", text)) - {"itself"}:
+        assert command in main.COMMANDS, f"nsm {command}"
+    for command in set(re.findall(r"\bnsm lab ([a-z]+)", text)):
+        assert command in main.LAB_COMMANDS, f"nsm lab {command}"
+    metrics = set(re.findall(r"\b(nsm_[a-z_]+)", text)) - {"nsm_tunnels"}
+    assert metrics
+    for metric in metrics:
+        assert f"`{metric}" in reference, metric

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cli import persons, remedies
+from cli import persons
 from cli.remedies import Place
 from cli.status import judging, survey, telling
 from cli.status.model import Status
@@ -36,7 +36,6 @@ from tests.runtime.callout import GuardedNats, Tokens, answering
 from tests.runtime.helpers import Leading, mirroring, running
 
 NOW = 1_000_000.0
-DOCS = Path(__file__).parent.parent.parent / "docs" / "reference.md"
 
 
 def told(message: Any, *, age: float = 100.0) -> Told:
@@ -342,18 +341,6 @@ def test_of_many_nodes_only_those_are_shown_that_are_not_well(capsys):
     assert "100 of 101 nodes are well" in out
     assert ["n42", "SILENT"] in [line.split()[:2] for line in out.splitlines()]
     assert "n41 " not in out
-
-
-def test_remedies_are_those_of_the_reference():
-    text = DOCS.read_text()
-    table = text[text.index("## Status of a Pod") :]
-    rows = [line[1:-1].split("|") for line in table.splitlines() if line.startswith("| `")]
-    written = {}
-    for reasons, *_, remedy in rows:
-        for reason in reasons.split(","):
-            written[reason.strip(" `")] = remedy.strip().replace("`", "")
-    for reason, remedy in remedies.BY_REASON.items():
-        assert written[reason] == remedy
 
 
 # ---- on a real bus

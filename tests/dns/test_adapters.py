@@ -268,7 +268,7 @@ def held(pod: Pod, directory: Path, mode: str) -> Iterator[subprocess.Popen[byte
     command = [sys.executable, "-m", "tests.dns.holder", pod.netns, mode, str(ready)]
     with subprocess.Popen(command, cwd=ROOT) as process:
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not (ready.exists() and ready.read_text()):
                 assert process.poll() is None and time.monotonic() < deadline, "no capture"
                 time.sleep(0.01)

@@ -1,5 +1,6 @@
 """A running lab as tests see it: through the `nsm` command, as a user would."""
 
+import atexit
 import json
 import os
 import subprocess
@@ -7,10 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.e2e.quick import Quick
 
 ROOT = Path(__file__).parent.parent.parent
 CONDITION = "networkservicemesh.io/connected"
@@ -38,16 +42,11 @@ class Cluster:
         )
 
     def nsm(self, *words: str, expect: int = 0, timeout: float = 60) -> str:
-        process = self.start(*words)
         try:
-            output, _ = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-            raise AssertionError(f"nsm {' '.join(words)} did not end:\n{output}") from None
-        assert process.returncode == expect, (
-            f"nsm {' '.join(words)}: {process.returncode}\n{output}"
-        )
+            code, output = _quick().run(words, self.environment, timeout=timeout)
+        except TimeoutError:
+            raise AssertionError(f"nsm {' '.join(words)} did not end") from None
+        assert code == expect, f"nsm {' '.join(words)}: {code}\n{output}"
         return output
 
     def items(self, kind: str, namespace: str | None = None) -> list[dict[str, Any]]:
@@ -121,6 +120,13 @@ class Cluster:
             if process.poll() is None:
                 process.kill()
             process.communicate()
+
+
+@cache
+def _quick() -> Quick:
+    made = Quick()
+    atexit.register(made.close)
+    return made
 
 
 def namespace_of(name: str, **annotations: str) -> dict[str, Any]:

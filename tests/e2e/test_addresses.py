@@ -190,11 +190,30 @@ def test_what_nothing_can_replace_stands_and_the_endpoint_says_what_overlaps(
         )
         cluster.apply(pod("late", namespace, "p/nsm-1"))
         cluster.refused("late", namespace, "PrefixCollision")
+        cluster.until("the Pod is told", lambda: covered(cluster, namespace))
         assert ", 0% packet loss" in stop()
 
-    assert granted(cluster, namespace) == before
+    stands = granted(cluster, namespace)["app", "nsm-1"]
+    assert stands.client.addresses == before["app", "nsm-1"].client.addresses
+    assert "172.20.47.0/24" in stands.covered
+    told = cluster.nsm("ipam", "explain", f"{namespace}/app")
+    assert "stays as it is, for nothing else is free, although 172.20.47.2" in told
     excluding()
     cluster.connected("late", namespace)
+    cluster.until(
+        "it says so no more",
+        lambda: not granted(cluster, namespace)["app", "nsm-1"].covered,
+    )
+    cluster.until("the Pod says so no more", lambda: not covered(cluster, namespace, event=False))
+
+
+def covered(cluster: Cluster, namespace: str, *, event: bool = True) -> bool:
+    """Whether the condition of the Pod, which stays True, and an Event say that it keeps what a prefix covers."""
+    cluster.connected("app", namespace)
+    found = cluster.condition("app", namespace)
+    return "stays, for nothing else is free" in found["message"] and (
+        not event or "172.20.47.0/24" in cluster.events("app", namespace).get("PrefixCollision", "")
+    )
 
 
 def test_an_endpoint_without_prefixes_gets_some_and_keeps_them_over_every_restart(

@@ -1,5 +1,6 @@
 """A lab's beginning and end: fast, alone in its directory, and without a trace however it dies."""
 
+import json
 import os
 import signal
 import socket
@@ -242,3 +243,27 @@ def _python_for_users() -> str:
     if closed.returncode != 0:
         pytest.skip("user namespaces are closed on this machine")
     return python
+
+
+def test_several_nats_servers_are_processes_of_their_own_that_find_each_other(own_lab):
+    own_lab.up("--services", "nats", "--nats", "3", "--nodes", "1")
+    names = [p["name"] for p in json.loads(own_lab.nsm("lab", "ps", "-o", "json"))]
+    assert names == ["lab", "nats/1", "nats/2", "nats/3"]
+    assert own_lab.state.nats_url.count("nats://") == 3
+    until(
+        "they have a leader",
+        lambda: "metadata leader" in own_lab.nsm("lab", "logs", "nats/2"),
+    )
+    own_lab.nsm("lab", "kill", "nats/1", "-9", "--hold")
+    with own_lab.popen("tap") as process:  # at one that lives
+        assert "listening" in process.stderr.readline()
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("words", "choice"), [(("--nats", "2"), "1, 3, 5"), (("--replicas", "9"), "1 to 3")]
+)
+def test_a_number_that_no_lab_has_is_refused_with_the_choice(own_lab, words, choice):
+    done = own_lab.run("lab", "up", "--detach", *words)
+    assert done.returncode == 1
+    assert choice in done.stderr

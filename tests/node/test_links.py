@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services._node import links
+from services._node import encoding, links
 from services._node.links import CREATE, REPLACE, LinkError, Netlink
 
 
@@ -164,3 +164,54 @@ def test_a_kernel_that_does_not_answer_is_a_link_error(place: Path) -> None:
             list(netlink._receive())
 
     assert caught.value.errno == errno.ETIMEDOUT
+
+
+@pytest.mark.parametrize(
+    ("own", "behind", "destination"),
+    [
+        ("192.0.2.1/24", "192.0.2.9", "198.51.100.0/24"),
+        ("2001:db8::1/64", "2001:db8::9", "2001:db8:1::/48"),
+        ("192.0.2.1/24", "192.0.2.9", "0.0.0.0/0"),
+        ("2001:db8::1/64", "2001:db8::9", "::/0"),
+    ],
+)
+def test_what_is_unpacked_by_hand_is_what_pyroute2_reads(
+    place: Path, own: str, behind: str, destination: str
+) -> None:
+    with Netlink(place) as netlink:
+        index = dummy_pair(netlink)
+        mac = "02:00:00:00:00:09"
+        netlink.request(
+            [
+                encoding.settings(index),
+                links.address(links.NEWADDR, index=index, address=own, flags=links.CREATE),
+                links.neighbour(
+                    links.NEWNEIGH, index=index, address=behind, mac=mac, flags=links.REPLACE
+                ),
+                links.route(
+                    links.NEWROUTE,
+                    index=index,
+                    destination=destination,
+                    gateway=behind,
+                    source=own.partition("/")[0],
+                    table=300,
+                    metric=7,
+                    protocol=78,
+                    flags=links.CREATE,
+                ),
+            ]
+        )
+        family = links.family_of(own)
+        question = links.route(links.GETROUTE, index=index, family=family, table=300)
+        (route,) = netlink.routes(question)
+        (known,) = netlink.dump(question)
+        addresses = {each.address for each in netlink.addresses(index=index)}
+        neighbours = {(n.address, n.mac) for n in netlink.neighbours(index=index)}
+
+    assert (route.table, route.protocol, route.metric) == (300, 78, 7)
+    assert (route.destination, route.gateway) == (destination, behind)
+    assert route.source == own.partition("/")[0]
+    assert (route.index, route.family, route.kind) == (index, family, known["type"])
+    assert route.gateway == known.get_attr("RTA_GATEWAY")
+    assert own in addresses
+    assert (behind, mac) in neighbours

@@ -54,7 +54,7 @@ class World:
             grant.key, Tombstone(released=grant.client.pod.uid, revision=grant.revision)
         )
 
-    async def until(self, condition: Callable[[], Any], *, seconds: float = 10) -> Any:
+    async def until(self, condition: Callable[[], Any], *, seconds: float = 30) -> Any:
         """The condition's value once it holds; the test fails after some seconds."""
         try:
             async with asyncio.timeout(seconds):

@@ -16,7 +16,7 @@ from services._runtime.bus import Bus
 from services._runtime.errors import Refused
 from services._runtime.login import WAIT_FOR_TOKEN_UNTIL
 from tests.builders import a_connection, a_status
-from tests.runtime.callout import GuardedNats, Responder, Tokens, answering
+from tests.runtime.callout import GuardedNats, Responder, Tokens, a_certificate, answering
 from tests.runtime.helpers import Leading, mirroring, running, until
 
 LIFE = 5.0  # the server counts whole seconds
@@ -293,6 +293,31 @@ async def test_tls_is_spoken_with_whom_the_ca_file_vouches_for(
             bus = await Bus.connect(server.url, name="ipam", access=access)
             await bus.ensure_streams()
             await bus.close()
+
+
+async def test_what_is_trusted_is_read_again_and_who_trusts_nobody_can_still_end(
+    tmp_path: Path, tokens: Tokens
+) -> None:
+    with GuardedNats(tmp_path / "tls", tls=True) as server:
+        good = server.certificate.read_bytes()
+        async with answering(server, tokens):
+            access = _with_ca(tokens.write("ipam"), tmp_path / "ca.pem")
+            (tmp_path / "ca.pem").write_bytes(good)
+            bus = await Bus.connect(server.url, name="ipam", access=access)
+            (tmp_path / "other").mkdir()
+            (tmp_path / "ca.pem").write_bytes(a_certificate(tmp_path / "other").read_bytes())
+            with capture_logs() as logs:
+                await bus._wire._client.force_reconnect()
+                await until(lambda: any("CERTIFICATE" in str(e.get("reason")) for e in logs))
+            (tmp_path / "ca.pem").write_bytes(good)
+            async with asyncio.timeout(10):
+                await bus._wire.reconnected(0)
+            (tmp_path / "ca.pem").write_bytes((tmp_path / "other" / "cert.pem").read_bytes())
+            with capture_logs() as logs:
+                await bus._wire._client.force_reconnect()
+                await until(lambda: any("CERTIFICATE" in str(e.get("reason")) for e in logs))
+                async with asyncio.timeout(5):
+                    await bus.close()
 
 
 async def test_a_token_never_travels_in_the_clear_where_tls_is_wanted(

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from schemas.annotation import ANNOTATION, CONDITION
 from services._runtime import certificates
@@ -191,6 +192,17 @@ async def test_while_the_api_server_is_away_what_is_served_goes_on(api, tmp_path
         await until(lambda: len(api.statuses) < 999)
         assert patch_of(await api.admit(webhook.port, POD)) == GATE
         assert webhook.health.ready
+
+
+@pytest.mark.parametrize("status", [403, 503])
+async def test_a_trouble_is_told_once_and_so_is_its_end(api, tmp_path, status):
+    async with replicas(api, tmp_path) as (webhook,):
+        with capture_logs() as logs:
+            api.statuses = [status] * 3
+            await until(lambda: "the API server answers again" in [e["event"] for e in logs])
+    assert webhook.health.ready
+    (told,) = [each for each in logs if "remedy" in each]
+    assert f": {status} " in told["reason"]
 
 
 async def test_further_names_are_served(api, tmp_path):

@@ -153,11 +153,11 @@ def choose(
     *,
     current: EndpointKey | None,
     previous: Connection | None,
-    paths: Paths,
+    paths: Paths | None = None,
 ) -> Choice | NoChoice:
     """Who is to be asked for a connection; nobody, if the network service is not there for this client.
 
-    `current`: the endpoint Pod of what it has; `previous`: what it has or had; `paths`: who hears whom.
+    `current`: the endpoint Pod of what it has; `previous`: what it has or had; `paths`: who hears whom (none: all).
     """
     home = resolve_namespace(registry, request, previous)
     if isinstance(home, NoChoice):
@@ -166,7 +166,7 @@ def choose(
     if offers is None:
         return NoChoice("NoEndpoint", _nobody(registry, home, request))
     service = registry.network_services.get(NetworkServiceKey(home, request.network_service))
-    return Choice(offers, request, service, current=current, paths=paths)
+    return Choice(offers, request, service, current=current, paths=paths or Paths())
 
 
 def resolve_namespace(

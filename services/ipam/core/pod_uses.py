@@ -38,6 +38,10 @@ class PodUses:
             if not table:
                 del self._tables[uid]
 
+    def knows(self, *uids: str) -> bool:
+        """Whether one of these Pods uses anything."""
+        return any(uid in self._tables for uid in uids)
+
     def connections(self, uid: str) -> set[RequestKey]:
         """Those that a Pod has as their client."""
         table = self._tables.get(uid)

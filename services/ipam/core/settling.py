@@ -9,7 +9,7 @@ from schemas.grant import Connection, Former
 from schemas.subjects import RefusalKey, RequestKey
 from services.ipam.core import waiting, wording
 from services.ipam.core.deciding import Granted, Refused, decide
-from services.ipam.core.state import Holding, State, endpoint_key
+from services.ipam.core.state import Holding, State, endpoint_key, request_key
 from services.ipam.model import Writes, per_node
 
 
@@ -112,9 +112,12 @@ def _grant(
 
 def _formers(state: State, connection: Connection) -> tuple[Former, ...]:
     """What the nodes of this revision may still have of before: it is written over what told of that."""
+    key = request_key(connection)
+    if not state.held(key):
+        return ()
     own = Holding.of(connection)
     found: dict[tuple[object, ...], Former] = {}
-    for held in sorted(state.held(own.key), key=lambda each: each.revision):
+    for held in sorted(state.held(key), key=lambda each: each.revision):
         if held.nodes & own.nodes and not own.has_all_of(held):
             found[held.object, held.client, held.server, held.vni] = held.as_former()
     return tuple(found.values())

@@ -64,6 +64,8 @@ def _too_small(connection: Connection) -> tuple[str, str] | None:
 
 def _not_let_go(state: State, connection: Connection) -> tuple[str, str] | None:
     """One of the two Pods has it by another connection that its node has not taken down."""
+    if not state.leaving.knows(connection.client.pod.uid, connection.server.pod.uid):
+        return None
     for uid, block, owner in pod_uses.uses_of(Holding.of(connection)):
         other = state.leaving.overlapping(uid, block, but=owner)
         if other is not None:

@@ -25,6 +25,7 @@ log = structlog.get_logger()
 CERTIFICATE, TRUSTED = "certificate", "MutatingWebhookConfiguration trusts us"
 ROUND_SECONDS = 30.0
 _MOST_SECONDS = 10.0
+REMEDY = "see whether k8s/components/webhook is applied, rights included, and the API server can be reached"
 
 Connect = Callable[[], AbstractAsyncContextManager[Objects]]
 
@@ -64,6 +65,7 @@ class Webhook:
             registry=registry,
         )
         self._round_seconds = round_seconds
+        self._complained = ""
         self.port = 0
         for each in (CERTIFICATE, TRUSTED):
             health.expect(each)
@@ -93,16 +95,21 @@ class Webhook:
             log.info("another replica was faster, reading again", reason=exc.what)
             return False
         except Unavailable as exc:
-            log.warning("the API server does not answer, trying on", reason=exc.what)
+            self._complain("the API server does not answer, trying on", exc.what)
             return False
         except Denied as exc:
-            log.error(  # noqa: TRY400  a missing right, not a bug: no traceback
-                "the API server does not permit this, trying on",
-                reason=str(exc),
-                remedy="apply k8s/components/webhook: it has the rights",
-            )
+            self._complain("the API server does not permit this, trying on", str(exc))
             return False
+        if self._complained:
+            self._complained = ""
+            log.info("the API server answers again")
         return True
+
+    def _complain(self, trouble: str, reason: str) -> None:
+        """Once for each trouble, not for each try."""
+        if trouble != self._complained:
+            self._complained = trouble
+            log.warning(trouble, reason=reason, remedy=REMEDY)
 
     async def _serve(self, stack: AsyncExitStack) -> None:
         runner = web.AppRunner(self._answering.application(), access_log=None, shutdown_timeout=2)
