@@ -32,8 +32,9 @@ def of_streams(sight: Sight, place: Place) -> Iterator[Wrong]:
                 "more than half of its NATS servers have to run; " + place.see("nats"),
             )
         elif not stream.problem:
-            yield from _of_copies(stream, place)
+            yield from _leaderless(stream, place)
             yield from _of_room(stream)
+    yield from _of_copies(sight.streams, place)
     if sight.malformed:
         yield Wrong(
             f"the bus holds what is no message: {sight.malformed[0]}"
@@ -42,22 +43,25 @@ def of_streams(sight: Sight, place: Place) -> Iterator[Wrong]:
         )
 
 
-def _of_copies(stream: Stream, place: Place) -> Iterator[Wrong]:
+def _leaderless(stream: Stream, place: Place) -> Iterator[Wrong]:
     if stream.replicas > 1 and not any(each.leads for each in stream.copies):
         yield Wrong(
             f"stream {stream.name} has no leader: nothing can be written",
             "more than half of its NATS servers have to run; " + place.see("nats"),
         )
-    behind = [
-        f"{each.server} is {'offline' if each.offline else f'{each.lag} behind'}"
-        for each in stream.copies
-        if each.offline or (not each.current and each.lag > 0)
-    ]
-    if behind:
-        left = sum(each.current and not each.offline for each in stream.copies)
+
+
+def _of_copies(streams: Iterable[Stream], place: Place) -> Iterator[Wrong]:
+    """By server: one that is down has a copy of every stream."""
+    behind: dict[str, list[str]] = {}
+    for stream in streams:
+        for each in stream.copies:
+            if each.offline or (not each.current and each.lag > 0):
+                behind.setdefault(each.server, []).append(stream.name)
+    for server, names in sorted(behind.items()):
         yield Wrong(
-            f"stream {stream.name}: {few(behind)}; {left} of {stream.replicas} copies are whole",
-            place.see("nats"),
+            f"NATS server {server} is offline or behind with {few(names)}: the others go on",
+            "it catches up by itself once it runs; " + place.see("nats"),
         )
 
 

@@ -98,7 +98,8 @@ class Consumer:
         self._subscription = await self._bus.subscribe_inbox(self._on_message)
         info = await self._create(self._subscription.subject, start)
         self._created_pending = info["num_pending"]
-        self.replicated = bool(info.get("cluster"))
+        # Nodes need not be told how many replicas there are: the answer of a server of several names its leader.
+        self.replicated = self._bus.replicas > 1 or bool(info.get("cluster"))
         self._must_reach = 0
         self.quiet = 0
 

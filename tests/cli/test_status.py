@@ -242,7 +242,7 @@ ILLS: dict[str, tuple[Sight, str, str]] = {
                 ),
             )
         ),
-        "n3 is offline; 2 of 3 copies are whole",
+        "NATS server n3 is offline or behind with NSM_GRANT",
         "name=nats",
     ),
     "a stream has no leader": (

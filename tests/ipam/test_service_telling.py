@@ -116,7 +116,7 @@ async def test_figures_are_the_leaders_and_name_nobody(nats: NatsServer) -> None
         )
         assert (value("nsm_ipam_decision_seconds_count") or 0) >= 2
         names = {m.name for m in registry.collect() if m.name.startswith("nsm_ipam")}
-        text = Path("docs/reference.md").read_text()
+        text = Path("docs/reference/metrics.md").read_text()
         assert [name for name in sorted(names) if name not in text] == []
 
 

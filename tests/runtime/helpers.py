@@ -44,13 +44,18 @@ class Changes:
 
 @asynccontextmanager
 async def mirroring(
-    bus: Bus, stream: str, filters: Sequence[str] = ("nsm.>",), **options: Any
+    bus: Bus,
+    stream: str,
+    filters: Sequence[str] = ("nsm.>",),
+    *,
+    patience_seconds: float = 10,
+    **options: Any,
 ) -> AsyncIterator[tuple[Mirror, Changes]]:
     """A synced mirror and its changes."""
     changes = Changes()
     mirror = Mirror(bus, stream, filters, on_change=changes, **options)
     async with running(mirror.run()):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience_seconds):
             await mirror.synced.wait()
         yield mirror, changes
 

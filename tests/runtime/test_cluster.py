@@ -86,13 +86,13 @@ async def test_a_replica_that_is_still_catching_up_takes_nothing_away(
         if owner:
             await reader.ensure_streams()
         filters = ["nsm.>"] if owner else NODE_FILTERS
-        async with mirroring(reader, streams.GRANT, filters) as (mirror, _):
+        async with mirroring(reader, streams.GRANT, filters, patience_seconds=60) as (mirror, _):
             missing = keys - mirror.items.keys()
             if owner:
                 assert not missing
                 assert mirror.sequence_of(guard.key) == last
             assert not [key for key in missing if mirror.complete(key)]
-            await until(lambda: keys <= mirror.items.keys(), 20)
+            await until(lambda: keys <= mirror.items.keys(), 60)
         await reader.close()
 
     for batch in range(4):

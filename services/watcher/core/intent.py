@@ -55,6 +55,7 @@ class Intent:
         self._standing_endpoints: dict[Key, Endpoint] = {}
         self._exclusions: set[Key] = set()  # keys that they stand under, should stand, or once did
         self._standing_exclusions: dict[Key, PrefixesInUse] = {}
+        self._is_misread = False  # something of the user's exclusions cannot be read
         self._excluding: model.ConfigMap | None = None
         self._put: dict[type[Any], Callable[[Ref, Any, Touched], None]] = {
             model.Pod: self._pod,
@@ -129,7 +130,10 @@ class Intent:
             self._exclusions.add(key)
             standing = message if isinstance(message, PrefixesInUse) else None
             _keep(self._standing_exclusions, key, standing)
-            self._exclude(touched)
+            if (
+                self._is_misread
+            ):  # else what stands decides nothing, and reading thousands of lines takes its time
+                self._exclude(touched)
         return touched
 
     def _stand_request(self, key: RequestKey, message: Any, touched: Touched) -> None:
@@ -224,6 +228,7 @@ class Intent:
             if self._excluding
             else ((), None)
         )
+        self._is_misread = problem is not None
         now: dict[Key, PrefixesInUse] = {part.key: part for part in excluded}
         self._exclusions |= now.keys()
         for key in self._exclusions:
