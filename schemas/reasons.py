@@ -11,6 +11,10 @@ class Reason(NamedTuple):
     remedy: str = ""  # empty: nothing is wrong
 
 
+# What one service says and another one acts on, and what several say.
+PEER_SILENT = "PeerSilent"  # after some 1.6 seconds without an answer
+PREFIX_COLLISION = "PrefixCollision"
+
 # Of conditions and Events on Pods and on our objects, and of refusals and statuses on the bus.
 OBJECTS: dict[str, Reason] = {
     "Connected": Reason("usable: frames crossed the link both ways when it was made"),
@@ -45,7 +49,7 @@ OBJECTS: dict[str, Reason] = {
         "write `@namespace` behind the name, to say which",
     ),
     "PoolExhausted": Reason("the pool is full; the numbers are in the message", "add a prefix"),
-    "PrefixCollision": Reason(
+    PREFIX_COLLISION: Reason(
         "an address or route would overlap a prefix in use, another connection of the Pod, or what the node of the "
         "Pod has not taken down yet; both are named. An Event on a connected Pod: it keeps what a prefix covers now, "
         "for nothing else is free",
@@ -103,7 +107,7 @@ OBJECTS: dict[str, Reason] = {
         "the plumber failed in a way that nobody foresaw; the message names the error. It tries again",
         "report it, with the traceback in the plumber's log",
     ),
-    "PeerSilent": Reason(
+    PEER_SILENT: Reason(
         "the other end answers no more through the tunnel. The client moves to an endpoint on a node that is heard, "
         "after a second; without one it stays, and comes back by itself",
         "look at its Pod and its node, and whether UDP 14789 is open between the nodes",
