@@ -206,15 +206,11 @@ def test_prometheus_finds_it_as_it_finds_the_other_services():
 
 
 def test_with_it_only_the_install_job_may_create_secrets():
-    rules = {
-        each["metadata"]["name"]: each["rules"]
+    creating = {
+        each["metadata"]["name"]
         for each in [*objects(), *ALL]
         if each["kind"] in {"Role", "ClusterRole"}
-    }
-    creating = {
-        name
-        for name, given in rules.items()
-        for rule in given
+        for rule in each["rules"]
         if {"secrets", "*"} & set(rule.get("resources", []))
         and {"create", "*"} & set(rule["verbs"])
     }

@@ -53,7 +53,7 @@ class Trust:
         self.trusted = False  # as we saw it last
 
     async def settle(self, kube: Objects) -> None:
-        """One round. Raises NoSecret and what `kube` raises; then nothing is half done that the next round does not end."""
+        """One round. Raises NoSecret and what `kube` raises; the next round ends what is half done then."""
         configuration = await kube.read(CONFIGURATION_PATH)
         found = await self._settle_secret(kube)
         await self._settle_configuration(kube, configuration, found.authority.certificate)
