@@ -7,7 +7,7 @@ import contextlib
 import http.client
 import json
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlencode
 
 import typer
@@ -15,8 +15,10 @@ import typer
 from cli import labs, lazy, pods
 from cli.output import OutputFormat, print_json, print_table
 from cli.problems import Problem
+from services.watcher.model import CAPTURE_ANNOTATION
 
 _SECONDS = 5.0
+_NO_NAME = "."
 _PORT = re.compile(r"\bport\b\W+(\d+)")
 
 
@@ -30,7 +32,9 @@ def explain(
         str,
         typer.Argument(metavar=pods.METAVAR, help="The Pod that asks.", show_default=False),
     ],
-    name: Annotated[str, typer.Argument(help="What it asks for; without: its servers.")] = ".",
+    name: Annotated[
+        str, typer.Argument(help="What it asks for; without: its servers.", show_default=False)
+    ] = _NO_NAME,
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="The Pod's namespace.")
     ] = "default",
@@ -48,29 +52,50 @@ def explain(
     namespace, pod = pods.place_of(pod, namespace)
     question = urlencode({"pod": f"{namespace}/{pod}", "name": name})
     # Where a node is named there may be no lab, or another one.
-    if not at and pods.exists(namespace, pod) is False:
+    known = None if at else pods.found_in_lab(namespace, pod)
+    if known == {}:
         raise Problem(f"no such Pod: {namespace}/{pod}; see: nsm lab get pods -n {namespace}")
-    found = ask_all([at] if at else lab_ports(), question)
+    if known and _opted_out(known):
+        raise Problem(
+            f"pod {namespace}/{pod} opted out: its annotation {CAPTURE_ANNOTATION} is "
+            '"false", and it asks the cluster\'s DNS only; remove the annotation'
+        )
+    node = (known or {}).get("spec", {}).get("nodeName", "")
+    found = ask_all([Service(at)] if at else lab_services(node), question)
     if output is OutputFormat.JSON:
         print_json(found)
     else:
         _tell(found)
 
 
-def lab_ports() -> list[str]:
-    """The health ports of the lab's dns services. Raises Problem."""
+def _opted_out(pod: Any) -> bool:
+    annotations = pod["metadata"].get("annotations") or {}
+    return bool(annotations.get(CAPTURE_ANNOTATION) == "false")
+
+
+class Service(NamedTuple):
+    """A dns service: its health port (empty: it does not run), and its node in a lab."""
+
+    address: str
+    node: str = ""
+
+
+def lab_services(node: str = "") -> list[Service]:
+    """The lab's dns services, or the one of `node` alone. Raises Problem."""
     layout, _ = labs.running()
     processes: Any = labs.ask("GET", "/processes")
-    names = [p["name"] for p in processes if p["name"].startswith("dns/") and p["running"]]
-    ports = []
-    for name in names:
-        log = layout.log(name)
+    found = []
+    for each in processes:
+        kind, _, where = each["name"].partition("/")
+        if kind != "dns" or node not in ("", where):
+            continue
+        log = layout.log(each["name"])
         port = port_told(log.read_text(errors="replace")) if log.exists() else ""
-        if port:
-            ports.append(f"127.0.0.1:{port}")
-    if not ports:
-        raise Problem("no dns service runs in the lab; see: nsm lab ps")
-    return ports
+        found.append(Service(f"127.0.0.1:{port}" if port and each["running"] else "", where))
+    if not found:
+        where = f" for node {node}" if node else ""
+        raise Problem(f"the lab has no dns service{where}; see: nsm lab ps")
+    return found
 
 
 def port_told(log: str) -> str:
@@ -80,32 +105,44 @@ def port_told(log: str) -> str:
     return found[1] if found else ""
 
 
-def ask_all(places: list[str], question: str) -> Any:
+def ask_all(services: list[Service], question: str) -> Any:
     """The first that knows the Pod answers. Raises Problem."""
-    reasons = []
-    for place in places:
+    silent, reasons = [], []
+    for service in services:
         try:
-            status, body = _ask(place, question)
+            status, body = _ask(service, question)
         except Problem as exc:  # another one may know the Pod
-            reasons.append(str(exc))
+            silent.append(str(exc))
             continue
         if status == http.HTTPStatus.OK:
             return body
-        reasons.append(str(body.get("error", f"{place} says {status}")))
-    raise Problem("; ".join(dict.fromkeys(reasons)))
+        reasons.append(str(body.get("error", f"{service.address} says {status}")))
+    # Who is silent may be the one that knows: the others' "not here" is no reason then.
+    raise Problem("; ".join(dict.fromkeys(silent or reasons)))
 
 
-def _ask(place: str, question: str) -> tuple[int, Any]:
+def _ask(service: Service, question: str) -> tuple[int, Any]:
+    if not service.address:
+        raise Problem(_unheard(service.node))
     try:
-        connection = http.client.HTTPConnection(place, timeout=_SECONDS)
+        connection = http.client.HTTPConnection(service.address, timeout=_SECONDS)
         with contextlib.closing(connection):
             connection.request("GET", f"/explain?{question}")
             response = connection.getresponse()
             return response.status, json.loads(response.read())
     except (OSError, ValueError, http.client.HTTPException) as exc:
+        if service.node:
+            raise Problem(_unheard(service.node, f" ({exc})")) from exc
         raise Problem(
-            f"dns service at {place}: {exc}; give its health port: --at HOST:PORT"
+            f"dns service at {service.address}: {exc}; give its health port: --at HOST:PORT"
         ) from exc
+
+
+def _unheard(node: str, why: str = "") -> str:
+    return (
+        f"the dns service of {node} does not answer{why}; nsm lab start dns/{node}; "
+        f"if it runs: nsm lab logs dns/{node}"
+    )
 
 
 def _tell(found: Any) -> None:
@@ -115,28 +152,34 @@ def _tell(found: Any) -> None:
     if answers is None:
         print(f"  {said.get('reason', '')}: {said.get('message', '')}")
         return
-    rows = [
-        [
-            each["upstream"],
-            each["server"],
-            each["interface"],
-            "yes" if each["asked"] else "no",
-            each["state"],
-            _heard(each),
-            f"{each['rtt_ms']} ms" if each.get("rtt_ms") is not None else "-",
-            each["why"],
-        ]
-        for each in answers["servers"]
-    ]
-    header = ["UPSTREAM", "SERVER", "VIA", "ASKED", "HEALTH", "LAST SAID", "RTT", "WHY"]
-    print(f"for {answers['name']}")
-    print_table(header, rows)
+    has_name = answers["name"] != _NO_NAME
+    if has_name:
+        print(f"for {answers['name']}")
+    rows = [_row(each) for each in answers["servers"]]
+    header = ["UPSTREAM", "SERVER", "VIA", "HEALTH", "LAST SAID", "RTT", "ASKED", "WHY"]
+    width = len(header) if has_name else header.index("ASKED")
+    print_table(header[:width], [row[:width] for row in rows])
+    if not has_name:
+        return
     before = "it"
     for own in answers["own_list"]:
         print(f"if nobody knows {before}: {own} of the Pod's own search list")
         before = "these"
     for other in answers["searched"]:
         print(f"if nobody knows {before}: {other}")
+
+
+def _row(each: Any) -> list[str]:
+    return [
+        each["upstream"],
+        each["server"],
+        each["interface"],
+        each["state"],
+        _heard(each),
+        f"{each['rtt_ms']} ms" if each.get("rtt_ms") is not None else "-",
+        "yes" if each["asked"] else "no",
+        each["why"],
+    ]
 
 
 def _heard(each: Any) -> str:

@@ -1,6 +1,7 @@
 """How a Pod is named on the command line, the same for every command: NAME of -n, NAMESPACE/NAME or pod/NAME."""
 
 import re
+from typing import Any
 
 from cli import labs
 from cli.problems import Problem
@@ -25,10 +26,16 @@ def place_of(what: str, namespace: str) -> tuple[str, str]:
 
 def exists(namespace: str, name: str) -> bool | None:
     """Whether the lab that runs here has the Pod; None: there is nobody to ask."""
+    found = found_in_lab(namespace, name)
+    return None if found is None else bool(found)
+
+
+def found_in_lab(namespace: str, name: str) -> dict[str, Any] | None:
+    """The Pod as the lab that runs here has it; empty: it has none; None: there is nobody to ask."""
     from cli import kube  # noqa: PLC0415 slow to import, and seldom asked
 
     try:
         labs.running()
-        return kube.run(lambda client: client.find(PODS, namespace, name)) is not None
+        return kube.run(lambda client: client.find(PODS, namespace, name)) or {}
     except Problem:
         return None

@@ -14,6 +14,13 @@ class Place(msgspec.Struct, frozen=True):
 
     is_lab: bool
 
+    def start(self, service: str, node: str = "") -> str:
+        """How to have a service back that is not there."""
+        if not self.is_lab:
+            return self.see(service, node)
+        process = f"{service}/{node}" if node else service
+        return f"nsm lab start {process}; if it runs: nsm lab logs {process}"
+
     def see(self, service: str, node: str = "") -> str:
         """How to look at a service, on a node."""
         if self.is_lab:

@@ -45,7 +45,7 @@ def gather(server: str, namespace: str, name: str, *, is_lab: bool, kubeconfig: 
     told, malformed, dns_nodes = asyncio.run(_read(server, namespace, name))
     pod, home, api_note = _from_api(namespace, name, is_lab=is_lab, kubeconfig=kubeconfig)
     plumbers, plumber_note = _from_plumbers(f"{namespace}/{name}")
-    answer, dns_note = _from_dns(f"{namespace}/{name}")
+    answer, dns_note = _from_dns(f"{namespace}/{name}", pod.node if pod else "")
     return Evidence(
         namespace=namespace,
         name=name,
@@ -188,18 +188,17 @@ def _from_plumbers(pod: str) -> tuple[list[Any], str]:
     return found, "; ".join(notes)
 
 
-def _from_dns(pod: str) -> tuple[Any | None, str]:
+def _from_dns(pod: str, node: str) -> tuple[Any | None, str]:
     try:
-        places = _dns_places()
-        return dns.ask_all(places, f"pod={pod}&name=."), ""
+        return dns.ask_all(_dns_services(node), f"pod={pod}&name=."), ""
     except Problem as problem:
         return None, str(problem)
 
 
-def _dns_places() -> list[str]:
-    """Health ports of dns services that can be asked from here. Raises Problem."""
+def _dns_services(node: str) -> list[dns.Service]:
+    """Those that can be asked from here of a Pod on `node`. Raises Problem."""
     host = _node_host()
-    return [f"{host}:{_DNS_PORT}"] if host else dns.lab_ports()
+    return [dns.Service(f"{host}:{_DNS_PORT}")] if host else dns.lab_services(node)
 
 
 def _node_host() -> str:

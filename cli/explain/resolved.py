@@ -39,7 +39,7 @@ def resolved(found: Evidence, request: intent.Request, facts: Facts, place: Plac
             state="wrong",
             lines=tuple(lines),
             problem=f"the dns service of node {granted.node} does not follow the bus: what it said is of before",
-            remedy=place.see("dns", granted.node),
+            remedy=place.start("dns", granted.node),
         )
     bad = [each for each in servers if each["state"] in _BAD]
     if bad and len(bad) == len(servers):

@@ -14,6 +14,7 @@ from cli.explain.resolved import resolved
 from cli.explain.serving import serves
 from cli.explain.told import told_to_pod
 from cli.explain.words import ends, labels, routes, scope
+from cli.output import few
 from cli.plumb import describe_actual
 from cli.remedies import Place, of_reason
 from cli.status.counting import facts_of
@@ -250,7 +251,7 @@ def _plumbed(found: Evidence, request: intent.Request, facts: Facts, place: Plac
     if not item.ready:
         remedy = of_reason(item.shown.reason)
         if silent:
-            remedy = place.see("plumber", silent[0])
+            remedy = place.start("plumber", silent[0])
         is_failed = item.shown.state == "failed"
         return Stage(
             name="plumbed",
@@ -258,6 +259,14 @@ def _plumbed(found: Evidence, request: intent.Request, facts: Facts, place: Plac
             lines=tuple(lines),
             problem=f"{item.shown.reason}: {item.message}",
             remedy=remedy if is_failed or silent else place.see("plumber", granted.node),
+        )
+    if silent:
+        return Stage(
+            name="plumbed",
+            state="wrong",
+            lines=tuple(lines),
+            problem=f"no heartbeat of the plumber of {few(silent)}: the link goes on, changes wait",
+            remedy=place.start("plumber", silent[0]),
         )
     differences = (answer or {}).get("differences", ())
     if differences:

@@ -87,7 +87,7 @@ def of_services(services: Sequence[ServiceState], sight: Sight, place: Place) ->
         "ipam": "new requests wait; connections stay",
     }
     for each in services:
-        see = place.see(each.name)
+        see = place.start(each.name) if each.replicas == 0 else place.see(each.name)
         if not each.leader:
             there = {
                 None: "",
@@ -121,13 +121,13 @@ def of_nodes(
     if silent:
         yield Wrong(
             f"no heartbeat of the plumber on {few(silent)}: links there go on, changes wait",
-            place.see("plumber", silent[0]),
+            place.start("plumber", silent[0]),
         )
     never = [n.name for n in nodes if n.plumber == "none" and "plumber" in needed.get(n.name, ())]
     if never:
         yield Wrong(
             f"no plumber has ever spoken on {few(never)}, and Pods there ask for network services",
-            place.see("plumber", never[0]),
+            place.start("plumber", never[0]),
         )
     is_used = any(each.dns == "alive" for each in nodes)
     gone = [
@@ -139,7 +139,7 @@ def of_nodes(
     if gone:
         yield Wrong(
             f"no dns service follows the bus on {few(gone)}: Pods there ask the cluster's DNS only",
-            place.see("dns", gone[0]),
+            place.start("dns", gone[0]),
         )
     unknown = sorted(needed.keys() - {each.name for each in nodes})
     if unknown:

@@ -222,7 +222,7 @@ FIRST: dict[str, tuple[Evidence, str, str]] = {
             a_resolver(state="failed", reason="DNSCaptureConflict", message="a sidecar"),
         ),
         "nsm-vpn: resolved: DNSCaptureConflict",
-        "opt out",
+        "annotate the Pod",
     ),
     "a dns service that is gone": (
         msgspec.structs.replace(with_dns(a_connection(), a_resolver()), dns_nodes=frozenset()),
@@ -326,8 +326,19 @@ def test_of_a_silent_plumber_the_last_word_counts_and_is_named_as_that():
     found = explained(evidence(a_request(), an_endpoint(), a_connection(), BOTH_ENDS))
     (item,) = found.items
     plumbed = item.stages[3]
-    assert plumbed.state == "ok"
     assert any("no heartbeat of its plumber" in line for line in plumbed.lines)
+    assert plumbed.state == "wrong"  # as a dns service that is gone
+    assert found.first.startswith("nsm-vpn: plumbed: no heartbeat of the plumber of node1")
+
+
+def test_in_a_lab_what_is_dead_is_started():
+    silent = evidence(a_request(), an_endpoint(), a_connection(), BOTH_ENDS)
+    gone = msgspec.structs.replace(with_dns(a_connection(), a_resolver()), dns_nodes=frozenset())
+    remedies = [stages.explain(found, Place(is_lab=True)).remedy for found in (silent, gone)]
+    assert [each.partition(";")[0] for each in remedies] == [
+        "nsm lab start plumber/node1",
+        "nsm lab start dns/node1",
+    ]
 
 
 def test_who_fell_out_of_the_choice_and_who_would_do_is_told():

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -47,7 +48,9 @@ async def test_a_person_is_told_who_is_asked_and_why(
                 told = capsys.readouterr().out
                 await asyncio.to_thread(run, place, name="db.corp.example", json_too=True)
                 found = json.loads(capsys.readouterr().out)
-                with pytest.raises(Problem, match="no connection of pod nobody"):
+                await asyncio.to_thread(run, place)
+                servers = capsys.readouterr().out
+                with pytest.raises(Problem, match="nothing is granted to pod default/nobody"):
                     await asyncio.to_thread(run, place, pod="nobody")
                 with pytest.raises(Problem, match="is no name"):
                     await asyncio.to_thread(run, place, name="a..b")
@@ -57,7 +60,23 @@ async def test_a_person_is_told_who_is_asked_and_why(
     assert "pod default/client: serving (owned)" in told
     assert "the name is corp.example, or below it" in told
     assert "nxdomain" in told
+    assert "nxdomain" in servers
+    assert not any(word in servers for word in ("for .", "ASKED", "WHY"))  # of no name
     assert [each["asked"] for each in found["answers"]["servers"]] == [True, True]
+
+
+async def test_a_pod_whose_connections_have_no_dns_is_told_apart_from_one_that_has_none(
+    world: World,
+) -> None:
+    await world.grant(msgspec.structs.replace(a_grant(), dns=None))
+    async with world.dns() as dns:
+        await dns.captured.wait()
+        health, place = await served(dns)
+        try:
+            with pytest.raises(Problem, match="no connection of pod default/client provides DNS"):
+                await asyncio.to_thread(run, place)
+        finally:
+            await health.stop()
 
 
 async def test_a_pod_that_is_not_captured_is_told_why(

@@ -140,7 +140,11 @@ class Dns:
         """The answer to `/explain?pod=NAMESPACE/NAME&name=…`. Raises LookupError."""
         key = pod_of(question, self._node)
         return explanation(
-            question, self._reporter.newest(key), self._captures.held.get(key), pod=key.pod
+            question,
+            self._reporter.newest(key),
+            self._captures.held.get(key),
+            pod=f"{key.namespace}/{key.pod}",
+            is_granted=bool(self._granted.uids(key)),
         )
 
     async def _start(self) -> None:

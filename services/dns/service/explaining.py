@@ -29,11 +29,24 @@ def pod_of(question: Mapping[str, str], node: str) -> ResolverKey:
 
 
 def explanation(
-    question: Mapping[str, str], said: Resolver | None, held: Captured | None, *, pod: str
+    question: Mapping[str, str],
+    said: Resolver | None,
+    held: Captured | None,
+    *,
+    pod: str,
+    is_granted: bool,
 ) -> Explanation:
-    """Who would be asked for `name`. Raises LookupError if the Pod is none of ours, or that is no name."""
+    """Who would be asked for `name`. Raises LookupError if the Pod is none of ours, or that is no name.
+
+    `is_granted`: it has connections, be it without DNS.
+    """
     if said is None:
-        raise LookupError(f"no connection of pod {pod} on this node provides DNS")
+        reason = (
+            f"no connection of pod {pod} provides DNS: its network services have none, or it opted out"
+            if is_granted
+            else f"nothing is granted to pod {pod} on this node, and no DNS with it"
+        )
+        raise LookupError(f"{reason}; see: nsm explain {pod}")
     try:
         found = held.explain(question.get("name", ".")) if held is not None else None
     except ValueError as exc:
