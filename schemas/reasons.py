@@ -84,8 +84,9 @@ OBJECTS: dict[str, Reason] = {
         "the Pod's network is not there yet, or is gone", "wait; see the Pod's events"
     ),
     "PeerNotReady": Reason(
-        "the other end's network is not there, or it has not answered through the tunnel yet",
-        "see the endpoint Pod",
+        "the other end's network is not there, or it has not answered through the tunnel yet. After ten "
+        "seconds of tunnel without an answer it is a failure, with an Event",
+        "look at the endpoint Pod and its node, and whether UDP 14789 is open between the nodes",
     ),
     "EndpointPodGone": Reason(
         "the endpoint Pod's network was there and is gone, as it is when the Pod ends. The client moves to another "

@@ -18,6 +18,7 @@ from schemas.state import EndStatus, NodeFacts, Status
 from schemas.subjects import ConnectionKey, NodeKey, StatusKey
 from services._node import encoding, links, netns, nft, nft_tunnels
 from services._runtime.bus import Bus
+from services.plumber.adapters import peers
 from services.plumber.service import Plumber
 from services.plumber.settings import Settings
 from tests.node.sandboxes import Pod
@@ -140,6 +141,22 @@ async def test_an_end_alone_waits_for_the_other_and_is_ready_soon_after_it(
         async with cluster.plumber("node2"):
             await cluster.until("node2", "ready")
             await cluster.until("node1", "ready")
+
+
+async def test_an_end_that_nobody_ever_answers_is_a_failure_until_somebody_does(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "_MOST_UNHEARD", 5)
+    async with cluster.plumbers():
+        cluster.nodes.set_cable(up=False)
+        await cluster.grant(remote())
+        await cluster.until("node1", "pending", "PeerNotReady")
+        status = await cluster.until("node1", "failed", "PeerNotReady")
+        assert f"whether UDP {TUNNEL_PORT} is open" in there(status.client).message
+
+        cluster.nodes.set_cable(up=True)
+        await cluster.until("node1", "ready")
+        await cluster.until("node2", "ready")
 
 
 async def test_a_dead_peer_is_told_and_its_return_is_told(cluster: Cluster) -> None:

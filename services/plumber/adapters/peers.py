@@ -20,6 +20,8 @@ from services.plumber.model import Place, Wiring
 _INTERVAL_SECONDS = 0.4
 _FIRST_SECONDS = 0.02  # doubled until it is the interval
 _MOST_MISSED = 3  # with the interval: silence is told within 1.6 s
+# At first: the other end may still be on its way. With the intervals: ten seconds, or half of it where it asks us.
+_MOST_UNHEARD = 29
 _PATIENCE_SECONDS = 0.01  # one that is there answers in much less
 _PATIENCE_OF_OLD_SECONDS = 0.1
 
@@ -29,6 +31,7 @@ class Answer(Enum):
 
     YES = "yes"
     NOT_YET = "not yet"  # nothing was ever heard of it
+    NEVER = "never"  # nor in the time that two ends which are made together may need
     NO_MORE = "no more"
 
 
@@ -148,6 +151,8 @@ class Peers:
             peer.timer.cancel()
         if peer.missed >= _MOST_MISSED and peer.answer is Answer.YES:
             self._learn(tag, peer, Answer.NO_MORE)
+        elif peer.missed >= _MOST_UNHEARD and peer.answer is Answer.NOT_YET:
+            self._learn(tag, peer, Answer.NEVER)
         # else the interface is down or not there: nobody will answer
         with contextlib.suppress(OSError):
             asking.ask(self._sockets[peer.key], peer.question)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from schemas.grant import Connection
+from schemas.grant import TUNNEL_PORT, Connection
 from schemas.reasons import PEER_SILENT
 from schemas.subjects import ConnectionKey
 from services.plumber import core
@@ -54,6 +54,8 @@ class Tunnels:
                 return Waiting()
             case Answer.NOT_YET:
                 state, reason, what = "pending", "PeerNotReady", "has not answered yet"
+            case Answer.NEVER:  # somebody should look, and so it is told as a failure
+                state, reason, what = "failed", "PeerNotReady", "has not answered yet"
             case Answer.NO_MORE:
                 state, reason, what = "failed", PEER_SILENT, "does not answer any more"
         pod = f"Pod {peer.pod.namespace}/{peer.pod.name}"
@@ -61,7 +63,7 @@ class Tunnels:
             state=state,
             reason=reason,
             message=f"{pod} {what} through the tunnel to node {peer.pod.node} ({peer.underlay}); "
-            "look at the Pod, its node, and whether the network between carries the tunnel's UDP port",
+            f"look at the Pod, its node, and whether UDP {TUNNEL_PORT} is open between the nodes",
         )
         return Waiting(client=blocked, server=blocked)
 
