@@ -81,6 +81,9 @@ async def _read(server: str, filters: Sequence[tuple[str, str]]) -> list[tuple[A
     return decoded
 
 
+QUORUM = "more than half of its NATS servers have to run"
+
+
 class Reader:
     """Reads streams over one connection, as far as the rights of a person go."""
 
@@ -121,7 +124,7 @@ class Reader:
         except NotFoundError:
             return found  # nobody wrote yet: the services are still starting
         except (TimeoutError, nats.errors.Error) as exc:
-            raise Problem(f"stream {stream}: {exc or type(exc).__name__}; see: nsm status") from exc
+            raise Problem(f"stream {stream}: {exc or type(exc).__name__}; {QUORUM}") from exc
         return found
 
     async def ask(self, operation: str, body: Any = None) -> dict[str, Any]:

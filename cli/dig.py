@@ -74,7 +74,8 @@ def dig(  # noqa: PLR0917 options of a command
         inside.enter()
         names = completed(name, config)
         asked = names if search else [name]
-        return _tell(resolve(asked, servers, ask, tries=tries), output, others=asked != names)
+        is_short = not search and is_completed_first(name, config)
+        return _tell(resolve(asked, servers, ask, tries=tries), output, is_short=is_short)
 
     sys.exit(labs.in_child(run))
 
@@ -105,6 +106,11 @@ def completed(name: str, config: ResolvConf) -> list[str]:
     longer = [f"{name}.{suffix}" for suffix in config.searches]
     longer = [each for each in longer if dnswire.is_name(each)]
     return [name, *longer] if name.count(".") >= config.ndots else [*longer, name]
+
+
+def is_completed_first(name: str, config: ResolvConf) -> bool:
+    """Whether a C library tries the search list before the name as it stands."""
+    return completed(name, config)[0] != name
 
 
 def resolve(names: Sequence[str], servers: Sequence[str], ask: Ask, *, tries: int) -> list[Answer]:
@@ -140,8 +146,8 @@ def _asked(words: Sequence[str]) -> tuple[str, str]:
     return (servers[0] if servers else ""), names[0]
 
 
-def _tell(answers: Sequence[Answer], output: OutputFormat, *, others: bool = False) -> int:
-    """`others`: the Pod's C library would have asked for more names."""
+def _tell(answers: Sequence[Answer], output: OutputFormat, *, is_short: bool = False) -> int:
+    """`is_short`: the Pod's C library would have completed the name before it asked for it as it stands."""
     last = answers[-1]
     if output is OutputFormat.JSON:
         print_json(last)
@@ -151,7 +157,7 @@ def _tell(answers: Sequence[Answer], output: OutputFormat, *, others: bool = Fal
     for record in last.answers:
         print(f"{record.name} {record.ttl} {record.type} {record.data}")
     print(f"; {_summary(last)}")
-    if others and last.status in ("NXDOMAIN", "REFUSED"):
+    if is_short and last.status in ("NXDOMAIN", "REFUSED"):
         print("; asked for as it stands; --search completes it by the Pod's search list")
     return 0 if last.status else _NO_ANSWER
 

@@ -1,5 +1,6 @@
 """How a Pod is named on the command line, the same for every command: NAME of -n, NAMESPACE/NAME or pod/NAME."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -7,6 +8,8 @@ from cli import labs
 from cli.problems import Problem
 from lab.api.kinds import PODS
 from schemas import values
+
+_API_SECONDS = 3
 
 METAVAR = "[NAMESPACE/]POD"
 
@@ -33,9 +36,17 @@ def exists(namespace: str, name: str) -> bool | None:
 def found_in_lab(namespace: str, name: str) -> dict[str, Any] | None:
     """The Pod as the lab that runs here has it; empty: it has none; None: there is nobody to ask."""
     from cli import kube  # noqa: PLC0415 slow to import, and seldom asked
+    from lab.api.client import Client  # noqa: PLC0415
+
+    async def find(client: Client) -> dict[str, Any] | None:
+        try:
+            async with asyncio.timeout(_API_SECONDS):
+                return await client.find(PODS, namespace, name)
+        except TimeoutError as exc:
+            raise Problem("the API server does not answer") from exc
 
     try:
         labs.running()
-        return kube.run(lambda client: client.find(PODS, namespace, name)) or {}
+        return kube.run(find) or {}
     except Problem:
         return None

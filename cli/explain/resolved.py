@@ -48,9 +48,19 @@ def resolved(found: Evidence, request: intent.Request, facts: Facts, place: Plac
             state="wrong",
             lines=tuple(lines),
             problem=f"DNS server {bad[0]['server']} of the network service is {bad[0]['state']}",
-            remedy=f"see what serves port 53 in Pod {granted.server.pod.namespace}/{granted.server.pod.name}",
+            remedy=_of_server(bad[0]["server"], granted),
         )
     return Stage(name="resolved", state="ok", lines=tuple(lines))
+
+
+def _of_server(server: str, granted: grant.Connection) -> str:
+    pod = f"Pod {granted.server.pod.namespace}/{granted.server.pod.name}"
+    if server in {each.partition("/")[0] for each in granted.server.addresses}:
+        return f"see what serves port 53 in {pod}"
+    return (
+        f"correct spec.dns.servers of the NetworkServiceEndpoint, which names it, or see whether {server} "
+        f"serves port 53 and is reached by {pod}"
+    )
 
 
 def _scopes(dns: intent.Dns) -> str:

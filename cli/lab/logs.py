@@ -64,5 +64,8 @@ def _path(here: Layout, name: str, namespace: str, container: str) -> Path:
         raise Problem(f"no log of pod {namespace}/{pod}: no container with a command ran")
     path = here.log(name)
     if not path.exists():
-        raise Problem(f"no log {path}; see: nsm lab logs")
+        raise Problem(
+            f"no log {path}; of a Pod: nsm lab logs pod/{name.rpartition('/')[2]}; "
+            "of a process: a name of nsm lab ps; all there are: nsm lab logs"
+        )
     return path

@@ -83,7 +83,9 @@ def _tell(to_come: list[Obj]) -> None:
         print("nothing is to go wrong any more")
     for each in to_come:
         fault = msgspec.convert(each, Fault)
-        often = f"{fault.times} more" if fault.times else "until `nsm lab behave`"
+        often = f"{fault.times} more" if fault.times else ""
+        ends = f"for {fault.lasts:g} s at most" if fault.lasts else ""
+        often = ", ".join(filter(None, (often, ends))) or "until `nsm lab behave`"
         about = " ".join(word for word in (fault.verb, fault.kind) if word) or "any request"
         print(f"{fault.what}: {about}, {often}")
 

@@ -15,7 +15,12 @@ from lab.api.manifests import Applied
 
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of what names none.")]
 Files = Annotated[
-    list[Path], typer.Option("--filename", "-f", help="A file or folder of manifests; repeatable.")
+    list[Path],
+    typer.Option(
+        "--filename",
+        "-f",
+        help="A file or folder of manifests, or - for standard input; repeatable.",
+    ),
 ]
 
 

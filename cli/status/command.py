@@ -1,6 +1,7 @@
 """`nsm status`: who runs, who leads, who is behind, what is wrong. Exit code 0 only if nothing is."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
@@ -70,11 +71,22 @@ def _not_running() -> tuple[Wrong, ...]:
         processes: Any = labs.ask("GET", "/processes")
     except Problem as problem:
         return (Wrong(f"the lab does not answer: {problem}", "nsm lab down; nsm lab up"),)
-    return tuple(
-        Wrong(f"process {each['name']} of the lab does not run", _start(each))
-        for each in processes
-        if not each["running"]
+    return (
+        *_no_quorum(processes),
+        *(
+            Wrong(f"process {each['name']} of the lab does not run", _start(each))
+            for each in processes
+            if not each["running"]
+        ),
     )
+
+
+def _no_quorum(processes: Any) -> Iterator[Wrong]:
+    servers = [each for each in processes if each["name"].partition("/")[0] == "nats"]
+    running = sum(each["running"] for each in servers)
+    if 0 < running <= len(servers) // 2:
+        away = next(each for each in servers if not each["running"])
+        yield Wrong(f"no quorum: {running} of {len(servers)} NATS servers runs", _start(away))
 
 
 def _start(process: Any) -> str:

@@ -3,6 +3,7 @@
 Every error names the file, the number of the document in it, and the reason. Order is kept, as kubectl does.
 """
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ Obj = dict[str, Any]
 Outcome = Literal["created", "configured", "unchanged"]
 
 MANAGER = "nsm-lab"
+_STDIN = Path("-")
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -59,7 +61,10 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 def read_paths(paths: Iterable[Path], *, namespace: str = "default") -> list[Manifest]:
-    """The manifests of files and of the files in folders (by name, not deeper). Raises ManifestError."""
+    """The manifests of files, `-` for standard input, and of the files in folders (by name, not deeper).
+
+    Raises ManifestError.
+    """
     return [m for path in paths for file in _files(path) for m in _read_file(file, namespace)]
 
 
@@ -74,7 +79,7 @@ def _files(path: Path) -> list[Path]:
 
 def _read_file(path: Path, namespace: str) -> list[Manifest]:
     try:
-        text = path.read_text()
+        text = sys.stdin.read() if path == _STDIN else path.read_text()
     except (OSError, UnicodeDecodeError) as exc:
         raise ManifestError(f"{path}: cannot be read: {exc}") from exc
     return read_text(text, source=str(path), namespace=namespace)

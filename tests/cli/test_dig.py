@@ -211,7 +211,16 @@ def test_a_server_that_cannot_serve_says_so_without_a_traceback(options, said):
 @pytest.mark.parametrize("status", ["NXDOMAIN", "REFUSED"])
 def test_a_name_that_the_pod_would_complete_hints_at_the_search_list(status, capsys):
     answers = [_answer("kubernetes.default", "s", status)]
-    dig._tell(answers, OutputFormat.TABLE, others=True)
+    dig._tell(answers, OutputFormat.TABLE, is_short=True)
     assert "--search" in capsys.readouterr().out
     dig._tell(answers, OutputFormat.TABLE)
     assert "--search" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "is_short"),
+    [("db", True), ("db.team", True), ("www.corp.example", False), ("db.", False)],
+)
+def test_only_a_short_name_is_completed_before_it_is_asked_for(name, is_short):
+    config = dig.ResolvConf(searches=("team.svc.cluster.local",), ndots=2)
+    assert dig.is_completed_first(name, config) == is_short

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from cli import kube, labs, pods
 from cli.explain import asking, stages, telling
 from cli.explain.model import Evidence, Explanation
 from cli.problems import Problem
@@ -458,3 +459,35 @@ def test_where_there_is_no_kubectl_that_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Problem, match="no kubectl"):
         asking._kubectl(["pod", "x"], "")
+
+
+def test_a_dead_server_that_the_endpoint_names_leads_to_its_spec():
+    granted = msgspec.structs.replace(a_connection(), dns=Dns(servers=("10.99.0.1",)))
+    dead = {"interface": "nsm-vpn", "server": "10.99.0.1", "state": "dead"}
+    found = evidence(*CONNECTED[:-2], granted, BOTH_ENDS, dns={"answers": {"servers": [dead]}})
+    upstream = Upstream(
+        name="default/vpn", servers=("10.99.0.1",), interface="nsm-vpn", revision=granted.revision
+    )
+    resolver = a_resolver(upstreams=(upstream,))
+    told = {**found.told, resolver.key: Told(resolver.key, resolver, 0.0)}
+    explanation = explained(msgspec.structs.replace(found, told=told))
+    assert "DNS server 10.99.0.1 of the network service is dead" in explanation.first
+    assert explanation.remedy.startswith("correct spec.dns.servers of the NetworkServiceEndpoint")
+
+
+@pytest.mark.parametrize("look", ["explain", "pods"])
+def test_an_api_server_that_hangs_is_named_and_not_waited_for(monkeypatch, look):
+    class Hanging:
+        async def find(self, *_: object) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(kube, "run", lambda action: asyncio.run(action(Hanging())))
+    monkeypatch.setattr(labs, "running", lambda: None)
+    monkeypatch.setattr(asking, "_API_SECONDS", 0.01)
+    monkeypatch.setattr(pods, "_API_SECONDS", 0.01)
+    if look == "pods":
+        assert pods.found_in_lab("default", "client") is None
+        return
+    pod, home, note = asking._from_api("default", "client", is_lab=True, kubeconfig="")
+    assert (pod, home) == (None, None)
+    assert "the API server does not answer" in note

@@ -61,7 +61,7 @@ async def test_a_fault_stands_until_its_times_are_over_or_behave_is_said(api, ns
 
 async def test_a_fault_may_be_written_as_json(api, nsm):
     told = await nsm("misbehave", '{"what": "drop", "times": 0, "lasts": 60}')
-    assert told == "drop: any request, until `nsm lab behave`\n"
+    assert told == "drop: any request, for 60 s at most\n"
     (fault,) = api.faults.to_come
     assert (fault.what, fault.lasts) == ("drop", 60)
 

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from cli import persons
+from cli import labs, persons
 from cli.remedies import Place
-from cli.status import judging, survey, telling
+from cli.status import command, judging, survey, telling
 from cli.status.model import Status
 from cli.status.survey import Copy, Follower, Sight, Stream, Told
 from schemas import live
@@ -441,3 +441,23 @@ def test_a_token_may_come_by_standard_input(tmp_path, monkeypatch):
         assert first.access.role == "viewer"
     finally:
         persons._standard_input.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("running", "said"),
+    [
+        ((True, False, False), ["no quorum: 1 of 3 NATS servers runs"]),
+        ((True, True, False), []),
+        ((True, True, True), []),
+    ],
+)
+def test_without_most_nats_servers_of_a_lab_that_comes_first(monkeypatch, running, said):
+    servers = [
+        {"name": f"nats/{number}", "running": each, "held": True}
+        for number, each in enumerate(running, 1)
+    ]
+    monkeypatch.setattr(labs, "ask", lambda *_: servers)
+    found = command._not_running()
+    assert [each.what for each in found if "quorum" in each.what] == said
+    if said:
+        assert (found[0].what, found[0].remedy) == (said[0], "nsm lab start nats/2")

@@ -1,5 +1,9 @@
 """Manifests: what is read, what an error names, what applying changed."""
 
+import io
+import sys
+from pathlib import Path
+
 import pytest
 
 from lab.api.kinds import NAMESPACES, NETWORK_SERVICE_ENDPOINTS, PODS
@@ -126,3 +130,8 @@ async def test_what_the_api_refuses_is_told_with_its_document(client, store):
         await client.apply_all(read_text(bad, source="x"))
     assert store.find(NAMESPACES, "", "team")
     assert store.find(NETWORK_SERVICE_ENDPOINTS, "default", "vpn") is None
+
+
+def test_a_hyphen_is_standard_input(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(TWO))
+    assert titles(read_paths([Path("-")])) == ["namespace/team", "pod/web"]
