@@ -84,8 +84,8 @@ async def test_half_a_kubeconfig_changes_nothing_and_the_whole_one_does(secure):
         for half in (b"", b"-----BEGIN CERTIFICATE-----\nMII"):
             (secure.folder / "ca.crt").write_bytes(half)
             assert not await answers(kube)()
-        for half in ("", "{half a file"):
-            (secure.folder / "kubeconfig").write_text(half)
+        for text in ("", "{half a file"):
+            (secure.folder / "kubeconfig").write_text(text)
             assert not await answers(kube)()
         secure.kubeconfig(NEW)
         await until(answers(kube))
