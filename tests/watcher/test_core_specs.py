@@ -100,7 +100,11 @@ def test_the_anchors_spelling_of_an_endpoint_is_accepted():
             "write 172.16.1.0/28",
         ),
         (
-            {"routes": [{"destination": "10.1.0.0/16", "nextHop": f"172.16.1.{n}"} for n in (5, 6)]},
+            {
+                "routes": [
+                    {"destination": "10.1.0.0/16", "nextHop": f"172.16.1.{n}"} for n in (5, 6)
+                ]
+            },
             "spec.routes[1].destination",
             "write each destination once",
         ),
