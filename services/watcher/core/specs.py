@@ -195,7 +195,7 @@ def _endpoint(spec: _Endpoint) -> EndpointSpec:
         network_services=names,
         selector=spec.pod_selector,
         labels=_labels(spec),
-        ipam=ipam,
+        ipam=hops.kept(ipam, routes, policies),
         routes=routes,
         policies=policies,
         dns=_dns(spec.dns) if spec.dns is not None else None,
@@ -284,17 +284,7 @@ def _remedy(text: str, parse: Callable[[str], object], example: str) -> str:
 
 
 def _routes(routes: tuple[_Route, ...] | None, field: str) -> tuple[intent.Route, ...]:
-    found: dict[str, intent.Route] = {}
-    for at, each in enumerate(routes or ()):
-        route = _route(each, f"{field}[{at}]")
-        first = found.setdefault(route.destination, route)
-        if first != route:
-            raise BadField(
-                f"{field}[{at}].destination",
-                f"{route.destination} is there already, with another nextHop",
-                "write each destination once",
-            )
-    return tuple(found.values())
+    return tuple(_route(each, f"{field}[{at}]") for at, each in enumerate(routes or ()))
 
 
 def _route(route: _Route, field: str) -> intent.Route:
