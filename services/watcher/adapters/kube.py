@@ -188,7 +188,8 @@ def _error(what: str, response: aiohttp.ClientResponse, body: bytes) -> Exceptio
         case 410:
             return Expired(text)
         case status if status == 429 or status >= 500:
-            after = response.headers.get("Retry-After", "")
+            # Only these two say that all of us shall stay away; others concern what was asked.
+            after = response.headers.get("Retry-After", "") if status in (429, 503) else ""
             return Unavailable(text, float(after) if after.isdigit() else None)
         case 401:
             return Unavailable(text)  # the next request has the new token

@@ -35,7 +35,8 @@ def announcements(
         if _stands(gone):
             yield _disconnected(gone, "no longer asked for")
     for covered in after.covered:
-        if covered not in before.message:
+        # A predecessor's word is known by the message alone.
+        if covered not in before.covered and covered not in before.message:
             yield Announcement(type=WARNING, reason=PREFIX_COLLISION, message=covered)
     if after.reason in _OF_THE_POD and (before.reason, before.message) != (
         after.reason,

@@ -248,7 +248,7 @@ def _ipam(spec: _Ipam) -> intent.IpamSpec:
         exclude_prefixes=_each(
             spec.exclude_prefixes,
             "ipam.excludePrefixes",
-            values.parse_prefix_loosely,
+            values.parse_prefix_or_address,
             "write 172.16.1.8/29",
         ),
         addressing=addressing,
@@ -284,7 +284,17 @@ def _remedy(text: str, parse: Callable[[str], object], example: str) -> str:
 
 
 def _routes(routes: tuple[_Route, ...] | None, field: str) -> tuple[intent.Route, ...]:
-    return tuple(_route(each, f"{field}[{at}]") for at, each in enumerate(routes or ()))
+    found: dict[str, intent.Route] = {}
+    for at, each in enumerate(routes or ()):
+        route = _route(each, f"{field}[{at}]")
+        first = found.setdefault(route.destination, route)
+        if first != route:
+            raise BadField(
+                f"{field}[{at}].destination",
+                f"{route.destination} is there already, with another nextHop",
+                "write each destination once",
+            )
+    return tuple(found.values())
 
 
 def _route(route: _Route, field: str) -> intent.Route:

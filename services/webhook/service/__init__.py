@@ -17,7 +17,7 @@ from services._runtime.health import Health
 from services._runtime.run import Alone
 from services.webhook.adapters import Denied, Kube
 from services.webhook.service.answering import Answering
-from services.webhook.service.trust import Objects, Trust
+from services.webhook.service.trust import NoSecret, Objects, Trust
 from services.webhook.settings import Settings
 
 log = structlog.get_logger()
@@ -99,6 +99,9 @@ class Webhook:
             return False
         except Denied as exc:
             self._complain("the API server does not permit this, trying on", str(exc))
+            return False
+        except NoSecret as exc:
+            self._complain("nowhere to keep certificates, trying on", str(exc))
             return False
         if self._complained:
             self._complained = ""
