@@ -205,7 +205,9 @@ async def test_a_foreign_route_is_not_taken_and_nothing_half_made_stays(
         )
     wiring = await wired(kernel, a_grant(), client, server)
 
-    with pytest.raises(RouteTaken, match=r"nsm0: .* stands 10\.20\.0\.0/16 dev other0; delete that"):
+    with pytest.raises(
+        RouteTaken, match=r"nsm0: .* stands 10\.20\.0\.0/16 dev other0; delete that"
+    ):
         await kernel.apply(Create(wiring=wiring))
 
     assert "nsm0" not in client.interfaces()

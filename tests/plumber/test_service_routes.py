@@ -7,9 +7,10 @@ import pytest
 
 from schemas.intent import Route
 from schemas.state import Status
-from services._node import encoding, links
+from services._node import links
 from services._node.encoding import Request
 from services._node.links import Netlink
+from services._node.nft import nested, raw
 from tests.node.sandboxes import Pod
 from tests.plumber.grants import V4, V6, a_grant, with_client
 from tests.plumber.test_adapters import answers
@@ -33,7 +34,7 @@ def put(
         flags=flags,
     )
     if mtu:
-        metrics = encoding.nested(_METRICS, encoding.raw(_MTU, mtu.to_bytes(4, "little")))
+        metrics = nested(_METRICS, raw(_MTU, mtu.to_bytes(4, "little")))
         request = Request(request.kind, request.body + metrics, request.flags)
     with Netlink(pod.netns) as netlink:
         netlink.request([request])
