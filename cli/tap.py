@@ -15,7 +15,8 @@ import msgspec
 import typer
 from nats.aio.msg import Msg
 
-from cli import bus
+from cli import bus, connecting
+from cli.listening import listen
 from cli.output import OutputFormat
 from cli.problems import Problem
 from schemas import subjects
@@ -63,7 +64,7 @@ def _is_subject(text: str) -> bool:
 async def _tap(asked: str | None, server: str, count: int, output: OutputFormat) -> bool:
     """Until enough was shown; whether anybody still reads us."""
     subject = asked or _ALL
-    client = await bus.connect(server, name="nsm-tap")
+    client = await connecting.connect(server, name="nsm-tap")
     done = asyncio.Event()
     is_read = True
     tells_history = subject.startswith(f"{HISTORY_ROOT}.")
@@ -83,8 +84,8 @@ async def _tap(asked: str | None, server: str, count: int, output: OutputFormat)
             done.set()
 
     try:
-        await bus.listen(client, subject, show)
-        print(f"listening to {subject} on {bus.shown(server)}", file=sys.stderr, flush=True)
+        await listen(client, subject, show)
+        print(f"listening to {subject} on {connecting.shown(server)}", file=sys.stderr, flush=True)
         await done.wait()
     finally:
         await client.close()

@@ -101,6 +101,15 @@ def test_every_reason_says_what_it_means_and_what_to_do():
                 assert node.value in known, f"schemas/reasons.py lacks {node.value} ({path})"
 
 
+def test_a_reason_that_has_a_constant_is_written_by_it():
+    named = {value for name, value in vars(reasons).items() if name.isupper() if type(value) is str}
+    assert named
+    for path in (ROOT / "services").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value not in named, f"{path}: import {node.value} from schemas.reasons"
+
+
 def test_every_relative_link_of_the_docs_leads_somewhere():
     import re
 

@@ -1,7 +1,7 @@
 """Certificates of the bus: made at install, renewed and rotated by the same code, run again each day.
 
-What stands is never broken: a new authority is told to everybody a day before anything is issued by it, and an
-old one is trusted until a day after the last certificate of it was replaced. `planned` decides all of this from
+What stands is never broken: a new authority is told to everybody 20 hours before anything is issued by it, and an
+old one is trusted until 20 hours after the last certificate of it was replaced. `planned` decides all of this from
 what is stored and the time; a run that changes nothing else may come at any moment, any number of times.
 A new authority on demand: kubectl -n nsm-system annotate secret nsm-ca networkservicemesh.io/rotate=now
 """
@@ -21,8 +21,9 @@ CA_SECRET, AUTHORITIES = "nsm-ca", "authorities.json"
 CA_MAP, CA = "nsm-ca", "ca.crt"
 TLS_SECRET, CERTIFICATE, KEY = "nsm-nats-tls", "tls.crt", "tls.key"
 ROTATE = "networkservicemesh.io/rotate"
-# As long as a kubelet may need to bring a changed ConfigMap to its Pods, many times over; the CronJob's period.
-OVERLAP = timedelta(days=1)
+# As long as a kubelet may need to bring a changed ConfigMap to its Pods, many times over. Less than the CronJob's
+# period by more than its Pod may be late: each night takes its step.
+OVERLAP = timedelta(hours=20)
 LEAF_DAYS = 365  # each renewal makes every client of a server log in anew
 
 _ATTEMPTS = 3

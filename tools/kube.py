@@ -71,6 +71,7 @@ class Api:
             response = self._connection.getresponse()
             return response.status, json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as exc:
+            self._connection.close()  # else it takes no further request, and every later part fails with this one
             raise InstallFailed(f"{method} {path}: {exc!r}; is the API server there?") from exc
 
     def _path(self, plural: str, name: str = "") -> str:

@@ -39,14 +39,14 @@ def status(
 
 
 def _found(server: str) -> Status:
-    from cli import bus, persons  # noqa: PLC0415
+    from cli import connecting, persons  # noqa: PLC0415
     from cli.status import judging, survey  # noqa: PLC0415
 
     is_lab = _lab_url() == server
     down = _not_running() if is_lab else ()
     persons.person(server, "nsm")  # a token of no use says nothing of the system
     try:
-        sight = asyncio.run(survey.look(server, bus.shown(server)))
+        sight = asyncio.run(survey.look(server, connecting.shown(server)))
     except Problem as problem:
         reason, _, remedy = str(problem).partition("; ")
         wrong = (*down, Wrong(f"nothing can be read: {reason}", remedy or "nsm status --help"))

@@ -12,7 +12,7 @@ from services.webhook.service.answering import PATH, VERSION
 from services.webhook.service.material import SECRET
 from services.webhook.service.trust import CONFIGURATION
 from services.webhook.settings import Settings
-from tests.manifests.manifests import K8S, ROOT, known_settings, load, name_of, pod_of
+from tests.manifests.manifests import K8S, ROOT, known_settings, load, name_of, objects, pod_of
 
 FOLDER = K8S / "components" / "webhook"
 (COMPONENT,) = load(FOLDER / "kustomization.yaml")
@@ -119,7 +119,6 @@ def test_nobody_is_trusted_before_the_webhook_says_whom():
 def test_its_rights_are_two_objects_by_name():
     rules = [rule for each in ALL if each["kind"].endswith("Role") for rule in each["rules"]]
     assert rules == [
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
         {
             "apiGroups": [""],
             "resources": ["secrets"],
@@ -144,6 +143,16 @@ def test_its_rights_are_two_objects_by_name():
         ]
     assert pod_of(the("Deployment"))["serviceAccountName"] == account["name"]
     assert the("MutatingWebhookConfiguration")["metadata"]["name"] == CONFIGURATION
+
+
+def test_its_secret_is_applied_for_it_empty_and_of_no_type_that_the_cluster_fills():
+    """Who may create a Secret of a name that he may read can have it filled with any ServiceAccount's token."""
+    secret = the("Secret")
+    assert secret["metadata"]["name"] == SECRET
+    assert secret["type"] == "Opaque"
+    assert not {"data", "stringData", "immutable"} & set(secret), (
+        "applied anew, it keeps what is there"
+    )
 
 
 def test_variables_are_settings_and_the_image_is_that_of_the_project():
@@ -182,6 +191,30 @@ def test_its_network_policy_lets_in_whoever_asks_and_the_cluster_reads_its_figur
     assert asked == {"ports": [{"port": ports["webhook"], "protocol": "TCP"}]}
     assert figures["ports"] == [{"port": ports["health"], "protocol": "TCP"}]
     assert figures["from"] == [{"namespaceSelector": {}}]
+
+
+def test_prometheus_finds_it_as_it_finds_the_other_services():
+    (auth,) = [
+        each
+        for each in load(K8S / "components/metrics/annotations.yaml")
+        if each["metadata"]["name"] == "auth"
+    ]
+    announced = auth["spec"]["template"]["metadata"]["annotations"]
+    assert the("Deployment")["spec"]["template"]["metadata"]["annotations"] == announced
+    (health,) = [each for each in container()["ports"] if each["name"] == "health"]
+    assert announced["prometheus.io/port"] == str(health["containerPort"])
+
+
+def test_with_it_only_the_install_job_may_create_secrets():
+    creating = {
+        each["metadata"]["name"]
+        for each in [*objects(), *ALL]
+        if each["kind"] in {"Role", "ClusterRole"}
+        for rule in each["rules"]
+        if {"secrets", "*"} & set(rule.get("resources", []))
+        and {"create", "*"} & set(rule["verbs"])
+    }
+    assert creating == {"nsm-install"}
 
 
 def test_the_component_is_the_one_that_the_log_recommends():

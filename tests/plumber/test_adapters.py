@@ -1,6 +1,7 @@
 import asyncio
 import errno
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,16 @@ async def test_what_is_created_carries_the_first_packet(
     assert pair.client is not None
     assert pair.client.index == client.index("nsm0")
     assert pair.client.mac == there(wiring.client).mac
+
+
+async def test_nothing_of_a_probe_outlives_the_kernels_end(pods: Pods) -> None:
+    kernel = Kernel()
+    wiring = await wired(kernel, a_grant(V4), pods("client"), pods("server"))
+    await kernel.apply(Create(wiring=wiring))
+
+    kernel.close()
+
+    assert not [each.name for each in threading.enumerate() if "probe" in each.name]
 
 
 @FAMILIES

@@ -16,7 +16,7 @@ from tools.install_certificates import OVERLAP, Stored, install, names, planned
 from tools.kube import InstallFailed
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-DAY = timedelta(days=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 WANTED = names("nsm-system")
 
 
@@ -80,6 +80,18 @@ def test_a_new_authority_is_trusted_before_it_is_used_and_the_old_one_after():
     alone = planned(used, WANTED, now=NOW + 3 * DAY)
     assert alone.authorities == told.authorities[:1]
     assert alone.leaf == used.leaf
+
+
+def test_each_night_takes_its_step_also_when_its_pod_starts_earlier_than_the_last_ones():
+    """Asked for at 14:00, then 03:17 of three nights, each a minute less late than the one before."""
+    made = planned(Stored(), WANTED, now=NOW)
+    stored = planned(made, WANTED, now=NOW + 14 * HOUR, rotate=True)
+    for night in (1, 2, 3):
+        late = timedelta(minutes=4 - night)
+        now = NOW + night * DAY + timedelta(hours=3, minutes=17) + late
+        stored = planned(stored, WANTED, now=now)
+    assert len(stored.authorities) == 1
+    assert not set(stored.authorities) & set(made.authorities)
 
 
 @settings(max_examples=40, deadline=None)

@@ -14,7 +14,7 @@ from services._runtime import certificates
 from services.webhook.service.material import SECRET
 from services.webhook.service.trust import CONFIGURATION_PATH
 from tests.runtime.helpers import until
-from tests.webhook.world import SECRETS, Api, a_configuration, replicas
+from tests.webhook.world import SECRETS, Api, a_configuration, an_empty_secret, replicas
 
 POD = {"metadata": {"generateName": "app-", "annotations": {ANNOTATION: "vpn"}}, "spec": {}}
 GATE = [
@@ -26,6 +26,7 @@ GATE = [
 async def api():
     async with Api().served() as api:
         api.put(CONFIGURATION_PATH, a_configuration())
+        api.put(f"{SECRETS}/{SECRET}", an_empty_secret())
         yield api
 
 
@@ -87,7 +88,7 @@ async def test_replicas_that_start_together_serve_one_authority(api, tmp_path):
     async with replicas(api, tmp_path, 5) as started:
         for each in started:
             assert patch_of(await api.admit(each.port, POD)) == GATE
-    assert api.writes.count(f"POST {SECRETS}/{SECRET}") == 1
+    assert api.writes.count(f"PUT {SECRETS}/{SECRET}") == 1
     assert api.writes.count(f"PUT {CONFIGURATION_PATH}") == 1
 
 
@@ -137,13 +138,13 @@ async def test_an_authority_is_made_known_before_it_issues(api, tmp_path):
         assert api.leaf() != leaf
 
 
-async def test_a_deleted_secret_is_made_anew_and_trusted(api, tmp_path):
+async def test_an_emptied_secret_is_filled_anew_and_trusted(api, tmp_path):
     async with replicas(api, tmp_path, 2) as started:
         old = api.trusted
         for each in started:
             each.now += timedelta(minutes=30)  # told apart by the end of its certificate
-        del api.objects[f"{SECRETS}/{SECRET}"]
-        await until(lambda: f"{SECRETS}/{SECRET}" in api.objects and api.trusted != old)
+        api.put(f"{SECRETS}/{SECRET}", an_empty_secret())
+        await until(lambda: "data" in api.secret and api.trusted != old)
         ends = certificates.ends(api.leaf()).timestamp()
         for each in started:
             await until(
@@ -152,6 +153,20 @@ async def test_a_deleted_secret_is_made_anew_and_trusted(api, tmp_path):
                 )
             )
             assert patch_of(await api.admit(each.port, POD)) == GATE
+
+
+async def test_a_secret_that_is_not_there_is_waited_for_and_never_made(api, tmp_path):
+    """Who may create Secrets may have one filled with the token of any ServiceAccount."""
+    del api.objects[f"{SECRETS}/{SECRET}"]
+    with capture_logs() as logs:
+        async with replicas(api, tmp_path, ready=False) as (webhook,):
+            await until(lambda: any("remedy" in each for each in logs))
+            api.put(f"{SECRETS}/{SECRET}", an_empty_secret())
+            await until(lambda: webhook.health.ready)
+            assert patch_of(await api.admit(webhook.port, POD)) == GATE
+    told = [each for each in logs if "remedy" in each]
+    assert [each["reason"] for each in told] == [f"there is no Secret {SECRET}"]
+    assert not [each for each in api.writes if each.startswith("POST")]
 
 
 async def test_a_secret_that_makes_no_sense_is_replaced(api, tmp_path):

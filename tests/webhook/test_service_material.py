@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services._runtime import certificates
 from services._runtime.certificates import Authority, Certificate
-from services.webhook.service.material import Material, of_secret, renewed, to_secret
+from services.webhook.service.material import SECRET, Material, of_secret, renewed, to_secret
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 NAMES = ["webhook.nsm-system.svc"]
@@ -93,7 +93,7 @@ def test_an_authority_that_cannot_issue_is_replaced_with_what_it_issued(authorit
 
 
 def test_what_the_secret_holds_is_what_was_put_there():
-    secret = to_secret(FIRST, None)
+    secret = to_secret(FIRST, {"metadata": {"name": SECRET}})
     assert of_secret(secret) == FIRST
     kept = {**secret, "metadata": {"resourceVersion": "7", "annotations": {"a": "b"}}, "data": {}}
     assert to_secret(FIRST, kept)["metadata"] == kept["metadata"]
@@ -103,4 +103,4 @@ def test_what_the_secret_holds_is_what_was_put_there():
 @pytest.mark.parametrize("data", [None, {}, {"ca.crt": "x"}])
 def test_a_secret_without_material_holds_none(data):
     assert of_secret({"data": data}) is None
-    assert of_secret(None) is None
+    assert of_secret({}) is None

@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 
 from schemas.annotation import ANNOTATION
+from services.webhook.service.material import SECRET
 from services.webhook.service.trust import CONFIGURATION_PATH
-from tests.webhook.world import Api, a_configuration
+from tests.webhook.world import SECRETS, Api, a_configuration, an_empty_secret
 
 POD = {"metadata": {"name": "p", "annotations": {ANNOTATION: "vpn"}}, "spec": {}}
 
@@ -39,6 +40,7 @@ async def test_the_process_answers_and_ends_in_order(tmp_path, unused_tcp_port_f
     health, port = unused_tcp_port_factory(), unused_tcp_port_factory()
     async with Api().served() as api:
         api.put(CONFIGURATION_PATH, a_configuration())
+        api.put(f"{SECRETS}/{SECRET}", an_empty_secret())
         process = await a_process(
             WEBHOOK_KUBECONFIG=api.kubeconfig(tmp_path),
             WEBHOOK_ADDRESS=f"127.0.0.1:{port}",

@@ -35,6 +35,11 @@ KUBECONFIG = {
 }
 
 
+def an_empty_secret() -> dict[str, Any]:
+    """As it is applied."""
+    return {"type": "Opaque", "metadata": {"name": SECRET, "labels": {"of": "the user"}}}
+
+
 def a_configuration() -> dict[str, Any]:
     service = {"name": "webhook", "namespace": "nsm-system", "path": PATH, "port": 443}
     return {

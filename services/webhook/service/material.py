@@ -67,9 +67,9 @@ def _good(leaf: Certificate, authority: Authority, names: Sequence[str], *, now:
     )
 
 
-def of_secret(secret: Object | None) -> Material | None:
+def of_secret(secret: Object) -> Material | None:
     """What a Secret holds; None: nothing of use."""
-    data = (secret or {}).get("data") or {}
+    data = secret.get("data") or {}
     try:
         ca, ca_key, leaf, key = (base64.b64decode(data[each], validate=True) for each in _FIELDS)
     except (KeyError, TypeError, binascii.Error):
@@ -80,8 +80,8 @@ def of_secret(secret: Object | None) -> Material | None:
     )
 
 
-def to_secret(material: Material, secret: Object | None) -> Object:
-    """The Secret with this material: the one that was read, or a new one."""
+def to_secret(material: Material, secret: Object) -> Object:
+    """The Secret that was read, with this material."""
     pems = (
         material.authority.certificate,
         material.authority.key,
@@ -89,6 +89,4 @@ def to_secret(material: Material, secret: Object | None) -> Object:
         material.leaf.key,
     )
     data = {name: base64.b64encode(pem).decode() for name, pem in zip(_FIELDS, pems, strict=True)}
-    labels = {"app.kubernetes.io/name": "webhook", "app.kubernetes.io/part-of": "nsm"}
-    made = {"type": "Opaque", "metadata": {"name": SECRET, "labels": labels}}
-    return {**(secret or made), "data": data}
+    return {**secret, "data": data}

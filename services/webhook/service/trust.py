@@ -2,7 +2,8 @@
 
 Every replica does the same, round by round. The version that was read guards every write: who was slower
 reads again. The configuration is read before the Secret, so that nobody who knows an old Secret overwrites
-the trust of somebody who knows the new one.
+the trust of somebody who knows the new one. The Secret itself is never made here: who may make one of its name
+may make it the token of any ServiceAccount of the namespace, and read that.
 """
 
 import base64
@@ -29,11 +30,14 @@ CONFIGURATION_PATH = (
 Object = dict[str, Any]
 
 
+class NoSecret(Exception):
+    """There is nothing to keep certificates in."""
+
+
 class Objects(Protocol):
     """The API server, as far as trust needs it."""
 
     async def read(self, path: str) -> Object | None: ...
-    async def create(self, path: str, body: Object) -> None: ...
     async def replace(self, path: str, body: Object) -> None: ...
 
 
@@ -42,14 +46,14 @@ class Trust:
 
     def __init__(self, settings: Settings, *, clock: Callable[[], datetime]) -> None:
         self._names = settings.served_names
-        self._secrets = f"/api/v1/namespaces/{settings.system_namespace}/secrets"
+        self._secret = f"/api/v1/namespaces/{settings.system_namespace}/secrets/{SECRET}"
         self._clock = clock
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.served: Certificate | None = None
         self.trusted = False  # as we saw it last
 
     async def settle(self, kube: Objects) -> None:
-        """One round. Raises what `kube` raises; then nothing is half done that the next round does not end."""
+        """One round. Raises NoSecret and what `kube` raises; the next round ends what is half done then."""
         configuration = await kube.read(CONFIGURATION_PATH)
         found = await self._settle_secret(kube)
         await self._settle_configuration(kube, configuration, found.authority.certificate)
@@ -59,21 +63,19 @@ class Trust:
             log.info("certificate served", names=self._names)
 
     async def _settle_secret(self, kube: Objects) -> Material:
-        secret = await kube.read(f"{self._secrets}/{SECRET}")
+        secret = await kube.read(self._secret)
+        if secret is None:
+            raise NoSecret(f"there is no Secret {SECRET}")
         stored = material.of_secret(secret)
         wanted = material.renewed(stored, self._names, now=self._clock())
         if wanted is stored:
             return wanted
-        body = material.to_secret(wanted, secret)
-        if secret is None:
-            await kube.create(self._secrets, body)
-        else:
-            await kube.replace(f"{self._secrets}/{SECRET}", body)
+        await kube.replace(self._secret, material.to_secret(wanted, secret))
         log.info(
             "certificate made",
             secret=SECRET,
             new_authority=stored is None or stored.authority != wanted.authority,
-            before="none" if secret is None else "due" if stored else "not readable",
+            before="due" if stored else "not readable" if secret.get("data") else "none",
         )
         return wanted
 
