@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
-from cli import bus
+from cli import connecting
+from cli.listening import listen
 from lab.api.client import Client
 from lab.api.kinds import PODS
 from lab.layout import Layout, State
@@ -93,12 +94,12 @@ class Journeys:
     @asynccontextmanager
     async def seen(cls, layout: Layout, state: State) -> AsyncIterator["Journeys"]:
         """Watching a lab."""
-        client = await bus.connect(state.nats_url, name="nsm-bench")
+        client = await connecting.connect(state.nats_url, name="nsm-bench")
         try:
             async with Client(state.api_url) as api, asyncio.TaskGroup() as tasks:
                 found = cls(layout, api)
                 found._tasks = tasks
-                await bus.listen(client, f"{subjects.LOG_ROOT}.>", found._hear)
+                await listen(client, f"{subjects.LOG_ROOT}.>", found._hear)
                 watching = tasks.create_task(found._watch())
                 yield found
                 watching.cancel()

@@ -3,14 +3,10 @@
 import asyncio
 import itertools
 import os
-import re
 import secrets
-import ssl
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import nats.errors
@@ -19,22 +15,17 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from cli import labs
-from cli.persons import Person, person
+from cli import connecting, labs, persons
 from cli.problems import Problem
 from schemas import codec, subjects
 from schemas.codec import Tombstone
 from services._runtime import streams
-from services._runtime.access import IMPORTED_API, VIEWER, Access, role_of
-from services._runtime.client import Client, is_about_login
+from services._runtime.access import Access
+from services._runtime.client import Client
 from services._runtime.consumer import positions
-from services._runtime.streams import told_subject
 
 _TIMEOUT_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 1.0
-_RETRY_SECONDS = 0.1
-_LOGINS = 2  # a server that was just started may answer before auth is back
-_SERVICES = frozenset({"watcher", "ipam", "plumber", "dns"})  # rights of their own work alone
 
 
 def url() -> str:
@@ -49,168 +40,6 @@ def url() -> str:
     if not state.nats_url:
         raise Problem(f"the lab in {here.root} was started without nats")
     return state.nats_url
-
-
-async def connect(server: str, *, name: str) -> Client:
-    """A connection that survives the server's restarts. Raises Problem when nobody listens now."""
-    return await _connect(server, person(server, name))
-
-
-async def _connect(server: str, who: Person) -> Client:
-    await _knock(server)
-    access = who.access
-    try:
-        tls = access.tls()
-    except OSError as exc:
-        raise Problem(f"NSM_TLS_CA={access.tls_ca}: {exc}") from exc
-    refused: list[Exception] = []
-    try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            while len(refused) < _LOGINS:
-                try:
-                    return await _log_in(server, who, tls)
-                except (OSError, nats.errors.Error) as exc:
-                    if is_about_login(exc):
-                        refused.append(exc)
-                await asyncio.sleep(_RETRY_SECONDS)
-    except TimeoutError:
-        pass
-    reason = str(refused[0]) if refused else "no answer"
-    raise Problem(f"NATS at {shown(server)} does not let us in: {reason}; {who.remedy}")
-
-
-async def _log_in(server: str, who: Person, tls: ssl.SSLContext | None) -> Client:
-    """One attempt; what was let in once comes back after every cut. Raises OSError, nats.errors.Error."""
-
-    async def show(problem: Exception) -> None:
-        if "permissions violation" in str(problem).lower():
-            print(f"nsm: the bus does not permit this: {problem}", file=sys.stderr, flush=True)
-
-    access = who.access
-    client = Client(hesitate=bool(access.token_file), insist_on_tls=bool(access.tls_ca))
-    try:
-        await client.connect(
-            server.split(","),
-            name=who.name,
-            token=who.token if access.token_file else None,
-            tls=tls,
-            inbox_prefix=f"{access.inbox}.{who.name}",
-            allow_reconnect=False,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=_RETRY_SECONDS,  # type: ignore[arg-type]  # slept as a float
-            error_cb=show,
-        )
-    except BaseException:
-        await client.close()
-        raise
-    client.options["allow_reconnect"] = True
-    return client
-
-
-async def _knock(servers: str) -> None:
-    """Whether anybody listens at one of these at all. Raises Problem."""
-    reasons = []
-    for server in servers.split(","):
-        try:
-            place = urlsplit(server if "://" in server else f"nats://{server}")
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
-                _, writer = await asyncio.open_connection(place.hostname, place.port or 4222)
-            writer.close()
-        except (OSError, TimeoutError, ValueError) as exc:
-            reasons.append(getattr(exc, "strerror", None) or str(exc) or "no answer")
-        else:
-            return
-    raise Problem(
-        f"NATS at {shown(servers)}: {reasons[0]}; is it running? "
-        "(nsm lab ps; on a cluster: is the port forwarded?)"
-    )
-
-
-async def listen(client: Client, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> None:
-    """Call `callback` with what passes on `subject` from now on.
-
-    A viewer may not listen to subjects themselves: it is shown what NSM_LOG stored of them, under their names.
-    """
-    name = str(client.options["name"])
-    _refuse_services(role_of(name))
-    if role_of(name) != VIEWER:
-        await _listen_widely(client, subject, callback)
-        return
-
-    async def show(message: Msg) -> None:
-        if subject.startswith(f"{subjects.ROOT}."):
-            message.subject = told_subject(message.subject)
-        await callback(message)
-
-    roots: tuple[str, ...] = ("",)
-    if subject.startswith(f"{subjects.ROOT}."):
-        roots = (subjects.LOG_ROOT.removesuffix(subjects.ROOT), f"{streams.HISTORY_ROOT}.")
-    inbox = client.new_inbox()
-    await client.subscribe(inbox, cb=show, pending_msgs_limit=0, pending_bytes_limit=0)
-
-    async def follow() -> None:
-        for number, root in enumerate(roots, 1):
-            await _follow_log(client, f"{name}-{number}", root + subject, inbox)
-
-    await follow()
-    client._reconnected_cb = follow  # noqa: SLF001  a restarted server forgot the consumers
-
-
-def _refuse_services(role: str) -> None:
-    """Raises Problem for a role that may follow what it needs for its work, and nothing else."""
-    if role in _SERVICES:
-        raise Problem(
-            f"a token of role {role} may follow only what {role} itself needs; "
-            "use the token of nsm-viewer or nsm-admin"
-        )
-
-
-async def _listen_widely(
-    client: Client, subject: str, callback: Callable[[Msg], Awaitable[None]]
-) -> None:
-    # Never to a literal subject: the server would deliver there what a consumer of another account names as its
-    # deliver subject, and the stream behind it would store that.
-    async def pick(message: Msg) -> None:
-        if message.subject == subject:
-            await callback(message)
-
-    is_literal = "." in subject and not {"*", ">"} & set(subject.split("."))
-    await client.subscribe(
-        f"{subject.rpartition('.')[0]}.*" if is_literal else subject,
-        cb=pick if is_literal else callback,
-        pending_msgs_limit=0,
-        pending_bytes_limit=0,
-    )
-    await client.flush()
-
-
-async def _follow_log(client: Client, name: str, pattern: str, inbox: str) -> None:
-    place = f"{streams.LOG}.{name}"
-    config = {
-        "name": name,
-        "deliver_subject": inbox,
-        "deliver_policy": "new",
-        "filter_subject": pattern,
-        "ack_policy": "none",
-        "mem_storage": True,
-        "num_replicas": 1,
-        "inactive_threshold": int(_TIMEOUT_SECONDS * 2e9),
-    }
-    body = msgspec.json.encode({"stream_name": streams.LOG, "config": config})
-    await client.request(f"{IMPORTED_API}.CONSUMER.DELETE.{place}", timeout=_TIMEOUT_SECONDS)
-    created = await client.request(
-        f"{IMPORTED_API}.CONSUMER.CREATE.{place}.{pattern}", body, timeout=_TIMEOUT_SECONDS
-    )
-    error = msgspec.json.decode(created.data).get("error")
-    if error:
-        raise Problem(
-            f"{pattern}: {error.get('description')}; a viewer may look at log.> and nsm.>"
-        )
-
-
-def shown(server: str) -> str:
-    """The address without what is secret in it."""
-    return re.sub(r"(?<=//)[^/@\s]+@", "", server)
 
 
 def snapshot(
@@ -333,10 +162,10 @@ async def _until_whole(
 @asynccontextmanager
 async def reading(server: str) -> AsyncIterator[Reader]:
     """A reader for the length of the block. Raises Problem."""
-    who = person(server, f"nsm-cli-{secrets.token_hex(4)}")
-    client = await _connect(server, who)
+    who = persons.person(server, f"nsm-cli-{secrets.token_hex(4)}")
+    client = await connecting.log_in(server, who)
     try:
-        _refuse_services(who.access.role)
+        persons.refuse_services(who.access.role)
         yield Reader(client, who.access)
     finally:
         await client.close()

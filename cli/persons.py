@@ -20,6 +20,7 @@ from services._runtime.access import Access, NoToken
 
 STANDARD_INPUT = "-"
 _PER_NODE = frozenset({"plumber", "dns"})
+_SERVICES = frozenset({"watcher", "ipam", "plumber", "dns"})  # rights of their own work alone
 _SUBJECT = re.compile(r"system:serviceaccount:[^:]+:nsm-([a-z]+)")
 
 
@@ -67,6 +68,15 @@ def person(server: str, name: str) -> Person:
     access = Access.of(role, token_file=access.token_file, tls_ca=access.tls_ca)
     name = "-".join(filter(None, (role, node.replace(".", "_"), secrets.token_hex(4))))
     return Person(access, name, token if access.token_file == STANDARD_INPUT else "")
+
+
+def refuse_services(role: str) -> None:
+    """Raises Problem for a role that may follow what it needs for its work, and nothing else."""
+    if role in _SERVICES:
+        raise Problem(
+            f"a token of role {role} may follow only what {role} itself needs; "
+            "use the token of nsm-viewer or nsm-admin"
+        )
 
 
 def _read(access: Access) -> str:

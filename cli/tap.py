@@ -15,7 +15,9 @@ import msgspec
 import typer
 from nats.aio.msg import Msg
 
-from cli import bus
+from cli import bus, connecting
+from cli.listening import listen
+from cli.options import Output, Url
 from cli.output import OutputFormat
 from cli.problems import Problem
 from schemas import subjects
@@ -39,13 +41,11 @@ def tap(
             show_default=False,
         ),
     ] = None,
-    url: Annotated[
-        str, typer.Option("--url", help="A NATS server; default: the lab's.", show_default=False)
-    ] = "",
+    url: Url = "",
     count: Annotated[
         int, typer.Option("--count", "-c", help="End after so many messages; 0: never.")
     ] = 0,
-    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Print messages of the bus as they pass, like `nats sub`."""
     if subject is not None and not _is_subject(subject):
@@ -63,7 +63,7 @@ def _is_subject(text: str) -> bool:
 async def _tap(asked: str | None, server: str, count: int, output: OutputFormat) -> bool:
     """Until enough was shown; whether anybody still reads us."""
     subject = asked or _ALL
-    client = await bus.connect(server, name="nsm-tap")
+    client = await connecting.connect(server, name="nsm-tap")
     done = asyncio.Event()
     is_read = True
     tells_history = subject.startswith(f"{HISTORY_ROOT}.")
@@ -83,8 +83,8 @@ async def _tap(asked: str | None, server: str, count: int, output: OutputFormat)
             done.set()
 
     try:
-        await bus.listen(client, subject, show)
-        print(f"listening to {subject} on {bus.shown(server)}", file=sys.stderr, flush=True)
+        await listen(client, subject, show)
+        print(f"listening to {subject} on {connecting.shown(server)}", file=sys.stderr, flush=True)
         await done.wait()
     finally:
         await client.close()

@@ -11,11 +11,19 @@ class Reason(NamedTuple):
     remedy: str = ""  # empty: nothing is wrong
 
 
+# What one service says and another one acts on, and what several say.
+PEER_SILENT = "PeerSilent"  # after some 1.6 seconds without an answer
+PREFIX_COLLISION = "PrefixCollision"
+
 # Of conditions and Events on Pods and on our objects, and of refusals and statuses on the bus.
 OBJECTS: dict[str, Reason] = {
     "Connected": Reason("usable: frames crossed the link both ways when it was made"),
-    "Connecting": Reason("waiting; the message says for what"),
-    "Updating": Reason("waiting; the message says for what"),
+    "Connecting": Reason(
+        "not usable yet: it waits for ipam's answer, its node or the other end; the message says for what"
+    ),
+    "Updating": Reason(
+        "usable as it was, while its node makes it what was granted last; the message says for what it waits"
+    ),
     "Disconnected": Reason("an Event: what was connected is not any more; the message says why"),
     "MalformedAnnotation": Reason("the column is in the message", "correct it"),
     "HostNetwork": Reason(
@@ -33,13 +41,15 @@ OBJECTS: dict[str, Reason] = {
         "see its events",
     ),
     "NotAllowed": Reason(
-        "another namespace's network service", "allow the namespace; write `@namespace`"
+        "the namespace behind the `@` has no such network service, or does not allow the Pod's namespace",
+        "add the Pod's namespace to the `allowedNamespaces` of a NetworkService there",
     ),
     "AmbiguousNetworkService": Reason(
-        "another namespace's network service", "allow the namespace; write `@namespace`"
+        "the Pod's own namespace has no such network service, and several others allow it theirs; they are named",
+        "write `@namespace` behind the name, to say which",
     ),
     "PoolExhausted": Reason("the pool is full; the numbers are in the message", "add a prefix"),
-    "PrefixCollision": Reason(
+    PREFIX_COLLISION: Reason(
         "an address or route would overlap a prefix in use, another connection of the Pod, or what the node of the "
         "Pod has not taken down yet; both are named. An Event on a connected Pod: it keeps what a prefix covers now, "
         "for nothing else is free",
@@ -78,25 +88,30 @@ OBJECTS: dict[str, Reason] = {
         "see the endpoint Pod",
     ),
     "EndpointPodGone": Reason(
-        "the other end's network is not there, or it has not answered through the tunnel yet",
-        "see the endpoint Pod",
+        "the endpoint Pod's network was there and is gone, as it is when the Pod ends. The client moves to another "
+        "endpoint Pod, if there is one",
+        "wait; if it lasts, see why the endpoint Pod ended",
     ),
     "InterfaceNameTaken": Reason(
         "the Pod has an interface of that name that is not ours", "choose another name"
+    ),
+    "RouteTaken": Reason(
+        "the Pod has a route to the same destination that is not ours and was there first; the message names it",
+        "delete it, or let the endpoint give another prefix or route; it is tried again",
     ),
     "KernelError": Reason(
         "the node could not wire it; the message says what the kernel said. It tries again",
         "see the plumber's log",
     ),
     "BadGrant": Reason(
-        "the node could not wire it; the message says what the kernel said. It tries again",
-        "see the plumber's log",
+        "the plumber cannot wire what ipam granted; the message says what of it makes no sense",
+        "run ipam and plumbers of one version; if they are, report it",
     ),
     "InternalError": Reason(
-        "the node could not wire it; the message says what the kernel said. It tries again",
-        "see the plumber's log",
+        "the plumber failed in a way that nobody foresaw; the message names the error. It tries again",
+        "report it, with the traceback in the plumber's log",
     ),
-    "PeerSilent": Reason(
+    PEER_SILENT: Reason(
         "the other end answers no more through the tunnel. The client moves to an endpoint on a node that is heard, "
         "after a second; without one it stays, and comes back by itself",
         "look at its Pod and its node, and whether UDP 14789 is open between the nodes",
@@ -115,7 +130,8 @@ OBJECTS: dict[str, Reason] = {
     "DNSCaptureConflict": Reason(
         "something else redirects port 53 in the Pod's network (a sidecar, say): ours stays off, "
         "the Pod asks only the cluster's DNS",
-        "remove the other one, or opt out, see below",
+        'remove the other one, or annotate the Pod with `dns.networkservicemesh.io/capture: "false"`: it keeps its '
+        "connections, without their DNS",
     ),
     "DNSCaptureFailed": Reason(
         "the kernel refused; the message says what it said", "see the dns service's log"
@@ -175,6 +191,9 @@ LOGINS: dict[str, Reason] = {
     ),
     "CannotTell": Reason(
         "the API server is away and gave no public keys yet", "see auth's `/readyz`"
+    ),
+    "InternalError": Reason(
+        "auth failed in a way that nobody foresaw", "report it, with the traceback in auth's log"
     ),
     "BadQuestion": Reason(
         "the question was not sealed by a server with these keys",

@@ -60,6 +60,11 @@ def parse_prefix_loosely(text: str) -> Prefix:
         raise ValueError(f"prefix {text!r}: {exc}") from exc
 
 
+def parse_prefix_or_address(text: str) -> Prefix:
+    """As `parse_prefix`, but a bare address is its /32 or /128."""
+    return parse_prefix(text) if "/" in text else parse_prefix_loosely(text)
+
+
 def overlap(one: Prefix, other: Prefix) -> bool:
     """Whether two prefixes share an address; never across families."""
     if isinstance(one, IPv4Network) and isinstance(other, IPv4Network):

@@ -101,6 +101,15 @@ def test_every_reason_says_what_it_means_and_what_to_do():
                 assert node.value in known, f"schemas/reasons.py lacks {node.value} ({path})"
 
 
+def test_a_reason_that_has_a_constant_is_written_by_it():
+    named = {value for name, value in vars(reasons).items() if name.isupper() if type(value) is str}
+    assert named
+    for path in (ROOT / "services").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value not in named, f"{path}: import {node.value} from schemas.reasons"
+
+
 def _anchors(page: Path) -> set[str]:
     """What its headings are called by links, as GitHub names them."""
     text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())

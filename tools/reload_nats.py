@@ -46,9 +46,8 @@ def look(directory: Path, known: str, *, spread: float = SPREAD_SECONDS) -> str:
     if digest(directory) == known:
         return known
     time.sleep(random.uniform(0, spread))
-    now = digest(
-        directory
-    )  # it may have changed once more: read before the signal, so that nothing is missed
+    # It may have changed once more: read before the signal, so that nothing is missed.
+    now = digest(directory)
     for pid in servers():
         os.kill(pid, signal.SIGHUP)
         sys.stdout.write(f"the files in {directory} have changed: nats-server {pid} reads them\n")

@@ -89,9 +89,8 @@ def visit(target: Target, action: Callable[[], T]) -> T:
         return in_netns(target, action)
     home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if (
-            _libc.setns(home, _CLONE_NEWNET) != 0
-        ):  # changes nothing, but tells whether we could return
+        # It changes nothing, but tells whether we could return.
+        if _libc.setns(home, _CLONE_NEWNET) != 0:
             return in_netns(target, action)
         fd = target if isinstance(target, int) else open_fd(target)
         try:

@@ -8,15 +8,11 @@ import os
 import socket
 import time
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 ETHERTYPE = 0x88B5
 _MAGIC = b"nsm-probe"
 _MINIMUM = 60  # shortest Ethernet frame without its checksum
-
-# As many as close what all that probe at once have opened; a thread each would cost more than a probe.
-_closers = ThreadPoolExecutor(16, "probe-close")
 
 
 class Side(NamedTuple):
@@ -33,13 +29,8 @@ def open_socket() -> socket.socket:
     return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
 
 
-def close_soon(opened: Collection[socket.socket]) -> None:
-    """Closing a bound packet socket waits for RCU (some 15 ms): nobody needs to wait with it."""
-    if opened:
-        _closers.submit(_close, list(opened))
-
-
-def _close(opened: Collection[socket.socket]) -> None:
+def close(opened: Collection[socket.socket]) -> None:
+    """Waits for RCU (some 15 ms) when they were bound: in a thread of its own, nobody waits with it."""
     for each in opened:
         each.close()
 

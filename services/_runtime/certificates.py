@@ -71,10 +71,10 @@ def issue(
     if not names:
         raise BadCertificate("a certificate for nobody: give at least one name or address")
     issuer, issuer_key = _opened(authority)
-    ends = min(now + timedelta(days=days), issuer.not_valid_after_utc)
-    if ends <= now:
+    until = min(now + timedelta(days=days), issuer.not_valid_after_utc)
+    if until <= now:
         raise BadCertificate(
-            f"the authority {_shown(issuer)} ended at {ends.isoformat()}: make a new one"
+            f"the authority {_shown(issuer)} ended at {until.isoformat()}: make a new one"
         )
     key = ec.generate_private_key(ec.SECP256R1())
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -82,7 +82,7 @@ def issue(
     made = (
         _builder(_named(names[0]), issuer.subject, key.public_key())
         .not_valid_before(now - _SKEW)
-        .not_valid_after(ends)
+        .not_valid_after(until)
         .add_extension(x509.SubjectAlternativeName([_general(each) for each in names]), False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(authority=False), critical=True)
@@ -99,8 +99,8 @@ def renewal_due(pem: bytes, *, now: datetime) -> bool:
         first = _first(pem)
     except BadCertificate:
         return True
-    begins, ends = first.not_valid_before_utc, first.not_valid_after_utc
-    return now < begins or 3 * (ends - now) <= ends - begins
+    since, until = first.not_valid_before_utc, first.not_valid_after_utc
+    return now < since or 3 * (until - now) <= until - since
 
 
 def ends(pem: bytes) -> datetime:

@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
-from cli import bus, persons
+from cli import bus, connecting, persons
+from cli.listening import listen
 from cli.output import OutputFormat
 from cli.problems import Problem
 from cli.tap import _tap
 from schemas.codec import encode
 from schemas.subjects import ConnectionKey
+from services._runtime.access import Access
 from services._runtime.bus import Bus
 from tests.builders import a_connection
-from tests.runtime.callout import GuardedNats, Responder, Tokens, answering
+from tests.runtime.callout import GuardedNats, Responder, Tokens, a_certificate, answering
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ async def test_people_listen_with_their_token(
 ) -> None:
     server, _ = guarded
     monkeypatch.setenv("NSM_TOKEN_FILE", tokens.write(role).token_file)
-    client = await bus.connect(server.url, name="nsm-tap")
+    client = await connecting.connect(server.url, name="nsm-tap")
     ipam = await Bus.connect(server.url, name="ipam", access=tokens.write("ipam"))
     heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
 
@@ -72,7 +74,7 @@ async def test_people_listen_with_their_token(
         heard.put_nowait((message.subject, message.data))
 
     try:
-        await bus.listen(client, "nsm.>", hear)
+        await listen(client, "nsm.>", hear)
         connection = a_connection("three")
         await ipam.publish(connection)
         async with asyncio.timeout(5):
@@ -88,7 +90,7 @@ async def test_a_viewer_listens_on_after_a_restart_of_the_server(
 ) -> None:
     server, _ = guarded
     monkeypatch.setenv("NSM_TOKEN_FILE", tokens.write("viewer").token_file)
-    client = await bus.connect(server.url, name="nsm-tap")
+    client = await connecting.connect(server.url, name="nsm-tap")
     heard: list[str] = []
 
     async def hear(message: Msg) -> None:
@@ -96,7 +98,7 @@ async def test_a_viewer_listens_on_after_a_restart_of_the_server(
 
     ipam = await Bus.connect(server.url, name="ipam", access=tokens.write("ipam"))
     try:
-        await bus.listen(client, "log.nsm.>", hear)
+        await listen(client, "log.nsm.>", hear)
         server.kill()
         server.start()
         async with asyncio.timeout(10):
@@ -107,6 +109,39 @@ async def test_a_viewer_listens_on_after_a_restart_of_the_server(
     finally:
         await ipam.close()
         await client.close()
+
+
+async def test_who_listens_survives_a_rotated_authority(
+    tmp_path: Path, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted = tmp_path / "ca.pem"
+    monkeypatch.setenv("NSM_TLS_CA", str(trusted))
+    monkeypatch.setenv("NSM_TOKEN_FILE", tokens.write("viewer").token_file)
+    access = tokens.write("ipam")
+    access = Access.of("ipam", token_file=access.token_file, tls_ca=str(trusted))
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def hear(message: Msg) -> None:
+        heard.put_nowait(message.subject)
+
+    with GuardedNats(tmp_path / "tls", tls=True) as server:
+        trusted.write_bytes(server.certificate.read_bytes())
+        async with answering(server, tokens):
+            ipam = await Bus.connect(server.url, name="ipam", access=access)
+            await ipam.ensure_streams()
+            client = await connecting.connect(server.url, name="nsm-tap")
+            await listen(client, "log.nsm.>", hear)
+        try:
+            server.kill()
+            trusted.write_bytes(a_certificate(server.directory).read_bytes())
+            server.start()
+            async with answering(server, tokens), asyncio.timeout(10):
+                while heard.empty():
+                    await ipam.publish(a_connection("three"))
+                    await asyncio.sleep(0.05)
+        finally:
+            await ipam.close()
+            await client.close()
 
 
 @pytest.mark.parametrize(
@@ -136,13 +171,13 @@ async def test_who_is_not_let_in_is_told_why(
     guarded: tuple[GuardedNats, Responder], tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, _ = guarded
-    monkeypatch.setattr(bus, "_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(connecting, "_TIMEOUT_SECONDS", 1.0)
     access = tokens.write("viewer", seconds=-1)
     monkeypatch.setenv("NSM_TOKEN_FILE", access.token_file)
     with pytest.raises(
         Problem, match=r"(Authorization Violation|at the login).*role viewer"
     ) as caught:
-        await bus.connect(server.url, name="nsm-tap")
+        await connecting.connect(server.url, name="nsm-tap")
     assert access.token_file in str(caught.value)
     assert "nsm lab logs auth" in str(caught.value)
 
@@ -154,7 +189,7 @@ async def test_a_refused_login_is_not_tried_on_and_on(
     access = tokens.write("viewer", seconds=-1)
     monkeypatch.setenv("NSM_TOKEN_FILE", access.token_file)
     with pytest.raises(Problem):
-        await bus.connect(server.url, name="nsm-tap")
+        await connecting.connect(server.url, name="nsm-tap")
     assert 1 <= server.log.read_text().count("authentication error") <= 2
 
 

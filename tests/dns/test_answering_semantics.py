@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -70,19 +71,32 @@ async def test_every_triple(first: str) -> None:
     await unless_too_busy(lambda: check_all(triples_with(first), (A, B, C)))
 
 
-async def unless_too_busy(checked: Callable[[], Awaitable[None]]) -> None:
+async def test_a_wrong_rank_is_no_matter_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = right_answer
+
+    def wrong(servers: Sequence[tuple[str, float]]) -> tuple[Rank, float]:
+        _, seconds = honest(servers)
+        time.sleep(2 * _LAG)  # as a busy machine does
+        return Rank.NOTHING, seconds
+
+    monkeypatch.setattr(f"{__name__}.right_answer", wrong)
+    with pytest.raises((ExceptionGroup, pytest.skip.Exception)) as caught:
+        await unless_too_busy(lambda: check_all([Row(("positive", "silent"), (0, 1))], (A, B)))
+    assert caught.type is ExceptionGroup
+    assert caught.group_contains(AssertionError)
+
+
+async def unless_too_busy(checked: Callable[[], Awaitable[list[str]]]) -> None:
+    """Try again when answers came at the wrong time on a machine that stumbled; a wrong answer is wrong at once."""
     for _ in range(3):
         lags = [0.0]
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                watching = tasks.create_task(watch(lags))
-                await checked()
-                watching.cancel()
-        except* AssertionError:
-            if max(lags) < _LAG:
-                raise
-        else:
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(watch(lags))
+            mistimed = await checked()
+            watching.cancel()
+        if not mistimed:
             return
+        assert max(lags) >= _LAG, mistimed
     pytest.skip("this machine is too busy to tell times")
 
 
@@ -95,7 +109,8 @@ async def watch(lags: list[float]) -> None:
         lags.append(loop.time() - due)
 
 
-async def check_all(rows: Sequence[Row], addresses: Sequence[str]) -> None:
+async def check_all(rows: Sequence[Row], addresses: Sequence[str]) -> list[str]:
+    """What was answered too early or too late; every answer is the right one."""
     async with contextlib.AsyncExitStack() as stack:
         stray = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         pod = await stack.enter_async_context(a_pod())
@@ -106,9 +121,11 @@ async def check_all(rows: Sequence[Row], addresses: Sequence[str]) -> None:
         others = [service(f"s{n}", address) for n, address in enumerate(addresses[1:])]
         pod.open(a_profile(cluster(addresses[0]), *others))
         async with asyncio.TaskGroup() as tasks:
+            checks = []
             for row in rows:
-                tasks.create_task(check(pod.port, row))
+                checks.append(tasks.create_task(check(pod.port, row)))
                 await asyncio.sleep(_APART)
+    return [mistimed for each in checks if (mistimed := each.result())]
 
 
 def script(me: int, server: dict[str, Any], stray: socket.socket) -> Any:
@@ -133,7 +150,8 @@ def script(me: int, server: dict[str, Any], stray: socket.socket) -> Any:
     return act
 
 
-async def check(port: int, row: Row) -> None:
+async def check(port: int, row: Row) -> str:
+    """Whether the right answer came at the wrong time."""
     loop = asyncio.get_running_loop()
     packet = a_query(f"{row.label}.example", number=0x4711)
     began = loop.time()
@@ -145,4 +163,6 @@ async def check(port: int, row: Row) -> None:
     assert reply[12:].startswith(packet[12:])
     found = rank_of(reply, read(packet))
     assert found is (Rank.SERVFAIL if rank is Rank.NOTHING else rank), row
-    assert seconds - 0.02 < took < seconds + _SLACK, row
+    if seconds - 0.02 < took < seconds + _SLACK:
+        return ""
+    return f"{row.label}: after {took:.3f} s instead of {seconds:.3f} s"

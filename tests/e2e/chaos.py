@@ -21,7 +21,7 @@ from unittest import mock
 import msgspec
 from nats.aio.client import Client as NatsClient
 
-from cli import bus
+from cli import connecting
 from lab import control
 from lab.api.client import Client, ClientError
 from lab.api.kinds import PODS
@@ -77,7 +77,7 @@ class Chaos:
         state = json.loads((self.lab.directory / "lab.json").read_text())
         self.api = await Client(state["api_url"]).__aenter__()
         with mock.patch.dict(os.environ, self.lab.environment):
-            self.bus: NatsClient = await bus.connect(state["nats_url"], name="chaos")
+            self.bus: NatsClient = await connecting.connect(state["nats_url"], name="chaos")
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -6,7 +6,7 @@ import os
 import time
 from unittest import mock
 
-from cli import bus
+from cli import connecting
 from tests import checker
 from tests.checker.reading import read
 from tests.e2e.cluster import Cluster
@@ -37,7 +37,7 @@ def testify(lab: Cluster) -> None:
 async def _picture(lab: Cluster) -> checker.Picture:
     with mock.patch.dict(os.environ, lab.environment):
         state = json.loads((lab.directory / "lab.json").read_text())
-        client = await bus.connect(state["nats_url"], name="checker")
+        client = await connecting.connect(state["nats_url"], name="checker")
         try:
             return await read(client)
         finally:

@@ -344,6 +344,17 @@ def test_a_family_without_a_prefix_is_told_with_who_has_the_supernet_and_heals(i
     assert families(granted(state, a_request())) == [4, 6]
 
 
+def test_who_is_gone_hopes_for_no_prefix_even_while_something_of_it_is_held():
+    state = a_state(automatic(), supernets=BOTH)
+    state.put_excluded(uses("100.64.0.0/10"))
+    granted(state, a_request())
+    state.put_endpoint(automatic().key, None)
+    assert state.figures(("default", "vpn")) is not None
+    state.put_excluded(())
+
+    assert not state.pools.hopeful()
+
+
 def test_a_route_of_a_family_that_what_stands_lacks_is_given_that_family():
     state = a_state(automatic(), supernets=BOTH)
     state.put_excluded(uses("100.64.0.0/10"))

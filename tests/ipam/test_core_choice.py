@@ -534,6 +534,7 @@ PODS = st.integers(0, 7)
             st.tuples(st.just("load"), PODS, st.integers(0, 3)),
             st.tuples(st.just("label"), PODS, st.booleans()),
             st.tuples(st.just("ready"), PODS, st.booleans()),
+            st.tuples(st.just("leaving"), PODS, st.booleans()),
             st.tuples(st.just("node"), PODS, st.integers(0, 1)),
             st.tuples(st.just("gone"), PODS, st.none()),
         ),
@@ -560,17 +561,21 @@ def test_groups_that_are_kept_up_are_what_sorting_all_would_give(steps, passed):
             endpoints[key] = msgspec.structs.replace(old, labels={"a": "1"} if value else {})
         elif what == "ready":
             endpoints[key] = msgspec.structs.replace(old, ready=value)
+        elif what == "leaving":
+            endpoints[key] = msgspec.structs.replace(old, leaving=value)
         else:
             pod = msgspec.structs.replace(old.pod, node=f"node{value}")
             endpoints[key] = msgspec.structs.replace(old, pod=pod)
         offers.put(key, endpoints.get(key))
 
     members = {k: e for k, e in endpoints.items() if e.labels}
-    ordered = sorted((loads.get(k, 0), k.endpoint, k.pod) for k, e in members.items() if e.ready)
+    able = {k: e for k, e in members.items() if e.ready}
+    ordered = sorted((loads.get(k, 0), k.endpoint, k.pod) for k, e in able.items() if not e.leaving)
     assert offers.names == sorted((k.endpoint, k.pod) for k in endpoints)
     assert group.members.keys() == members.keys()
     assert group.load == sum(loads.get(k, 0) for k in members)
     assert group.closed == sorted((k.endpoint, k.pod) for k, e in members.items() if not e.ready)
+    assert group.leaving == sorted((k.endpoint, k.pod) for k, e in able.items() if e.leaving)
     assert list(group.open.best_first(passed)) == [e for e in ordered if e[1] not in passed]
     for node in ("node0", "node1"):
         at_home = {k.pod for k, e in members.items() if e.pod.node == node}

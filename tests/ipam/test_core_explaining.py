@@ -85,7 +85,7 @@ def test_who_holds_an_address_is_said_with_the_subject():
         ("172.16.1.65", "172.16.1.64/26 is in use: Service a/b"),
         ("172.16.1.65", "and is not given because it is in use"),
         ("172.16.1.200", "172.16.1.200 lies in 172.16.1.0/24 of pool default/vpn, and is free"),
-        ("172.16.1.33", "whose ipam.excludePrefixes leave it out"),
+        ("172.16.1.33", "whose ipam.excludePrefixes or next hops leave it out"),
         ("172.16.1.0", "as its network or broadcast address"),
         ("172.16.1.255", "as its network or broadcast address"),
         ("10.244.1.7", "10.244.1.7 is pod default/a's own address"),

@@ -1,6 +1,7 @@
 import asyncio
 import errno
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from schemas.grant import Connection
 from services._node import links, netns
 from services.plumber import core
 from services.plumber.adapters import Gone, Grants, Kernel, NameTaken, Refused
+from services.plumber.adapters.errors import RouteTaken
 from services.plumber.adapters.reading import GROUP
 from services.plumber.model import (
     Applied,
@@ -77,6 +79,16 @@ async def test_what_is_created_carries_the_first_packet(
     assert pair.client is not None
     assert pair.client.index == client.index("nsm0")
     assert pair.client.mac == there(wiring.client).mac
+
+
+async def test_nothing_of_a_probe_outlives_the_kernels_end(pods: Pods) -> None:
+    kernel = Kernel()
+    wiring = await wired(kernel, a_grant(V4), pods("client"), pods("server"))
+    await kernel.apply(Create(wiring=wiring))
+
+    kernel.close()
+
+    assert not [each.name for each in threading.enumerate() if "probe" in each.name]
 
 
 @FAMILIES
@@ -204,7 +216,9 @@ async def test_a_foreign_route_is_not_taken_and_nothing_half_made_stays(
         )
     wiring = await wired(kernel, a_grant(), client, server)
 
-    with pytest.raises(Refused, match="nsm0: add route: "):
+    with pytest.raises(
+        RouteTaken, match=r"nsm0: .* stands 10\.20\.0\.0/16 dev other0; delete that"
+    ):
         await kernel.apply(Create(wiring=wiring))
 
     assert "nsm0" not in client.interfaces()

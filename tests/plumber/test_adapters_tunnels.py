@@ -281,6 +281,24 @@ async def test_an_end_that_comes_later_is_found_at_once(
     assert took < 0.3  # the far end's own question is the hint; usually some milliseconds
 
 
+async def test_an_end_that_nobody_waits_for_any_more_is_told(
+    kernels: Kernels, pods: Pods, asking: Asking
+) -> None:
+    grant = remote(V4)
+    one, other = await halves(kernels, grant, pods("client"), pods("server"))
+    await kernels["node1"].apply(Create(wiring=one))
+    async with asyncio.TaskGroup() as tasks:
+        # Cut off within its patience, which starts when the socket is there.
+        waiting = tasks.create_task(asking.follow(one, grant.server.mac, is_new=False))
+        while not asking.peers.sockets:
+            await asyncio.sleep(0)
+        waiting.cancel()
+    assert waiting.cancelled()
+
+    await kernels["node2"].apply(Create(wiring=other))
+    assert await asyncio.wait_for(asking.told.get(), 5) == one.tag
+
+
 @pytest.mark.parametrize(("family", "death"), [(V4, "pod"), (V4, "cable"), (V6, "cable")])
 async def test_a_dead_end_is_told_within_two_seconds_and_so_is_its_return(
     pods: Pods, nodes: Nodes, asking: Asking, family: tuple[str, str, str], death: str

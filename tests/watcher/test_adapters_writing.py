@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from lab.api.kinds import EVENTS, NAMESPACES, PODS
+from lab.api.misbehaving import Fault
 from services._runtime.errors import Conflict, Unavailable
 from services.watcher import model
 from services.watcher.adapters import Denied, Events, Kube, Missing, pods
@@ -52,6 +53,14 @@ async def test_annotation_and_condition_are_written_at_once(cluster, kube):
     )
     await write(kube, pod, '[{"name": "x"}]')
     assert seen == [({STATUS_ANNOTATION: '[{"name": "x"}]'}, 1)]
+
+
+@pytest.mark.parametrize(("code", "after"), [(429, 7.0), (503, 7.0), (500, None), (504, None)])
+async def test_only_who_is_too_busy_says_how_long_to_stay_away(cluster, kube, code, after):
+    cluster.api.faults.add(Fault(what="refuse", kind="pods", code=code, seconds=7))
+    with pytest.raises(Unavailable) as raised:
+        await kube.get("/api/v1/pods")
+    assert raised.value.after == after
 
 
 async def test_the_annotation_is_set_kept_and_removed(cluster, kube):

@@ -66,3 +66,26 @@ def test_a_policy_may_not_be_about_an_address_that_no_client_can_have(source):
     message = problem(policies=[{"from": source}])
     assert message is not None
     assert "policies[0].from" in message
+
+
+@pytest.mark.parametrize(
+    ("hop", "addressing", "left_out"),
+    [
+        ("172.16.1.9", "shared", ("172.16.1.9/32",)),
+        ("172.16.1.1", "shared", ()),  # the endpoint's own
+        ("172.16.1.1", "pointToPoint", ("172.16.1.1/32",)),
+        ("192.168.7.1", "shared", ()),  # behind the other route
+    ],
+)
+def test_a_next_hop_is_no_clients_address(hop, addressing, left_out):
+    routes = [via(hop), {"destination": "192.168.7.0/24"}]
+    found = specs.read_endpoint(
+        read(
+            model.NetworkServiceEndpoint,
+            an_endpoint(
+                ipam={"prefixes": ["172.16.1.0/24"], "addressing": addressing}, routes=routes
+            ),
+        )
+    )
+    assert not isinstance(found, Problem)
+    assert found.ipam.exclude_prefixes == left_out

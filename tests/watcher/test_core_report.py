@@ -515,6 +515,36 @@ def test_what_a_prefix_in_use_covers_stays_connected_and_is_told_once():
     assert told(found, granted).message == "nsm-1 (default/svc)"
 
 
+def test_what_a_prefix_in_use_covers_is_told_once_beside_a_connection_that_fails():
+    found = pod(asks="svc/nsm-1, other/nsm-2")
+    after = told(found, lambda r: covered(r) if r.interface == "nsm-1" else refused(r))
+    assert "stays" not in after.message
+
+    assert ("Warning", "PrefixCollision") in news(NOTHING, after)
+    assert news(reporting.as_shown(after), after) == []
+
+
+def test_what_prefixes_in_use_cover_is_told_once_though_the_message_cannot_hold_it_all():
+    found = pod(asks=", ".join(f"svc-{at}/nsm-{at}" for at in range(8)))
+
+    def facts(request):
+        grant = msgspec.structs.replace(a_grant(request), revision=2, covered="because " * 120)
+        return Facts(grant=grant, status=a_status(grant))
+
+    after = told(found, facts)
+    assert after.message.endswith("more")
+
+    assert news(NOTHING, after).count(("Warning", "PrefixCollision")) == 8
+    assert news(reporting.as_shown(after), after) == []
+
+
+def test_what_a_predecessor_showed_as_covered_is_no_news():
+    found = pod(asks="svc/nsm-1")
+    after = told(found, covered)
+    shown = msgspec.structs.replace(reporting.as_shown(after), covered=())
+    assert news(shown, told(found, covered)) == []
+
+
 @pytest.mark.parametrize("reason", ["EndpointNotReady", "NoEndpoint"])
 def test_only_what_is_new_may_wait_for_its_endpoint_without_a_warning(reason):
     found = pod(asks="svc/nsm-1, other/nsm-2")

@@ -94,6 +94,20 @@ def test_the_anchors_spelling_of_an_endpoint_is_accepted():
         ({"ipam": {"prefixes": ["172.16.1.0"]}}, "spec.ipam.prefixes[0]", "needs its length"),
         ({"ipam": {"prefixes": ["172.16.1.1/24"]}}, "spec.ipam.prefixes[0]", "host bits"),
         ({"ipam": {"excludePrefixes": ["x"]}}, "spec.ipam.excludePrefixes[0]", "'x'"),
+        (
+            {"ipam": {"excludePrefixes": ["172.16.1.1/28"]}},
+            "spec.ipam.excludePrefixes[0]",
+            "write 172.16.1.0/28",
+        ),
+        (
+            {
+                "routes": [
+                    {"destination": "10.1.0.0/16", "nextHop": f"172.16.1.{n}"} for n in (5, 6)
+                ]
+            },
+            "spec.routes[1].destination",
+            "write each destination once",
+        ),
         ({"ipam": {"addressing": "magic"}}, "spec.ipam.addressing", "unknown"),
         ({"routes": [{"destination": "nowhere"}]}, "spec.routes[0].destination", "nowhere"),
         ({"routes": [{}]}, "spec.routes[0]", "missing required field"),

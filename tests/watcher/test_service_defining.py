@@ -66,6 +66,20 @@ async def test_a_definition_of_another_mesh_is_told_and_keeps_nobody_from_being_
     assert sorted(errors) == ["NetworkService", "NetworkServiceEndpoint"]  # once each
 
 
+async def test_more_objects_than_one_look_tells_have_their_turn_in_the_next(
+    cluster, nats, reader, monkeypatch
+):
+    monkeypatch.setattr(defining, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(defining, "_MOST_TOLD", 2)
+    foreign(cluster)
+    names = [f"service-{at}" for at in range(5)]
+    for name in names:
+        cluster.store.create(NETWORK_SERVICES, an_object(name, spec={}))
+    async with a_watcher(cluster, nats):
+        for name in names:
+            await until_event(cluster, "ForeignDefinition", name)
+
+
 async def test_our_own_definitions_are_no_news(cluster, nats, reader):
     store = cluster.store
     store.create(NODES, a_node("node1"))

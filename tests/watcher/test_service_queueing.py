@@ -5,6 +5,7 @@ import asyncio
 from structlog.testing import capture_logs
 
 from services._runtime.errors import Conflict, Unavailable
+from services.watcher.service import queueing
 from services.watcher.service.queueing import Workqueue
 from tests.watcher.conftest import running
 
@@ -81,9 +82,18 @@ async def test_who_says_how_long_to_stay_away_means_every_key():
     async with running(queue.run()):
         await work.until(lambda: not work.failures)
         queue.update(["b"])
-        await work.until(lambda: len(work.done) == 1)
+        await work.until(lambda: work.done)
         assert loop.time() - begun >= 0.3
         await work.until(lambda: len(work.done) == 2)
+
+
+async def test_nobody_is_sent_away_for_longer_than_the_longest_delay(monkeypatch):
+    monkeypatch.setattr(queueing, "_MOST_SECONDS", 0.2)
+    work = Work(Unavailable("maintenance", after=3600))
+    queue = Workqueue("test", work, workers=1)
+    queue.update(["a", "b"])
+    async with running(queue.run()):
+        await work.until(lambda: sorted(work.done) == ["a", "b"])
 
 
 async def test_of_several_times_asked_the_earliest_counts_and_once():

@@ -6,6 +6,7 @@ import msgspec
 
 from schemas import intent
 from schemas.grant import Connection
+from schemas.reasons import PREFIX_COLLISION
 from schemas.subjects import RequestKey
 from services.ipam.core import blocks, reach
 from services.ipam.core.holdings import ObjectKey
@@ -144,7 +145,7 @@ def _blocked(state: State, wish: Wish, family: int) -> Blocked:
 
 
 def _is_swallowed(problem: Problem) -> bool:
-    return problem.code == "PrefixCollision" and problem.is_general
+    return problem.code == PREFIX_COLLISION and problem.is_general
 
 
 def _silent(nodes: list[str]) -> str:
@@ -157,7 +158,7 @@ def _exhausted(state: State, space: Space, wish: Wish) -> Problem:
     names = ", ".join(map(blocks.show, space.own))
     if space.free >= space.needed():
         why = f"has {_counted(space.free)} of {names} free, but for this Pod none that {_user(state, space, wish)}"
-        return Problem("PrefixCollision", why, remedy=reach.ONE_OF_TWO)
+        return Problem(PREFIX_COLLISION, why, remedy=reach.ONE_OF_TWO)
     if space.is_swallowed():
         found = [
             f"{blocks.show(own)} overlaps {use}"
@@ -165,7 +166,7 @@ def _exhausted(state: State, space: Space, wish: Wish) -> Problem:
             if (use := state.exclusions.overlapping(own)) is not None
         ]
         return Problem(
-            "PrefixCollision",
+            PREFIX_COLLISION,
             f"has none of {_counted(space.size)} left outside of prefixes in use: {'; '.join(found[:3])}",
             is_general=True,
         )

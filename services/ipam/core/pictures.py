@@ -167,7 +167,7 @@ def pools_of(
         if spec is not None and any(
             _overlaps(t, blocks.of_host(host)) for t in spec.exclude_prefixes
         ):
-            words = f"{where}, whose ipam.excludePrefixes leave it out"
+            words = f"{where}, whose ipam.excludePrefixes or next hops leave it out"
         elif spec is not None and spec.addressing == "shared" and _is_edge(text, host):
             words = f"{where}, as its network or broadcast address: not handed out"
         elif f"{key.namespace}/{key.endpoint}" in taken_of:

@@ -120,10 +120,11 @@ class Pools:
     def figures(self, object_: ObjectKey, *, is_idle: bool) -> Figures | None:
         """What a pool holds; None if its endpoint is gone and all is given back, or if it has a bad spec."""
         endpoint = next(iter(self._registry.objects.get(object_, {}).values()), None)
+        if endpoint is None:
+            self._lacking.pop(object_, None)
         if endpoint is None and is_idle:
             self.drop(object_)
             self._automatic.forget(object_)
-            self._lacking.pop(object_, None)
             return None
         try:
             pool = self.of(endpoint) if endpoint is not None else self._left(object_)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from schemas import grant, intent
+from schemas.reasons import PREFIX_COLLISION
 from services.ipam.core.choosing import Choice, Fallen, describe
 
 MOST_NAMED = 20  # of thousands of replicas nobody reads more
@@ -11,7 +12,7 @@ MOST_NAMED = 20  # of thousands of replicas nobody reads more
 # The cause nearest to a connection leads: it is the one to mend first.
 REMEDIES = {
     "PoolExhausted": "add a prefix to the endpoint's ipam.prefixes or remove clients",
-    "PrefixCollision": "give the endpoint a prefix or route that nothing in the cluster uses",
+    PREFIX_COLLISION: "give the endpoint a prefix or route that nothing in the cluster uses",
     "NodeSilent": (
         "the node's return opens the endpoint again, and so does deleting the Node object of one that will not"
     ),

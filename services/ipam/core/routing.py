@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from schemas import intent
+from schemas.reasons import PREFIX_COLLISION
 from schemas.subjects import RequestKey
 from services.ipam.core import blocks, reach
 from services.ipam.core.blocks import Block
@@ -86,7 +87,7 @@ def _overlapping(
 
 def _collision(what: str, other: str, remedy: str) -> Problem:
     text = f"declares {what}, which overlaps {other}"
-    return Problem("PrefixCollision", text, is_general=True, remedy=remedy)
+    return Problem(PREFIX_COLLISION, text, is_general=True, remedy=remedy)
 
 
 def _doubled(
@@ -101,7 +102,7 @@ def _doubled(
         for policy in granted.policies if granted is not None else ():
             if not wanted.keys().isdisjoint(_default_matches(policy)):
                 why = f"declares a policy with a default route, and {_connection(key)} has one for the same traffic"
-                return Problem("PrefixCollision", why, is_general=True, remedy=reach.ONE_DEFAULT)
+                return Problem(PREFIX_COLLISION, why, is_general=True, remedy=reach.ONE_DEFAULT)
     return None
 
 

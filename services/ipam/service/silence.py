@@ -8,11 +8,11 @@ import asyncio
 
 from schemas import state
 from schemas.grant import Connection
+from schemas.reasons import PEER_SILENT
 from schemas.subjects import RequestKey, StatusKey
 from services.ipam.core.state import State
 from services.ipam.service.agenda import Agenda
 
-PEER_SILENT = "PeerSilent"  # as plumbers say it, after some 1.6 seconds without an answer
 PATIENCE_SECONDS = 1.0
 AVOIDED_SECONDS = 300.0
 

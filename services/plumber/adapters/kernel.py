@@ -43,6 +43,7 @@ __all__ = ["Gone", "Kernel", "NameTaken", "Refused"]
 T = TypeVar("T")
 
 _WORKERS = 4  # a removal sleeps 17 ms in the kernel; more only queue for the same lock
+_CLOSERS = 16  # they only sleep, and keep up with what all workers open
 
 
 class Kernel:
@@ -55,10 +56,12 @@ class Kernel:
         self._can_tunnel: bool | None = None
         self._admitted: frozenset[str] | None = None  # None: nobody knows what stands
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="kernel")
+        self._closers = ThreadPoolExecutor(_CLOSERS, thread_name_prefix="probe-close")
 
     def close(self) -> None:
         """Wait for what is under way: half a change is worse than a late exit."""
         self._workers.shutdown(wait=True)
+        self._closers.shutdown(wait=True)  # after those that give them something to do
 
     async def find_place(self, result: CniResult) -> Place:
         """The network that a CNI result names.
@@ -157,7 +160,7 @@ class Kernel:
         with contextlib.ExitStack() as stack:
             sides: list[writing.Side] = []
             probes: list[socket.socket] = []
-            stack.callback(probe.close_soon, probes)
+            stack.callback(self._closers.submit, probe.close, probes)
             for end in wiring.ends:
                 probing = probes if wiring.tunnel is None else None
                 inside = stack.enter_context(Inside(self._sysctls, probes=probing))

@@ -38,9 +38,8 @@ class _Peer:
     question: Question
     answer: Answer = Answer.NOT_YET
     missed: int = 0
-    hinted: bool = (
-        False  # asked out of turn since the last turn: two that hear no answers do not storm
-    )
+    # Asked out of turn since the last turn: two that hear no answers do not storm.
+    hinted: bool = False
     awaited: bool = False
     timer: asyncio.TimerHandle | None = None
     heard: asyncio.Event = field(default_factory=asyncio.Event)
@@ -89,13 +88,14 @@ class Peers:
             self._ask(wiring.tag, known)
             # What stood before was heard before: it is worth a longer wait than saying that it is not.
             patience_seconds = _PATIENCE_SECONDS if is_new else _PATIENCE_OF_OLD_SECONDS
-            known.awaited = (
-                True  # what comes now is the answer of this call, and needs no other look
-            )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience_seconds):
-                    await known.heard.wait()
-            known.awaited = False
+            known.awaited = True
+            try:
+                # What comes now is the answer of this call, and needs no other look.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience_seconds):
+                        await known.heard.wait()
+            finally:
+                known.awaited = False
         return known.answer
 
     def forget(self, tag: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from schemas.grant import Connection
+from schemas.reasons import PEER_SILENT
 from schemas.subjects import ConnectionKey
 from services.plumber import core
 from services.plumber.adapters import Answer, Kernel, Peers, Refused
@@ -54,7 +55,7 @@ class Tunnels:
             case Answer.NOT_YET:
                 state, reason, what = "pending", "PeerNotReady", "has not answered yet"
             case Answer.NO_MORE:
-                state, reason, what = "failed", "PeerSilent", "does not answer any more"
+                state, reason, what = "failed", PEER_SILENT, "does not answer any more"
         pod = f"Pod {peer.pod.namespace}/{peer.pod.name}"
         blocked = Blocked(
             state=state,

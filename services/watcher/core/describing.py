@@ -10,15 +10,15 @@ from typing import Any
 import msgspec
 
 from schemas.grant import Collision, Pool, PoolFigures
+from schemas.reasons import PREFIX_COLLISION
 from services.watcher.core.tally import Counts
 from services.watcher.model import NetworkServiceEndpoint, OurObject, Problem
 from services.watcher.wording import listed, shorten
 
 ACCEPTED = "Accepted"
-COLLISION = "PrefixCollision"
 NO_PREFIXES = "NoPrefixes"
 FORWARDING = "Forwarding"
-OURS = (ACCEPTED, COLLISION, FORWARDING)
+OURS = (ACCEPTED, PREFIX_COLLISION, FORWARDING)
 
 _MESSAGE_BYTES = 4096
 # Programs in other languages read a number of JSON as a double: an IPv6 pool may have more addresses.
@@ -57,7 +57,7 @@ def describe(found: OurObject, facts: Facts, *, shown: Fields, now: str) -> Fiel
     if isinstance(found, NetworkServiceEndpoint):
         told |= _addresses(facts.pool)
         words |= {
-            COLLISION: _collision(facts),
+            PREFIX_COLLISION: _collision(facts),
             FORWARDING: _forwarding(facts),
         }
     if not facts.settled:
@@ -129,7 +129,7 @@ def _collision(facts: Facts) -> _Word:
         return _Word("True", NO_PREFIXES, _with_remedy(told, remedy))
     if not pool.collisions:
         return _Word("False", "NoCollision", "no prefix and no route overlaps a prefix in use")
-    return _Word("True", COLLISION, _with_remedy(_overlaps(pool), _mending(pool)))
+    return _Word("True", PREFIX_COLLISION, _with_remedy(_overlaps(pool), _mending(pool)))
 
 
 def _mending(pool: Pool) -> str:
@@ -201,7 +201,7 @@ def _is_kept(kind: str, word: _Word, facts: Facts, *, has_pool_coming: bool) -> 
         return False
     if not facts.settled:
         return True
-    if kind == COLLISION:
+    if kind == PREFIX_COLLISION:
         return facts.pool is None and has_pool_coming
     return not facts.heard and word.status != "True"
 

@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
+from schemas.reasons import PREFIX_COLLISION
 from services.watcher.core.report import CONNECTED, UPDATING, Report, Showing
 from services.watcher.model import Shown
 
 DISCONNECTED = "Disconnected"
 READDRESSED = "Readdressed"
-COVERED = "PrefixCollision"
 NORMAL = "Normal"
 WARNING = "Warning"
 
@@ -35,8 +35,9 @@ def announcements(
         if _stands(gone):
             yield _disconnected(gone, "no longer asked for")
     for covered in after.covered:
-        if covered not in before.message:
-            yield Announcement(type=WARNING, reason=COVERED, message=covered)
+        # A predecessor's word is known by the message alone.
+        if covered not in before.covered and covered not in before.message:
+            yield Announcement(type=WARNING, reason=PREFIX_COLLISION, message=covered)
     if after.reason in _OF_THE_POD and (before.reason, before.message) != (
         after.reason,
         after.message,

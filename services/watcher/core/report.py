@@ -78,6 +78,9 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
     connected: bool | None = None  # None: it has no condition of ours
     reason: str = ""
     message: str = ""
+    covered: tuple[
+        str, ...
+    ] = ()  # known only of what we wrote ourselves: the message need not hold it
 
     @property
     def nothing(self) -> bool:
@@ -134,6 +137,7 @@ def as_shown(report: Report, *, but: Collection[str] = ()) -> Showing:
         connected=report.connected,
         reason=report.reason,
         message=report.message,
+        covered=report.covered,
     )
 
 

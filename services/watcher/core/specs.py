@@ -195,7 +195,7 @@ def _endpoint(spec: _Endpoint) -> EndpointSpec:
         network_services=names,
         selector=spec.pod_selector,
         labels=_labels(spec),
-        ipam=ipam,
+        ipam=hops.kept(ipam, routes, policies),
         routes=routes,
         policies=policies,
         dns=_dns(spec.dns) if spec.dns is not None else None,
@@ -248,7 +248,7 @@ def _ipam(spec: _Ipam) -> intent.IpamSpec:
         exclude_prefixes=_each(
             spec.exclude_prefixes,
             "ipam.excludePrefixes",
-            values.parse_prefix_loosely,
+            values.parse_prefix_or_address,
             "write 172.16.1.8/29",
         ),
         addressing=addressing,

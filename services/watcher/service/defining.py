@@ -5,6 +5,7 @@ be unready: what can be read is obeyed.
 """
 
 import asyncio
+from bisect import bisect_right
 
 import msgspec
 import structlog
@@ -15,13 +16,13 @@ from services.watcher.adapters import Denied, Kube, Missing
 from services.watcher.core import definitions
 from services.watcher.core.intent import Intent
 from services.watcher.core.news import WARNING, Announcement
-from services.watcher.model import ObjectRef, OurObject, Problem
+from services.watcher.model import ObjectRef, OurObject, Problem, Ref
 from services.watcher.service.announcing import Announcer
 
 log = structlog.get_logger()
 
 _LOOK_SECONDS = 60.0
-_MOST_TOLD = 100  # objects at a time; each is told once
+_MOST_TOLD = 100  # objects at a time, going round; each is told once
 _DOCUMENT = "/openapi/v3/apis/networkservicemesh.io/v1"
 
 
@@ -35,6 +36,7 @@ class Definitions:
         self._intent = intent
         self._announcer = announcer
         self._known: dict[type[OurObject], Problem | None] = {}
+        self._told: dict[type[OurObject], Ref] = {}  # the last one of the last look
         self._gauge = Gauge(
             "nsm_watcher_foreign_definition",
             "1: the API server has a definition of this kind that is not ours",
@@ -72,9 +74,18 @@ class Definitions:
                 "the definition of a kind is not ours", kind=kind.__name__, reason=problem.message
             )
         what = Announcement(type=WARNING, reason=problem.reason, message=problem.message)
-        found = [each for each in self._intent.objects.values() if type(each) is kind]
-        for each in found[:_MOST_TOLD]:
+        for each in self._next(kind):
             self._announcer.say(_about(each), what, again=False)
+
+    def _next(self, kind: type[OurObject]) -> list[OurObject]:
+        """The objects whose turn it is, from where the last look stopped."""
+        found = [each for each in self._intent.objects.values() if type(each) is kind]
+        found.sort(key=lambda each: each.ref)
+        at = bisect_right(found, self._told.get(kind, ("", "")), key=lambda each: each.ref)
+        turn = (found[at:] + found[:at])[:_MOST_TOLD]
+        if turn:
+            self._told[kind] = turn[-1].ref
+        return turn
 
 
 def _about(found: OurObject) -> ObjectRef:

@@ -2,8 +2,8 @@
 
 One key is worked on by one worker at a time; asked for meanwhile, it is done again afterwards. A key
 whose work is Unavailable or met a Conflict comes back later, alone, and holds up nobody; but where the busy
-one says how long to stay away, all keys do. When the first one fails and when none does any more is logged,
-once for all keys: what fails is seldom the key.
+one says how long to stay away, all keys do, for a few seconds at most: somebody has to look. When the first
+one fails and when none does any more is logged, once for all keys: what fails is seldom the key.
 """
 
 import asyncio
@@ -106,7 +106,7 @@ class Workqueue(Generic[K]):
         self._failures += 1
         # The first of a fresh series is its shortest delay; afterwards it doubles, jittered.
         delay = min(max(self._delays.get(key, 0.0) * 2, next(backoff())), _MOST_SECONDS)
-        after = (exc.after if isinstance(exc, Unavailable) else None) or 0.0
+        after = min((isinstance(exc, Unavailable) and exc.after) or 0.0, _MOST_SECONDS)
         self._stay_away = max(self._stay_away, asyncio.get_running_loop().time() + after)
         self._delays[key] = delay
         self.add_later(key, max(delay, after))

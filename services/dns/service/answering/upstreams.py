@@ -145,9 +145,8 @@ class UpstreamPorts:
         packets: list[bytes] = []
         error = port.burst.read(port.sock.recv, MAX_DATAGRAM + 1, now, packets)
         self._server.received(port.lane, packets, now)
-        if (
-            error is not None and port.sock.fileno() >= 0
-        ):  # else what came closed this Pod's resolver
+        # Else what came closed this Pod's resolver.
+        if error is not None and port.sock.fileno() >= 0:
             self._failed(port, refused=error.errno == errno.ECONNREFUSED)
 
     def _failed(self, port: Port, *, refused: bool = False) -> None:
