@@ -84,6 +84,7 @@ NO_REASONS = {
         "IgnoreUnknown",
         "LinkError",
         "NameTaken",
+        "NoCluster",
         "NoServers",
     ),
     *("NetworkService", "NetworkServiceEndpoint", "NotIn", "StructType", "TokenReview"),
