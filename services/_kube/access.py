@@ -95,8 +95,7 @@ class Access:
                     await self._was_refused(headers.get("authorization", ""))
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError, ConfigException) as exc:
-            if isinstance(exc, aiohttp.ClientConnectionError):
-                await self._has_no_connection()
+            await self._broke(exc)
             raise Unavailable(f"{method} {path}: {exc!r}") from exc
 
     @property
@@ -119,10 +118,11 @@ class Access:
             if now == token:  # else another request was faster
                 await self._renew()
 
-    async def _has_no_connection(self) -> None:
-        """The server is away, has moved, or one of us does not trust the other's certificate any more."""
-        async with self._turn:
-            await self._renew()
+    async def _broke(self, exc: Exception) -> None:
+        """The server may be away, have moved, or one of us not trust the other's certificate any more."""
+        if isinstance(exc, aiohttp.ClientConnectionError):
+            async with self._turn:
+                await self._renew()
 
     async def _renew(self) -> None:
         if time.monotonic() - self._looked < _LOOK_SECONDS:
