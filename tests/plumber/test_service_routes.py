@@ -176,7 +176,8 @@ async def test_a_route_of_another_connection_is_never_taken(world: World, pair: 
         await world.grant(other)
         await world.until(
             lambda: any(
-                "10.30.0.0/16 via 172.16.1.1 dev nsm0 (another connection's)" in str(message)
+                "10.30.0.0/16 via 172.16.1.1 dev nsm0 (another connection's); wait until"
+                in str(message)
                 for _, message in world.told
             )
         )

@@ -34,7 +34,10 @@ class RouteTaken(Refused):
             f"{rival} (another connection's)" if rival.is_ours else str(rival)
             for rival in sorted(rivals)
         )
+        remedy = "delete that route in the Pod's network"
+        if all(rival.is_ours for rival in rivals):
+            remedy = "wait until it goes with that connection"
         super().__init__(
-            f"{interface}: in the way of its routes stands {named}; "
-            "delete that route in the Pod's network, or let the endpoint give another prefix or route"
+            f"{interface}: in the way of its routes stands {named}; {remedy}, "
+            "or let the endpoint give another prefix or route"
         )
