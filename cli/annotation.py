@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from cli.options import Output
 from cli.output import OutputFormat, print_json, print_table
 from cli.problems import Problem
 from schemas.annotation import AnnotationError, parse
@@ -17,7 +18,7 @@ def annotation(
         str,
         typer.Option("--namespace", "-n", help="the Pod's namespace; default names depend on it"),
     ] = "default",
-    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Print what a networkservicemesh.io annotation means, or point at the column that is wrong."""
     if not is_namespace_name(namespace):

@@ -15,6 +15,7 @@ import typer
 
 from cli import dnswire, labs, pods
 from cli.dnswire import Answer
+from cli.options import Output
 from cli.output import OutputFormat, print_json
 from cli.problems import Problem
 
@@ -50,7 +51,7 @@ def dig(  # noqa: PLR0917 options of a command
     ] = False,
     timeout: Annotated[str, typer.Option("--timeout", "-W", help="For each try.")] = "5s",
     tries: Annotated[int, typer.Option("--tries", min=1, help="Rounds over the servers.")] = 2,
-    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Ask for a name in a Pod. Exit code 0: somebody answered, whatever it was; 9: nobody did."""
     server, name = _asked(words)

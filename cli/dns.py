@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import typer
 
 from cli import labs, lazy, pods
+from cli.options import Output
 from cli.output import OutputFormat, print_json, print_table
 from cli.problems import Problem
 from services.watcher.model import CAPTURE_ANNOTATION
@@ -46,7 +47,7 @@ def explain(
             help="Health port of the dns service of this node (9642); without: the lab's.",
         ),
     ] = "",
-    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Tell who would be asked for a name, why, and how they are."""
     namespace, pod = pods.place_of(pod, namespace)

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from cli import lazy, pods
+from cli.options import Output, Url
 from cli.output import OutputFormat, print_json, print_list, print_table
 from cli.problems import Problem
 from schemas import grant, intent, values
@@ -52,11 +53,6 @@ _HEADERS = (
 )
 _PLAIN = 10**9  # up to here people read digits
 _NUMBERS = re.compile(r"[\d.]+(/\d*)?")
-
-Url = Annotated[
-    str, typer.Option("--url", help="A NATS server; default: the lab's.", show_default=False)
-]
-Output = Annotated[OutputFormat, typer.Option("--output", "-o")]
 
 
 def pools(

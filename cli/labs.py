@@ -38,6 +38,14 @@ def running() -> tuple[Layout, State]:
         raise Problem(str(exc)) from exc
 
 
+def is_bus_of_lab(server: str) -> bool:
+    """Whether this NATS server is that of the lab that runs here."""
+    try:
+        return running()[1].nats_url == server
+    except Problem:
+        return False
+
+
 def ask(method: str, path: str, **query: str) -> object:
     """A verb of the lab's control socket. Raises Problem."""
     try:

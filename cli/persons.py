@@ -15,6 +15,7 @@ import msgspec
 
 from cli import labs
 from cli.problems import Problem
+from lab.layout import State
 from services._runtime.access import Access, NoToken
 
 STANDARD_INPUT = "-"
@@ -54,7 +55,7 @@ class Person(msgspec.Struct, frozen=True):
 
 def person(server: str, name: str) -> Person:
     """Who we are on this server; `name` where no token says it. Raises Problem."""
-    access = Access(token_file=_token_file(server), tls_ca=os.environ.get("NSM_TLS_CA", ""))
+    access = Access(token_file=_token_file(server), tls_ca=_tls_ca(server))
     if not access.token_file:
         return Person(access, name)
     token = _read(access)
@@ -98,14 +99,26 @@ def _standard_input() -> str:
 
 
 def _token_file(server: str) -> str:
-    chosen = os.environ.get("NSM_TOKEN_FILE", "")
-    if chosen:
+    if chosen := os.environ.get("NSM_TOKEN_FILE", ""):
         return chosen
+    lab = _lab_of(server)
+    return lab.cli_token_file if lab else ""
+
+
+def _tls_ca(server: str) -> str:
+    if chosen := os.environ.get("NSM_TLS_CA", ""):
+        return chosen
+    lab = _lab_of(server)
+    return lab.tls_ca if lab else ""
+
+
+def _lab_of(server: str) -> State | None:
+    """The lab that runs here, if the server is its."""
     try:
         _, state = labs.running()
     except Problem:
-        return ""
-    return state.cli_token_file if server == state.nats_url else ""
+        return None
+    return state if server == state.nats_url else None
 
 
 def _claimed(token: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import typer
 from cli import labs, pods
 from cli.icmp import Outcome, Target
 from cli.icmp import ping as ask
+from cli.options import Output
 from cli.output import OutputFormat, print_json
 from cli.problems import Problem
 
@@ -33,7 +34,7 @@ def ping(  # noqa: PLR0917 options of a command
     interface: Annotated[
         str, typer.Option("--interface", "-I", help="Through this interface only.")
     ] = "",
-    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Ping from a Pod. Exit code 0: every target answered every time."""
     interval_seconds = labs.duration_seconds(interval)

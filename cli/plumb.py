@@ -16,6 +16,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from cli import labs, lazy, pods
+from cli.options import Output
 from cli.output import OutputFormat, few, print_json
 from cli.problems import Problem
 
@@ -34,7 +35,7 @@ def explain(
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="The Pod's namespace.")
     ] = "default",
-    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Desired, actual, the difference and the last error of each connection of a Pod."""
     name = "/".join(pods.place_of(pod, namespace))

@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 
 from cli import bus, connecting
 from cli.listening import listen
+from cli.options import Output, Url
 from cli.output import OutputFormat
 from cli.problems import Problem
 from schemas import subjects
@@ -40,13 +41,11 @@ def tap(
             show_default=False,
         ),
     ] = None,
-    url: Annotated[
-        str, typer.Option("--url", help="A NATS server; default: the lab's.", show_default=False)
-    ] = "",
+    url: Url = "",
     count: Annotated[
         int, typer.Option("--count", "-c", help="End after so many messages; 0: never.")
     ] = 0,
-    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Print messages of the bus as they pass, like `nats sub`."""
     if subject is not None and not _is_subject(subject):

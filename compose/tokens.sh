@@ -7,7 +7,8 @@ base="$here/../k8s/base"
 tokens="$here/.tokens"
 
 command -v kubectl >/dev/null || { echo "kubectl is needed, and a cluster it points at" >&2; exit 1; }
-kubectl apply -f "$base/namespace.yaml" -f "$base/crds"
+# As the Job nsm-install does, so that either may come first.
+kubectl apply --server-side --field-manager=nsm -f "$base/namespace.yaml" -f "$base/crds"
 mkdir -p "$tokens"
 chmod 700 "$tokens"
 for role in watcher ipam viewer admin; do

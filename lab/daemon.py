@@ -208,6 +208,7 @@ class _Lab:
                 services=self._config.services,
                 api_url=api_url,
                 nats_url=self._fleet.nats_url,
+                tls_ca=self._fleet.tls_ca,
                 cli_token_file=self._fleet.cli_token_file,
                 started=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             )

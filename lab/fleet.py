@@ -39,13 +39,14 @@ class Fleet:
         workloads: Workloads,
     ) -> None:
         self.nats_url = ""
+        self.tls_ca = ""
         self.cli_token_file = ""
         self._config = config
         self._layout = layout
         self._network = network
         self._supervisor = supervisor
         self._workloads = workloads
-        self._servers = Servers(layout, supervisor, count=config.nats)
+        self._servers = Servers(layout, supervisor, count=config.nats, tls=config.tls)
         self._has_roles = "auth" in config.services and is_installed("auth")
 
     async def start_bus(self, tasks: asyncio.TaskGroup) -> None:
@@ -53,10 +54,10 @@ class Fleet:
         token = "" if self._has_roles else secrets.token_urlsafe(24)
         accounts = await asyncio.to_thread(self._accounts) if self._has_roles else ""
         await self._servers.start(tasks, token=token, accounts=accounts)
-        self.nats_url = self._servers.url
+        self.nats_url, self.tls_ca = self._servers.url, self._servers.ca
         if self._has_roles:
             for name in self._names("auth"):
-                spec = service_spec(name, nats_url=self.nats_url, env=self._auth_env())
+                spec = self._service(name, self._auth_env())
                 self._supervisor.add(spec, tasks)
             for person in _PEOPLE:
                 self._workloads.add(Holder(name=person, account=account_of(person)))
@@ -91,7 +92,11 @@ class Fleet:
                 name=name, account=account_of(service), node=node or self._network.nodes[0]
             )
             env["NSM_TOKEN_FILE"] = str(self._workloads.add(holder))
-        return service_spec(name, nats_url=self.nats_url, env=env)
+        return self._service(name, env)
+
+    def _service(self, name: str, env: dict[str, str]) -> Spec:
+        trust = {"NSM_TLS_CA": self.tls_ca} if self.tls_ca else {}
+        return service_spec(name, nats_url=self.nats_url, env=trust | env)
 
     def _env(self, service: str, node: Node | None) -> dict[str, str]:
         layout = self._layout
@@ -139,7 +144,12 @@ class Fleet:
             name = f"admin-{secrets.token_hex(4)}"
             secret = token.read_text()
             if await asyncio.to_thread(
-                nats.lets_in, port, token=secret, name=name, timeout_seconds=_LOGIN_SECONDS
+                nats.lets_in,
+                port,
+                token=secret,
+                name=name,
+                ca=self.tls_ca,
+                timeout_seconds=_LOGIN_SECONDS,
             ):
                 return
             if time.monotonic() > deadline:

@@ -38,6 +38,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int = 2
     services: tuple[str, ...] = SERVICES
     nats: int = 1  # servers, and replicas of every stream
+    tls: bool = False  # on the bus, between its servers too, as a cluster has it
     replicas: int = 1  # of what a cluster runs twice: auth, watcher, ipam
     token_seconds: float = TOKEN_SECONDS  # how long a ServiceAccount's token lives
 
@@ -56,6 +57,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[str, ...]
     api_url: str
     nats_url: str  # of every NATS server, comma separated; empty without one
+    tls_ca: str = ""  # file of whom clients of the bus trust; empty without TLS
     cli_token_file: str = ""  # with role admin; empty where the bus asks for none
     started: str  # RFC 3339
 

@@ -12,10 +12,12 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -27,7 +29,7 @@ STOP_SECONDS = 10.0
 _CONFIG = """\
 server_name: {name}
 listen: "127.0.0.1:{port}"
-{access}ports_file_dir: {run}
+{access}{tls}ports_file_dir: {run}
 jetstream {{
   store_dir: {store}
   max_memory_store: 256MB
@@ -42,14 +44,52 @@ cluster {{
   name: "nsm"
   listen: "127.0.0.1:{port}"
   no_advertise: true
-  authorization {{ user: "route", password: {password}, timeout: 2 }}
+  {entry}
   routes: {routes}
 }}
 """
+_PASSWORD = 'authorization {{ user: "route", password: {password}, timeout: 2 }}'
+
+_TLS = "tls {{ cert_file: {certificate}, key_file: {key}, timeout: 5 }}\n"
+_MUTUAL_TLS = (
+    "tls {{ cert_file: {certificate}, key_file: {key}, ca_file: {ca}, verify: true, timeout: 5 }}"
+)
 
 
 class NatsFailed(RuntimeError):
     """The nats-server did not start; says why and where its output is."""
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """Files: one certificate for all servers, as a cluster has it, and whom everybody trusts."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+    @classmethod
+    def make(cls, directory: Path) -> "Tls":
+        """A new authority, which is forgotten, and what it issued."""
+        # Only where it is wanted: a tree without the services has a lab too.
+        from services._runtime import certificates  # noqa: PLC0415
+
+        now = datetime.now(UTC)
+        authority = certificates.new_authority("nsm-lab", now=now)
+        leaf = certificates.issue(authority, ["localhost", "127.0.0.1"], now=now)
+        made = cls(
+            certificate=directory / "tls.crt", key=directory / "tls.key", ca=directory / "ca.crt"
+        )
+        directory.mkdir(parents=True, exist_ok=True)
+        made.ca.write_bytes(authority.certificate)
+        made.certificate.write_bytes(leaf.certificate)
+        _write_private(made.key, leaf.key.decode())
+        return made
+
+    def block(self, text: str) -> str:
+        paths = {
+            name: json.dumps(str(getattr(self, name))) for name in ("certificate", "key", "ca")
+        }
+        return text.format(**paths)
 
 
 class Peers(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,14 +102,14 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
     def make(cls, ports: Sequence[int]) -> "Peers":
         return cls(ports=tuple(ports), password=secrets.token_urlsafe(24))
 
-    def block(self, index: int) -> str:
-        """What the server of this index (from 0) is told of the others."""
-        routes = [f"nats-route://route:{self.password}@127.0.0.1:{port}" for port in self.ports]
-        return _CLUSTER.format(
-            port=self.ports[index],
-            password=json.dumps(self.password),
-            routes=json.dumps(routes),
+    def block(self, index: int, *, tls: Tls | None = None) -> str:
+        """What the server of this index (from 0) is told of the others; with TLS a certificate is what lets it in."""
+        who = "" if tls else f"route:{self.password}@"
+        routes = [f"nats-route://{who}127.0.0.1:{port}" for port in self.ports]
+        entry = (
+            tls.block(_MUTUAL_TLS) if tls else _PASSWORD.format(password=json.dumps(self.password))
         )
+        return _CLUSTER.format(port=self.ports[index], entry=entry, routes=json.dumps(routes))
 
 
 def free_ports(count: int) -> list[int]:
@@ -98,6 +138,7 @@ def write_config(
     token: str = "",
     accounts: str = "",
     cluster: str = "",
+    tls: Tls | None = None,
 ) -> Path:
     """The server's configuration in `directory`, which also gets its store and ports file.
 
@@ -117,6 +158,7 @@ def write_config(
         name=name,
         port=port,
         access=access,
+        tls=tls.block(_TLS) if tls else "",
         run=json.dumps(str(run)),
         store=json.dumps(str(store)),
         cluster=cluster,
@@ -165,8 +207,10 @@ def is_ready(port: int) -> bool:
         return False
 
 
-def lets_in(port: int, *, token: str, name: str, timeout_seconds: float = 3.0) -> bool:
-    """Whether the server takes a client of this name and token now.
+def lets_in(
+    port: int, *, token: str, name: str, ca: str = "", timeout_seconds: float = 3.0
+) -> bool:
+    """Whether the server takes a client of this name and token now; over TLS if there is a CA file.
 
     An answer takes milliseconds; where there is nobody to give it the server waits for two seconds.
     """
@@ -174,12 +218,19 @@ def lets_in(port: int, *, token: str, name: str, timeout_seconds: float = 3.0) -
     hello |= {"lang": "lab", "version": "1", "protocol": 1}
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=timeout_seconds) as sock:
-            lines = sock.makefile("rb")
-            lines.readline()
-            sock.sendall(b"CONNECT " + json.dumps(hello).encode() + b"\r\nPING\r\n")
-            return lines.readline().startswith(b"PONG")
+            with sock.makefile("rb") as greeting:
+                greeting.readline()
+            with _secured(sock, ca) as wire, wire.makefile("rb") as lines:
+                wire.sendall(b"CONNECT " + json.dumps(hello).encode() + b"\r\nPING\r\n")
+                return lines.readline().startswith(b"PONG")
     except OSError:
         return False
+
+
+def _secured(sock: socket.socket, ca: str) -> socket.socket:
+    if not ca:
+        return sock
+    return ssl.create_default_context(cafile=ca).wrap_socket(sock, server_hostname="127.0.0.1")
 
 
 class NatsServer:

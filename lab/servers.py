@@ -20,8 +20,11 @@ _LOOK_SECONDS = 0.005
 class Servers:
     """Of one lab. `ports` are known once `start` returned."""
 
-    def __init__(self, layout: Layout, supervisor: Supervisor, *, count: int) -> None:
+    def __init__(self, layout: Layout, supervisor: Supervisor, *, count: int, tls: bool) -> None:
         self.ports: list[int] = []
+        self.ca = ""  # the file of whom clients trust; empty without TLS
+        self._has_tls = tls
+        self._tls: nats.Tls | None = None
         self._layout = layout
         self._supervisor = supervisor
         self._names = ["nats"] if count == 1 else [f"nats/{n}" for n in range(1, count + 1)]
@@ -32,6 +35,9 @@ class Servers:
     async def start(self, tasks: asyncio.TaskGroup, *, token: str, accounts: str) -> None:
         """Start all and wait until each has JetStream. Raises LabProblem when one does not come up."""
         self._token, self._accounts = token, accounts
+        if self._has_tls:
+            self._tls = await asyncio.to_thread(nats.Tls.make, self._layout.nats)
+            self.ca = str(self._tls.ca)
         for index, name in enumerate(self._names):
             config = self._write(index, port=-1)
             self._supervisor.add(Spec(name=name, command=tuple(nats.command(config))), tasks)
@@ -56,7 +62,8 @@ class Servers:
             name="nsm" if self._peers is None else name.replace("/", "-"),
             token=self._token,
             accounts=self._accounts,
-            cluster="" if self._peers is None else self._peers.block(index),
+            cluster="" if self._peers is None else self._peers.block(index, tls=self._tls),
+            tls=self._tls,
         )
 
     async def _port(self, name: str) -> int:

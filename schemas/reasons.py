@@ -96,6 +96,12 @@ OBJECTS: dict[str, Reason] = {
     "InterfaceNameTaken": Reason(
         "the Pod has an interface of that name that is not ours", "choose another name"
     ),
+    "RouteTaken": Reason(
+        "the Pod has a route to the same destination that is not this connection's and was there first; the message "
+        "names it",
+        "delete it, wait where it is another connection's, or let the endpoint give another prefix or route; "
+        "it is tried again",
+    ),
     "KernelError": Reason(
         "the node could not wire it; the message says what the kernel said. It tries again",
         "see the plumber's log",

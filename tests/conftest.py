@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
@@ -11,7 +12,12 @@ from services._runtime.bus import Bus
 
 
 def pytest_configure() -> None:
-    """Tracebacks as plain as in production: with colours and local variables each takes a second or more."""
+    """No example has a deadline: how long one takes is the machine's affair.
+
+    Tracebacks are as plain as in production: with colours and local variables each takes a second or more.
+    """
+    hypothesis.settings.register_profile("nsm", deadline=None)
+    hypothesis.settings.load_profile("nsm")
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     processors = structlog.get_config()["processors"]
     structlog.configure(processors=[*processors[:-1], plain])

@@ -476,7 +476,7 @@ CASES: dict[str, tuple[Callable[[Picture], None], str]] = {
                 automatic=True,
             ),
         ),
-        "overlap, and one was carved",
+        "overlap, and both were carved",
     ),
     "carved out of what is in use": (
         _message(
@@ -506,6 +506,17 @@ def test_a_doctored_picture_is_seen_through(case):
     doctor(picture)
     found = conflicts(picture)
     assert any(words in line for line in found), found
+
+
+def test_what_an_endpoint_names_over_what_was_carved_is_no_conflict():
+    picture = sound()
+    spec = IpamSpec(prefixes=("100.112.3.0/24",))
+    named = Pool(
+        namespace="default", endpoint="other", families=(figures("100.112.3.0/24", 254, 0),)
+    )
+    _message(an_endpoint("other", "other-1", ipam=spec), named)(picture)
+
+    assert conflicts(picture) == []
 
 
 def test_an_exclusion_that_came_late_is_forgiven_where_it_is_named():

@@ -1,6 +1,8 @@
 """The shape of the tree: what keeps prose and code from drifting apart."""
 
 import ast
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,7 @@ NO_REASONS = {
         "IgnoreUnknown",
         "LinkError",
         "NameTaken",
+        "NoCluster",
         "NoServers",
     ),
     *("NetworkService", "NetworkServiceEndpoint", "NotIn", "StructType", "TokenReview"),
@@ -89,8 +92,6 @@ NO_REASONS = {
 
 
 def test_every_reason_says_what_it_means_and_what_to_do():
-    import re
-
     known = reasons.OBJECTS.keys() | reasons.LOGINS.keys()
     reason = re.compile(r"(?:[A-Z][a-z]+){2,}|Connected|Connecting|Disconnected|Updating")
     for path in (ROOT / "services").rglob("*.py"):
@@ -110,12 +111,26 @@ def test_a_reason_that_has_a_constant_is_written_by_it():
                 assert node.value not in named, f"{path}: import {node.value} from schemas.reasons"
 
 
-def test_every_relative_link_of_the_docs_leads_somewhere():
-    import re
+def _anchors(page: Path) -> set[str]:
+    """What its headings are called by links, as GitHub names them."""
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    found: set[str] = set()
+    for heading in re.findall(r"(?m)^#+ +(.+?)\s*$", text):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        name = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        again = (f"{name}-{number}" for number in itertools.count(1))
+        found.add(name if name not in found else next(each for each in again if each not in found))
+    return found
 
-    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-            if "://" not in target:
-                assert (page.parent / target).exists(), (
-                    f"{page.relative_to(ROOT)} links to {target}"
-                )
+
+def test_every_relative_link_of_the_docs_leads_somewhere():
+    folders = [ROOT / name for name in ("docs", "k8s", "bench", "examples")]
+    for page in [*ROOT.glob("*.md"), *(each for top in folders for each in top.rglob("*.md"))]:
+        for target in re.findall(r"\]\(([^)\s]+)[^)]*\)", page.read_text()):
+            if "://" in target:
+                continue
+            said = f"{page.relative_to(ROOT)} links to {target}"
+            path, _, anchor = target.partition("#")
+            linked = page.parent / path if path else page
+            assert linked.exists(), said
+            assert not anchor or anchor in _anchors(linked), said

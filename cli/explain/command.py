@@ -6,6 +6,7 @@ import msgspec
 import typer
 
 from cli import labs, pods
+from cli.options import Output, Url
 from cli.output import OutputFormat, few, print_json
 from cli.problems import Problem
 from cli.remedies import Place
@@ -19,14 +20,7 @@ def explain(
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="The Pod's namespace.")
     ] = "default",
-    url: Annotated[
-        str,
-        typer.Option(
-            "--url",
-            help="A NATS server; default: NSM_NATS_URL, else the lab's.",
-            show_default=False,
-        ),
-    ] = "",
+    url: Url = "",
     kubeconfig: Annotated[
         str,
         typer.Option(
@@ -35,7 +29,7 @@ def explain(
             show_default=False,
         ),
     ] = "",
-    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Explain a Pod from its annotation to the kernel, and what is wrong first. Exit code 1: something is."""
     from cli import bus  # noqa: PLC0415 slow to import
@@ -43,7 +37,7 @@ def explain(
 
     namespace, name = pods.place_of(pod, namespace)
     server = url or bus.url()
-    is_lab = _is_lab(server)
+    is_lab = labs.is_bus_of_lab(server)
     found = asking.gather(server, namespace, name, is_lab=is_lab, kubeconfig=kubeconfig)
     if not stages.is_known(found):
         raise Problem(_unknown(namespace, name, found.api_note, asking.elsewhere(server, name)))
@@ -65,10 +59,3 @@ def _unknown(namespace: str, name: str, api_note: str, others: list[str]) -> str
     )
     hint = f"of that name: {few(others)}" if others else f"see: kubectl get pods -n {namespace}"
     return f"{said}; {hint}"
-
-
-def _is_lab(server: str) -> bool:
-    try:
-        return labs.running()[1].nats_url == server
-    except Problem:
-        return False

@@ -24,6 +24,14 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     def is_well(self) -> bool:
         return self.state not in ("wrong", "waits")
 
+    def wrong(self, problem: str, remedy: str) -> "Stage":
+        """What it says, and what is wrong with it."""
+        return msgspec.structs.replace(self, state="wrong", problem=problem, remedy=remedy)
+
+    def waits(self, problem: str, remedy: str) -> "Stage":
+        """What it says, and what it waits for."""
+        return msgspec.structs.replace(self, state="waits", problem=problem, remedy=remedy)
+
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
     """One network service that the Pod asks for, or has."""

@@ -23,34 +23,37 @@ def resolved(found: Evidence, request: intent.Request, facts: Facts, place: Plac
     lines += [_server(each) for each in servers]
     if not servers and found.dns_note:
         lines.append(f"the node's dns service cannot be asked from here: {found.dns_note}")
+    stage = Stage(name="resolved", state="ok", lines=tuple(lines))
+    return _unserved(stage, found, facts, place) or _unanswered(stage, granted, servers) or stage
+
+
+def _unserved(stage: Stage, found: Evidence, facts: Facts, place: Place) -> Stage | None:
+    """Where the node's dns service does not answer the Pod."""
+    granted = facts.grant
+    assert granted is not None
     missing = resolving.unserved(granted, facts.resolver, was=None)
     if missing is not None:
-        is_failed = missing.state == "failed"
-        return Stage(
-            name="resolved",
-            state="wrong" if is_failed else "waits",
-            lines=tuple(lines),
-            problem=f"{missing.reason}: {missing.message}",
-            remedy=of_reason(missing.reason) if is_failed else place.see("dns", granted.node),
-        )
+        problem = f"{missing.reason}: {missing.message}"
+        if missing.state == "failed":
+            return stage.wrong(problem, of_reason(missing.reason))
+        return stage.waits(problem, place.see("dns", granted.node))
     if found.dns_nodes is not None and granted.node not in found.dns_nodes:
-        return Stage(
-            name="resolved",
-            state="wrong",
-            lines=tuple(lines),
-            problem=f"the dns service of node {granted.node} does not follow the bus: what it said is of before",
-            remedy=place.start("dns", granted.node),
+        return stage.wrong(
+            f"the dns service of node {granted.node} does not follow the bus: what it said is of before",
+            place.start("dns", granted.node),
         )
-    bad = [each for each in servers if each["state"] in _BAD]
-    if bad and len(bad) == len(servers):
-        return Stage(
-            name="resolved",
-            state="wrong",
-            lines=tuple(lines),
-            problem=f"DNS server {bad[0]['server']} of the network service is {bad[0]['state']}",
-            remedy=_of_server(bad[0]["server"], granted),
-        )
-    return Stage(name="resolved", state="ok", lines=tuple(lines))
+    return None
+
+
+def _unanswered(stage: Stage, granted: grant.Connection, servers: list[Any]) -> Stage | None:
+    """Where nobody answers the node's dns service."""
+    if not servers or not all(each["state"] in _BAD for each in servers):
+        return None
+    first = servers[0]
+    return stage.wrong(
+        f"DNS server {first['server']} of the network service is {first['state']}",
+        _of_server(first["server"], granted),
+    )
 
 
 def _of_server(server: str, granted: grant.Connection) -> str:

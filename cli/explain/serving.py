@@ -9,13 +9,7 @@ from schemas.subjects import StatusKey
 
 def serves(found: Evidence) -> Stage:
     """All of it in one stage; of most Pods there is nothing to say."""
-    place = (found.namespace, found.name)
-    offers: list[intent.Endpoint] = [
-        each.message
-        for each in found.told.values()
-        if isinstance(each.message, intent.Endpoint)
-        and (each.message.pod.namespace, each.message.pod.name) == place
-    ]
+    offers = _offers(found)
     if not offers:
         return Stage(name="serves", state="none", lines=())
     lines = []
@@ -25,32 +19,39 @@ def serves(found: Evidence) -> Stage:
     connections = _connections(found)
     failing = [(c, end) for c in connections if (end := _own_end(found, c)) is None or end.reason]
     lines.append(f"connections: {len(connections)}, ready: {len(connections) - len(failing)}")
+    stage = Stage(name="serves", state="ok", lines=tuple(lines))
     if failing:
-        connection, end = failing[0]
-        client = f"{connection.client.pod.namespace}/{connection.client.pod.name}"
-        reason = end.reason if end is not None else "Connecting"
-        message = (
-            end.message
-            if end is not None
-            else f"node {connection.server.pod.node} has said nothing of it"
-        )
-        return Stage(
-            name="serves",
-            state="wrong" if end is not None and end.state == "failed" else "waits",
-            lines=tuple(lines),
-            problem=f"its end of {client} {connection.client.interface}: {reason}: {message}",
-            remedy=of_reason(reason),
-        )
+        return _failing(stage, *failing[0])
     closed = [each.endpoint for each in offers if not each.ready]
     if closed:
-        return Stage(
-            name="serves",
-            state="waits",
-            lines=tuple(lines),
-            problem=f"the Pod is not Ready: it gets no new clients of {few(closed)}",
-            remedy=f"kubectl -n {found.namespace} describe pod {found.name}",
+        return stage.waits(
+            f"the Pod is not Ready: it gets no new clients of {few(closed)}",
+            f"kubectl -n {found.namespace} describe pod {found.name}",
         )
-    return Stage(name="serves", state="ok", lines=tuple(lines))
+    return stage
+
+
+def _failing(stage: Stage, connection: grant.Connection, end: state.EndStatus | None) -> Stage:
+    client = f"{connection.client.pod.namespace}/{connection.client.pod.name}"
+    what = f"its end of {client} {connection.client.interface}"
+    if end is None:
+        silent = f"node {connection.server.pod.node} has said nothing of it"
+        return stage.waits(f"{what}: Connecting: {silent}", of_reason("Connecting"))
+    problem = f"{what}: {end.reason}: {end.message}"
+    if end.state == "failed":
+        return stage.wrong(problem, of_reason(end.reason))
+    return stage.waits(problem, of_reason(end.reason))
+
+
+def _offers(found: Evidence) -> list[intent.Endpoint]:
+    """What it is an endpoint Pod of."""
+    place = (found.namespace, found.name)
+    return [
+        each.message
+        for each in found.told.values()
+        if isinstance(each.message, intent.Endpoint)
+        and (each.message.pod.namespace, each.message.pod.name) == place
+    ]
 
 
 def _connections(found: Evidence) -> list[grant.Connection]:

@@ -8,6 +8,7 @@ import typer
 
 from cli import kube
 from cli.lab import busrows
+from cli.options import Output
 from cli.output import OutputFormat, print_list, print_table
 from cli.problems import Problem
 from lab.api import tables
@@ -33,7 +34,7 @@ def get(
     everywhere: Annotated[
         bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")
     ] = False,
-    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Show what there is."""
     kinds, _, after_slash = what.partition("/")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import labs, pods
+from cli.options import Output
 from cli.output import OutputFormat, few, print_json, print_table
 from services._node import encoding, links
 from services._node.decoding import Rule
@@ -21,7 +22,7 @@ def interfaces(
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="The Pod's namespace.")
     ] = "default",
-    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Print interfaces, addresses, routes of all tables and rules of a Pod."""
     inside = labs.Inside(*pods.place_of(pod, namespace))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import labs
+from cli.options import Output
 from cli.output import OutputFormat, print_json, print_table
 from cli.problems import Problem
 from lab.control import SIGNALS
@@ -26,7 +27,7 @@ class NodeVerb(enum.StrEnum):
 
 
 def processes(
-    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """List the lab's processes with this machine's pids."""
     _, state = labs.running()

@@ -39,6 +39,9 @@ def up(  # noqa: PLR0917 options of a command
     nats: Annotated[
         int, typer.Option("--nats", help="How many NATS servers: 1, 3 or 5; as many replicas.")
     ] = 1,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="TLS on the bus, mutual between its servers.")
+    ] = False,
     replicas: Annotated[
         int, typer.Option("--replicas", help="How many of auth, watcher and ipam each.")
     ] = 1,
@@ -53,6 +56,7 @@ def up(  # noqa: PLR0917 options of a command
         nodes=nodes,
         services=_services(services),
         nats=nats,
+        tls=tls,
         replicas=replicas,
         token_seconds=token_seconds,
     )

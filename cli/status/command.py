@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import typer
 
 from cli import labs
+from cli.options import Output, Url
 from cli.output import OutputFormat, print_json
 from cli.problems import Problem
 from cli.remedies import Place
@@ -15,15 +16,8 @@ from cli.status.model import Status, Wrong
 
 
 def status(
-    url: Annotated[
-        str,
-        typer.Option(
-            "--url",
-            help="A NATS server; default: NSM_NATS_URL, else the lab's.",
-            show_default=False,
-        ),
-    ] = "",
-    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TABLE,
+    url: Url = "",
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Tell whether all is well: services, leaders, nodes, streams, lag, requests; else what is wrong."""
     from cli import bus  # noqa: PLC0415 slow to import
@@ -43,7 +37,7 @@ def _found(server: str) -> Status:
     from cli import connecting, persons  # noqa: PLC0415
     from cli.status import judging, survey  # noqa: PLC0415
 
-    is_lab = _lab_url() == server
+    is_lab = labs.is_bus_of_lab(server)
     down = _not_running() if is_lab else ()
     persons.person(server, "nsm")  # a token of no use says nothing of the system
     try:
@@ -56,13 +50,6 @@ def _found(server: str) -> Status:
     if down:
         return msgspec.structs.replace(judged, well=False, wrong=(*down, *judged.wrong))
     return judged
-
-
-def _lab_url() -> str:
-    try:
-        return labs.running()[1].nats_url
-    except Problem:
-        return ""
 
 
 def _not_running() -> tuple[Wrong, ...]:

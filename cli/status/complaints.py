@@ -129,6 +129,18 @@ def of_nodes(
             f"no plumber has ever spoken on {few(never)}, and Pods there ask for network services",
             place.start("plumber", never[0]),
         )
+    yield from _without_dns(nodes, needed, place)
+    unknown = sorted(needed.keys() - {each.name for each in nodes})
+    if unknown:
+        yield Wrong(
+            f"Pods ask for network services on {few(unknown)}, of which Kubernetes tells nothing",
+            "see: kubectl get nodes; " + place.see("watcher"),
+        )
+
+
+def _without_dns(
+    nodes: Sequence[NodeState], needed: Mapping[str, set[str]], place: Place
+) -> Iterator[Wrong]:
     is_used = any(each.dns == "alive" for each in nodes)
     gone = [
         each.name
@@ -140,12 +152,6 @@ def of_nodes(
         yield Wrong(
             f"no dns service follows the bus on {few(gone)}: Pods there ask the cluster's DNS only",
             place.start("dns", gone[0]),
-        )
-    unknown = sorted(needed.keys() - {each.name for each in nodes})
-    if unknown:
-        yield Wrong(
-            f"Pods ask for network services on {few(unknown)}, of which Kubernetes tells nothing",
-            "see: kubectl get nodes; " + place.see("watcher"),
         )
 
 

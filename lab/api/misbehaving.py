@@ -7,7 +7,7 @@ says once the faults are over is what was written. `restore` alone takes back wh
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
@@ -81,21 +81,23 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class _Standing:
     """A fault that is still to come."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Fault, *, now: float) -> None:
         self.fault = fault
         self.left = fault.times or -1
-        self.ends = time.monotonic() + fault.lasts if fault.lasts else float("inf")
+        self.ends = now + fault.lasts if fault.lasts else float("inf")
 
 
 class Faults:
     """What is still to go wrong, oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._standing: list[_Standing] = []
         self.over = asyncio.Event()  # set and renewed whenever all faults end
 
     def add(self, *faults: Fault) -> None:
-        self._standing += map(_Standing, faults)
+        now = self._clock()
+        self._standing += [_Standing(fault, now=now) for fault in faults]
 
     def clear(self) -> None:
         """From now on all is well; what hangs goes on."""
@@ -117,7 +119,7 @@ class Faults:
 
     @property
     def to_come(self) -> list[Fault]:
-        now = time.monotonic()
+        now = self._clock()
         return [
             msgspec.structs.replace(each.fault, times=max(each.left, 0))
             for each in self._standing
@@ -142,7 +144,7 @@ class Faults:
     def _take(self, whats: Iterable[str], kind: str, verb: Verb) -> Fault | None:
         if not self._standing:
             return None
-        now = time.monotonic()
+        now = self._clock()
         self._standing = [each for each in self._standing if now < each.ends]
         for each in self._standing:
             fault = each.fault

@@ -24,13 +24,8 @@ from schemas.codec import Malformed, Tombstone, decode
 from schemas.intent import Leader
 from schemas.subjects import Key, LeaderKey
 from services._runtime import streams
-from services._runtime.authority import (
-    authority_filter,
-    authority_of,
-    incarnation_said,
-    is_authority,
-    leaves_open,
-)
+from services._runtime.absence import Absence
+from services._runtime.authority import authority_filter, incarnation_said, is_authority
 from services._runtime.backoff import backoff
 from services._runtime.bus import Bus
 from services._runtime.complaints import MalformedMessages
@@ -82,7 +77,7 @@ class Mirror:
         self._tombstones: dict[Key, Tombstone] = {}
         self._sequences: dict[Key, int] = {}
         self._unseen: set[Key] = set()
-        self._authorities: set[Key] = set()
+        self._absence = Absence(stream, self.items, self.stale, self._sequences)
         self._malformed = MalformedMessages(bus.metrics)
         self._settled = False  # every consumer is open and synced
         self._settled_at = 0.0
@@ -122,15 +117,8 @@ class Mirror:
         """Whether the absence of `key` counts: its authority wrote everything and we have seen it."""
         if not self._settled or self._may_lag():
             return False
-        if self.stream == streams.LIVE:
-            return True  # every message there ends by itself
-        authority = authority_of(key)
-        if authority is None or not self._says_complete(authority):
-            return False
-        if leaves_open(self.items[authority], key):
-            return False
-        word = self._sequences.get(authority, 0)
-        return any(c.position >= word for c in self._consumers if c.covers(key.subject))
+        seen = max((c.position for c in self._consumers if c.covers(key.subject)), default=-1)
+        return self._absence.counts(key, seen, incarnation=self.incarnation)
 
     async def reached(self, sequence: int, *, incarnation: str = "") -> None:
         """Wait until everything up to `sequence` was delivered, in that incarnation of the stream."""
@@ -325,17 +313,16 @@ class Mirror:
 
     def _apply(self, key: Key, message: Any) -> None:
         if isinstance(message, Tombstone):
-            self._authorities.discard(key)
+            self._absence.forget(key)
             had = self.items.pop(key, None)
             if had is not None or self._tombstones.get(key) != message:
                 self._tombstones[key] = message
                 self._on_change(key, message)
             return
         self._tombstones.pop(key, None)
-        if is_authority(key):
-            self._authorities.add(key)
         if self.items.get(key) != message:
             self.items[key] = message
+            self._absence.note(key)
             self._on_change(key, message)
 
     # -- judging absence
@@ -347,11 +334,11 @@ class Mirror:
         for key in list(self.stale):
             if self.complete(key):
                 self._drop(key)
-        words = [self._sequences.get(a, 0) for a in self._authorities if self._says_complete(a)]
         slowest = min(self._consumers, key=lambda c: c.position)
-        behind = bool(words) and slowest.position < max(words)
+        behind = slowest.position < self._absence.newest_word(incarnation=self.incarnation)
         told = not behind and not self._may_lag()
-        if told and self._leader is not None and self._says_complete(self._leader):
+        leader, absence = self._leader, self._absence
+        if told and leader is not None and absence.is_judged_by(leader, self.incarnation):
             self.when_complete.set()
         else:
             self.when_complete.clear()
@@ -366,13 +353,6 @@ class Mirror:
             and any(c.replicated for c in self._consumers)
             and self._now() < self._settled_at + LAG_SECONDS
         )
-
-    def _says_complete(self, authority: Key) -> bool:
-        message = self.items.get(authority)
-        if message is None or authority in self.stale or not message.complete:
-            return False
-        said = incarnation_said(message, self.stream)
-        return not self.incarnation or said == self.incarnation
 
     def _drop(self, key: Key) -> None:
         self.stale.discard(key)

@@ -28,6 +28,20 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, order=True):
     yields: bool = False
 
 
+class Rival(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """A route of the main table that stands where one of a link shall, and is none of that link's own."""
+
+    destination: str
+    gateway: str = ""
+    interface: str = ""  # none: it leads nowhere, or over several
+    is_here: bool = False  # through the link itself
+    is_ours: bool = False  # another connection's
+
+    def __str__(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        return f"{self.destination}{via}" + (f" dev {self.interface}" if self.interface else "")
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True, order=True):
     """What is looked up in which table, in order of priority. Table 0: the first free one."""
 
@@ -122,6 +136,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     lookups: frozenset[Lookup] = frozenset()  # of tables with routes through this link
     kept: frozenset[Rule] = frozenset()  # our rules of the namespace that lead to the CNI's table
     held: frozenset[str] = frozenset()  # addresses of the Pod on links that are none of ours
+    rivals: frozenset[Rival] = frozenset()  # where a route is missing
+    hollow: frozenset[Rule] = frozenset()  # our rules of the namespace whose tables are empty
     tunnel: Tunnel | None = None
     answers_for_all: bool = False
     traffic: Traffic = Traffic()
@@ -168,7 +184,7 @@ class Adjust(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     found: Found
     add_addresses: tuple[str, ...] = ()
     add_routes: tuple[Route, ...] = ()
-    change_routes: tuple[Route, ...] = ()  # same destination, another way
+    change_routes: tuple[Route, ...] = ()  # what stands there is ours, or took our place
     set_neighbours: tuple[Neighbour, ...] = ()
     drop_routes: tuple[Route, ...] = ()
     drop_neighbours: tuple[Neighbour, ...] = ()

@@ -79,8 +79,7 @@ class TokenApi:
             {**body, **claims}, key or self.key, algorithm="ES256", headers={"kid": "k1"}
         )
 
-    @asynccontextmanager
-    async def served(self) -> AsyncIterator[None]:
+    def application(self) -> web.Application:
         app = web.Application(middlewares=[self._trouble])
         app.add_routes(
             [
@@ -89,7 +88,11 @@ class TokenApi:
                 web.get("/.well-known/openid-configuration", self._configuration),
             ]
         )
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        return app
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[None]:
+        runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         self.port = runner.addresses[0][1]

@@ -223,7 +223,7 @@ FIRST: dict[str, tuple[Evidence, str, str]] = {
             a_resolver(state="failed", reason="DNSCaptureConflict", message="a sidecar"),
         ),
         "nsm-vpn: resolved: DNSCaptureConflict",
-        "annotate the Pod",
+        'capture: "false"',
     ),
     "a dns service that is gone": (
         msgspec.structs.replace(with_dns(a_connection(), a_resolver()), dns_nodes=frozenset()),

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from cli import labs
 from cli.labs import duration_seconds, in_child
 from cli.problems import Problem
+from lab.layout import Layout
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,13 @@ def test_a_reader_who_left_is_exit_code_141_and_no_traceback(tmp_path):
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_only_the_bus_of_the_running_lab_is_the_labs(monkeypatch, tmp_path):
+    monkeypatch.setattr(labs, "layout", lambda: Layout(tmp_path))
+    assert not labs.is_bus_of_lab("nats://127.0.0.1:4222")
+    monkeypatch.setattr(
+        labs, "running", lambda: (None, SimpleNamespace(nats_url="nats://127.0.0.1:4222"))
+    )
+    assert labs.is_bus_of_lab("nats://127.0.0.1:4222")
+    assert not labs.is_bus_of_lab("nats://127.0.0.1:4223")

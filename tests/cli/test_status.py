@@ -212,7 +212,7 @@ ILLS: dict[str, tuple[Sight, str, str]] = {
             )
         ),
         "1 request failed, DNSCaptureConflict",
-        "annotate the Pod",
+        'capture: "false"',
     ),
     "versions differ": (
         a_sight(followers=(*FOLLOWERS, a_follower("dns", "node2", version="1.1"))),

@@ -140,7 +140,7 @@ MORE_FAULTS = (
     the_leader_of_the_watcher_is_killed,
     one_server_is_wiped,
 )
-LAB = ("--nats", "3", "--replicas", "2")
+LAB = ("--nats", "3", "--replicas", "2", "--tls")  # the bus as k8s/overlays/production has it
 
 
 @pytest.mark.timeout(300)

@@ -3,13 +3,16 @@
 import ipaddress
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.cluster import Cluster, namespace_of
+from tests.e2e.inpod import TUNNEL_PORT
 from tests.e2e.links import (
     answering,
     bare,
@@ -418,6 +421,44 @@ def test_a_late_exclusion_readdresses_a_far_connection_on_the_same_link(cluster,
     }
 
 
+@pytest.mark.skipif(not shutil.which("nft"), reason="wants `nft` of nftables")
+def test_a_silent_tunnel_moves_its_client_for_good_if_another_endpoint_is_heard(
+    cluster, namespace, pair, hosts
+):
+    cluster.apply(
+        offer("moved", namespace, "172.22.7.0/24", app="moved"),
+        answering("moved-2", namespace, node="node2", app="moved"),
+        answering("app", namespace, "moved/nsm-1", node="node1"),
+    )
+    connected(cluster, namespace, "app")
+    before = grants(cluster, namespace)["app/nsm-1"]
+    cluster.apply(answering("moved-3", namespace, node="node3", app="moved"))
+    connected(cluster, namespace, "moved-3")
+    assert grants(cluster, namespace)["app/nsm-1"] == before
+    standing = grants(cluster, pair)["app/nsm-far"]
+    with staying(cluster, "app", namespace, "who", bare(before.server)[0]) as asking:
+        assert asking.line()["name"] == "moved-2"
+        with without_tunnels(cluster, "host2", hosts):
+            cut = time.monotonic()
+            now = asking.line()
+            assert now["name"] == "moved-3"
+            assert now["at"] - cut < 10
+            cluster.until(
+                "what has no other endpoint says so",
+                lambda: states(cluster, pair, "nsm-far").get("node1") == "PeerSilent",
+            )
+    moved = grants(cluster, namespace)["app/nsm-1"]
+    assert moved.client.addresses == before.client.addresses
+    connected(cluster, namespace, "app")
+    cluster.until(
+        "what stayed is heard again",
+        lambda: states(cluster, pair, "nsm-far") == {"node1": "ready", "node2": "ready"},
+    )
+    assert grants(cluster, pair)["app/nsm-far"] == standing
+    assert grants(cluster, namespace)["app/nsm-1"] == moved
+    cluster.nsm("ping", "app", "-n", namespace, "--count", "1")
+
+
 def test_a_node_that_ends_moves_its_clients_or_tells_them(cluster, namespace):
     cluster.apply(
         offer("moved", namespace, "172.22.5.0/24", app="moved"),
@@ -480,6 +521,21 @@ def hosts(cluster: Cluster) -> str:
     execute(cluster, "host3", name, "ip", "address", "add", f"{STRANGER}/32", "dev", "lo")
     execute(cluster, "host1", name, "ip", "route", "add", STRANGER, "via", "172.18.0.13")
     return name
+
+
+@contextmanager
+def without_tunnels(cluster: Cluster, name: str, namespace: str) -> Iterator[None]:
+    """The node of a Pod in its network lets no tunnel's packet in or out, as a firewall would."""
+    rules = "".join(
+        f"add chain inet cut {hook} {{ type filter hook {hook} priority 0; }};"
+        f"add rule inet cut {hook} udp dport {TUNNEL_PORT} drop;"
+        for hook in ("input", "output")
+    )
+    execute(cluster, name, namespace, "nft", f"add table inet cut; {rules}")
+    try:
+        yield
+    finally:
+        execute(cluster, name, namespace, "nft", "delete table inet cut")
 
 
 def address(cluster: Cluster, name: str, namespace: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.nats import Tls
 from tests.lab.labs import NOBODY, Lab, a_pod, processes_with, until, user_environment, user_python
 
 pytestmark = pytest.mark.e2e
@@ -258,6 +259,28 @@ def test_several_nats_servers_are_processes_of_their_own_that_find_each_other(ow
     with own_lab.popen("tap") as process:  # at one that lives
         assert "listening" in process.stderr.readline()
         process.kill()
+
+
+def test_with_tls_servers_and_clients_know_each_other_by_certificates_and_others_get_nowhere(
+    own_lab,
+):
+    own_lab.up("--services", "nats,auth", "--nats", "3", "--nodes", "1", "--tls")
+    config = (own_lab.directory / "nats/1/nats.conf").read_text()
+    assert "verify: true" in config, "as k8s/overlays/production has it"
+    assert "password" not in config
+    until(
+        "they have a leader",
+        lambda: "metadata leader" in own_lab.nsm("lab", "logs", "nats/2"),
+    )
+    with own_lab.popen("tap") as process:
+        assert "listening" in process.stderr.readline()
+        process.kill()
+    another = Tls.make(own_lab.directory / "another")
+    own_lab.env["NSM_TLS_CA"] = str(another.ca)
+    refused = own_lab.run("status")
+    assert refused.returncode != 0
+    logs = [own_lab.nsm("lab", "logs", f"nats/{n}") for n in (1, 2, 3)]
+    assert any("TLS handshake error" in each for each in logs)
 
 
 @pytest.mark.parametrize(

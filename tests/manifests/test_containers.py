@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.manifests.manifests import ROOT, found, known_settings
+from tools import install_definitions
 
 BIN = Path(sys.executable).parent
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
@@ -165,3 +166,10 @@ def test_compose_test_says_what_is_missing_where_there_is_no_engine(tmp_path):
     )
     assert tried.returncode == 3
     assert "install Docker Engine" in tried.stderr
+
+
+def test_developers_definitions_are_of_the_field_manager_that_install_takes_for_ours():
+    script = (ROOT / "compose/tokens.sh").read_text()
+    applied = re.findall(r"(?m)^kubectl apply.*", script)
+    assert len(applied) == 1
+    assert f"--server-side --field-manager={install_definitions.MANAGER} " in applied[0]

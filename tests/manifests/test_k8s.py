@@ -155,6 +155,25 @@ def test_whatever_selects_pods_finds_some(kind):
         assert selector.get("matchLabels", selector) in pods
 
 
+def test_no_drain_waits_for_a_pod_that_is_not_ready_but_the_quorums():
+    whole = manifests.with_component(rendered(OVERLAYS[-1]), manifests.K8S / "components/webhook")
+    policies = {
+        each["metadata"]["name"]: each["spec"].get("unhealthyPodEvictionPolicy")
+        for each in whole
+        if each["kind"] == "PodDisruptionBudget"
+    }
+    evicted = dict.fromkeys(("auth", "watcher", "ipam", "webhook"), "AlwaysAllow")
+    assert policies == {**evicted, "nats": None}
+
+
+@pytest.mark.parametrize("folder", OVERLAYS, ids=lambda path: path.name)
+def test_nothing_is_written_other_than_the_api_server_writes_it(folder):
+    """Else every apply says `configured`."""
+    for each in rendered(folder):
+        assert not re.search(r"'\d+000'", str(each)), f"{name_of(each)}: a quantity, say 1M"
+        assert "imagePullPolicy" not in str(each), "IfNotPresent is what a tag gets"
+
+
 @pytest.mark.parametrize("workload", WORKLOADS, ids=WORKLOAD_IDS)
 def test_there_is_one_image_and_it_has_the_projects_version(workload):
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -431,6 +450,46 @@ def test_install_may_apply_our_definitions_and_no_other():
     assert install_definitions.DEFINITIONS == manifests.K8S / "base/crds"
 
 
+@pytest.mark.parametrize("name", ["nsm-install", "nsm-certificates"])
+def test_what_a_failed_job_said_can_be_read_for_hours(name):
+    """A Pod with restartPolicy OnFailure goes with its Job's failure."""
+    workload = workload_of(name)
+    assert pod_of(workload)["restartPolicy"] == "Never"
+    if workload["kind"] == "Job":
+        assert workload["spec"]["ttlSecondsAfterFinished"] >= 8 * 3600
+
+
+DOCS = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), manifests.K8S / "README.md"]
+
+
+def test_a_removal_does_not_stop_at_the_job_that_went_by_itself():
+    told = [
+        (page.name, line)
+        for page in DOCS
+        for line in page.read_text().splitlines()
+        if re.search(r"^kubectl delete -[kf]|`kubectl delete -[kf]", line)
+    ]
+    assert told
+    assert [each for each in told if "--ignore-not-found" not in each[1]] == []
+
+
+def test_before_an_upgrade_is_applied_the_job_is_deleted_and_after_one_to_three_servers_the_first():
+    upgrade = found(r"(?s)\n## Upgrade\n(.*?)\n## ", (ROOT / "docs/operations.md").read_text())[1]
+    blocks = re.findall(r"(?s)```\n(.*?)```", upgrade)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert block.startswith("kubectl -n nsm-system delete job nsm-install --ignore-not-found")
+        assert block.index("delete job") < block.index("kubectl apply -k")
+    assert blocks[1].index("kubectl apply -k") < blocks[1].index("delete pod nats-0")
+
+
+def test_every_right_is_told():
+    told = (ROOT / "docs/security.md").read_text()
+    roles = [*objects("ClusterRole"), *objects("Role")]
+    assert [each for each in roles if f"`{each['metadata']['name']}`" not in told] == []
+    assert [a for a in objects("ServiceAccount") if f"`{a['metadata']['name']}`" not in told] == []
+
+
 def test_install_says_whose_events_are_and_the_certificates_are_looked_at_each_day():
     job = one("Job", "nsm-install")
     path = environment(job)["JOB_UID"]["valueFrom"]["fieldRef"]["fieldPath"]
@@ -440,7 +499,7 @@ def test_install_says_whose_events_are_and_the_certificates_are_looked_at_each_d
     assert container_of(cron)["args"] == ["tools.install", "certificates"]
     # Each night takes a step of a rotation, however late its Pod, or that of the night before, has started.
     assert re.fullmatch(r"\d+ \d+ \* \* \*", cron["spec"]["schedule"])
-    assert install_certificates.OVERLAP <= timedelta(days=1) - timedelta(hours=1)
+    assert timedelta(days=1) - timedelta(hours=1) >= install_certificates.OVERLAP
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from schemas.grant import Connection
 from services._node import links, netns
 from services.plumber import core
 from services.plumber.adapters import Gone, Grants, Kernel, NameTaken, Refused
+from services.plumber.adapters.errors import RouteTaken
 from services.plumber.adapters.reading import GROUP
 from services.plumber.model import (
     Applied,
@@ -215,7 +216,9 @@ async def test_a_foreign_route_is_not_taken_and_nothing_half_made_stays(
         )
     wiring = await wired(kernel, a_grant(), client, server)
 
-    with pytest.raises(Refused, match="nsm0: add route: "):
+    with pytest.raises(
+        RouteTaken, match=r"nsm0: .* stands 10\.20\.0\.0/16 dev other0; delete that"
+    ):
         await kernel.apply(Create(wiring=wiring))
 
     assert "nsm0" not in client.interfaces()

@@ -288,12 +288,11 @@ async def test_an_end_that_nobody_waits_for_any_more_is_told(
     one, other = await halves(kernels, grant, pods("client"), pods("server"))
     await kernels["node1"].apply(Create(wiring=one))
     async with asyncio.TaskGroup() as tasks:
-        # Cut off within its patience, which starts when the socket is there.
+        # Its patience starts when the socket is there.
         waiting = tasks.create_task(asking.follow(one, grant.server.mac, is_new=False))
         while not asking.peers.sockets:
             await asyncio.sleep(0)
         waiting.cancel()
-    assert waiting.cancelled()
 
     await kernels["node2"].apply(Create(wiring=other))
     assert await asyncio.wait_for(asking.told.get(), 5) == one.tag

@@ -18,6 +18,7 @@ from services.plumber.model import (
     Place,
     Remove,
     Route,
+    Rule,
     Waiting,
     Wiring,
     parse_alias,
@@ -444,6 +445,38 @@ def test_removals_come_first(before, after) -> None:
     kinds = [type(each) for each in core.plan(after, applied(*before.values()).pairs, before)]
 
     assert kinds == sorted(kinds, key=[Remove, Adjust, Create].index)
+
+
+# --- words
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (Rule(family=4, priority=20002, table=2), "20002 of IPv4: lookup 2"),
+        (Rule(family=4, priority=10000), "10000 of IPv4: everything"),
+        (
+            Rule(family=6, priority=20001, table=254, no_default=True),
+            "20001 of IPv6: lookup 254 without its default route",
+        ),
+        (
+            Rule(family=4, priority=10000, source="10.0.0.1/32", protocol="tcp", source_port="7-9"),
+            "10000 of IPv4: from 10.0.0.1/32 ipproto tcp sport 7-9",
+        ),
+    ],
+)
+def test_a_rule_is_told_in_words(rule: Rule, words: str) -> None:
+    assert core.wording.rule(rule) == words
+
+
+def test_a_table_is_told_by_its_first_routes() -> None:
+    staying = {Route(destination=f"10.{n}.0.0/16", yields=True) for n in range(4)}
+    found = staying | {Route(destination="0.0.0.0/0", gateway="172.16.1.1")}
+
+    assert core.wording.routes(found) == (
+        "0.0.0.0/0 via 172.16.1.1, 10.0.0.0/16 left to the next rule, "
+        "10.1.0.0/16 left to the next rule, 2 more"
+    )
 
 
 # --- status

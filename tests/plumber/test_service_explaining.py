@@ -5,10 +5,14 @@ import asyncio
 import msgspec
 import pytest
 
+from schemas.intent import Policy
+from services._node import links
 from services.plumber.service import Plumber
 from services.plumber.service.explaining import Answer, Explained
 from tests.node.sandboxes import Pod
 from tests.plumber.grants import V4, a_grant
+from tests.plumber.test_adapters_lookups import flush
+from tests.plumber.test_service_routes import put
 from tests.plumber.world import World
 
 Pair = tuple[Pod, Pod]
@@ -59,6 +63,34 @@ async def test_what_is_wrong_is_shown_as_the_way_to_right_it(
     assert each.actual is not None
     assert each.actual.client is not None
     assert not each.actual.client.up
+
+
+async def test_differences_are_told_in_words(
+    world: World, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, _ = pair
+    async with world.plumber(sweep_seconds=NEVER) as plumber:
+        await world.grant(a_grant(policies=(Policy(protocol="udp", destination_port="53"),)))
+        await world.client_is("ready")
+        monkeypatch.setattr(plumber._connections.standing, "contradicted", lambda _changes: set())
+        flush(client, 1)
+        put(client, V4[1], "nsm0")
+        delete_neighbour(client, "nsm0", V4[1].partition("/")[0])
+
+        each = await only(plumber)
+
+    assert each.differences == (
+        "nsm0: in the way: route 172.16.1.1/32 dev nsm0",
+        "nsm0: to take the place of another: route 172.16.1.1/32 src 172.16.1.2",
+        "nsm0: to be set: neighbour 172.16.1.1 at 02:00:00:00:02:01",
+        "nsm0: to be added: rule 10000 of IPv4: ipproto udp dport 53 (0.0.0.0/0 src 172.16.1.2)",
+    )
+
+
+def delete_neighbour(pod: Pod, interface: str, address: str) -> None:
+    index = pod.index(interface)
+    with links.Netlink(pod.netns) as netlink:
+        netlink.request([links.neighbour(links.DELNEIGH, index=index, address=address)])
 
 
 async def test_a_repair_is_shown(world: World, pair: Pair) -> None:

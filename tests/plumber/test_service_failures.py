@@ -243,7 +243,7 @@ async def test_a_renamed_interface_does_not_wait_for_the_sweep(world: World, pai
         await world.client_is("ready")
 
         await world.grant(after)  # the same routes: not before the old link went
-        await world.until(lambda: state_of(world, key) == ("failed", "KernelError"))
+        await world.until(lambda: state_of(world, key) == ("failed", "RouteTaken"))
         await asyncio.sleep(1)  # let it become slow: the release has to wake it
         await world.release(before)
         async with asyncio.timeout(0.5):

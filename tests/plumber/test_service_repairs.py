@@ -9,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from schemas.intent import Policy, Route
 from schemas.state import Status
 from services._node import links
 from services._node.links import Netlink
@@ -16,6 +17,7 @@ from services.plumber.service import Plumber
 from tests.node.sandboxes import Pod
 from tests.plumber.grants import V4, V6, a_grant, a_pod, with_client
 from tests.plumber.test_adapters import answers
+from tests.plumber.test_adapters_lookups import delete_rule, flush, own_rules
 from tests.plumber.world import World
 
 Pods = Callable[..., Pod]
@@ -102,6 +104,49 @@ async def test_damage_is_repaired_at_once_and_told(
         await world.client_is("ready")
         assert answers(*pair, FAMILY[:2])
         assert "mine" not in pod.interfaces()
+
+
+async def test_a_table_that_was_emptied_is_told_by_its_routes_not_by_its_rule(
+    world: World, pair: Pair
+) -> None:
+    policies = (Policy(protocol="tcp"), Policy(protocol="udp"))
+    async with world.plumber(sweep_seconds=NEVER):
+        await world.grant(a_grant(policies=policies))
+        await world.client_is("ready")
+
+        await asyncio.to_thread(flush, pair[0], 2)
+        await world.until(lambda: told(world.status(), "client"))
+        status = await world.client_is("ready")
+
+        assert told(status, "client").endswith("nsm0: its route 0.0.0.0/0 of table 2 was gone")
+
+
+async def test_a_route_that_is_missing_in_a_table_is_told(world: World, pair: Pair) -> None:
+    routes = (Route(destination="10.30.0.0/16"), Route(destination="10.40.0.0/16"))
+    async with world.plumber(sweep_seconds=NEVER):
+        await world.grant(a_grant(policies=(Policy(protocol="tcp", routes=routes),)))
+        await world.client_is("ready")
+
+        with Netlink(pair[0].netns) as netlink:
+            netlink.request(
+                [links.route(links.DELROUTE, destination="10.40.0.0/16", table=1, metric=7878)]
+            )
+        await world.until(lambda: told(world.status(), "client"))
+        status = await world.client_is("ready")
+
+        assert told(status, "client").endswith("nsm0: its route 10.40.0.0/16 of table 1 was gone")
+
+
+async def test_a_rule_that_was_deleted_is_told_as_the_rule(world: World, pair: Pair) -> None:
+    async with world.plumber(sweep_seconds=NEVER):
+        await world.grant(a_grant(policies=(Policy(protocol="tcp"),)))
+        await world.client_is("ready")
+
+        await asyncio.to_thread(delete_rule, pair[0], own_rules(pair[0])[0])
+        await world.until(lambda: told(world.status(), "client"))
+        status = await world.client_is("ready")
+
+        assert told(status, "client").endswith("its routing rule of priority 10000 was gone")
 
 
 async def test_each_repair_is_news(world: World, pair: Pair) -> None:

@@ -13,7 +13,8 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 def test_after_a_question_without_an_answer_the_next_one_is_asked():
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        connection = http.client.HTTPConnection(*listening.getsockname(), timeout=0.2)
+        host, port = listening.getsockname()
+        connection = http.client.HTTPConnection(host, port, timeout=0.2)
         api = Api(connection, token="secret", namespace="nsm-system")
         with pytest.raises(InstallFailed, match="timed out"):
             api.get("secrets", "first")

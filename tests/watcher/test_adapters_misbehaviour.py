@@ -208,6 +208,15 @@ async def test_429_is_not_asked_again_before_its_retry_after(settled):
         assert loop.time() - begun >= 1
 
 
+async def test_nobody_stays_away_for_an_hour_because_of_retry_after(settled, monkeypatch):
+    monkeypatch.setattr(informing, "_MOST_AWAY_SECONDS", 0.1)
+    async with informed(settled) as seen:
+        fault(settled, "refuse", verb="watch", code=429, seconds=3600)
+        settled.api.cut()
+        churn(settled)
+        await seen.converges()
+
+
 @pytest.mark.parametrize("code", [500, 503, 504])
 @pytest.mark.parametrize("verb", ["list", "watch"])
 async def test_5xx(settled, code, verb):

@@ -2,8 +2,10 @@
 
 import pytest
 
+from services._kube import NoCluster, access
 from services._runtime.errors import Conflict, Unavailable
-from services.webhook.adapters import Denied, Kube, NoCluster
+from services.webhook.adapters import Denied, Kube
+from tests.kube.secure import OLD, behind_tls, believes_a_new_authority
 from tests.webhook.world import SECRETS, Api
 
 PATH = f"{SECRETS}/one"
@@ -61,6 +63,19 @@ async def test_who_can_help_is_in_the_kind_of_the_error(api, tmp_path, status, k
     async with Kube(api.kubeconfig(tmp_path)) as kube:
         with pytest.raises(kind, match=f"GET {PATH}: {status} .*trouble"):
             await kube.read(PATH)
+
+
+async def test_what_could_not_be_made_is_no_success(api, tmp_path):
+    api.statuses = [404]  # the namespace is not there
+    async with Kube(api.kubeconfig(tmp_path)) as kube:
+        with pytest.raises(Denied, match=f"POST {SECRETS}: 404"):
+            await kube.create(SECRETS, BODY)
+
+
+async def test_a_rotated_authority_of_the_api_server_needs_no_restart(tmp_path, monkeypatch):
+    monkeypatch.setattr(access, "_LOOK_SECONDS", 0.0)
+    async with behind_tls(tmp_path) as secure, Kube(str(secure.kubeconfig(OLD))) as kube:
+        await believes_a_new_authority(secure, lambda: kube.read("/version"))
 
 
 async def test_an_api_server_that_is_not_there_is_unavailable(tmp_path):

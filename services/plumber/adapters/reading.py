@@ -45,6 +45,7 @@ def read_end(socket: Netlink, end: End, owner: tuple[str, bool]) -> Found | None
     if link is None or alias is None or (alias.tag, alias.is_server) != owner:
         return None
     standing = tables.read(socket, link.index, is_client=not alias.is_server)
+    missing = end.routes - standing.routes
     return Found(
         place=end.place,
         interface=end.interface,
@@ -60,6 +61,8 @@ def read_end(socket: Netlink, end: End, owner: tuple[str, bool]) -> Found | None
         lookups=standing.lookups,
         kept=standing.kept,
         held=tables.held(socket, GROUP) if end.lookups else frozenset(),
+        rivals=tables.rivals(socket, link.index, missing) if missing else frozenset(),
+        hollow=(tables.hollow(socket) if len(standing.lookups) < len(end.lookups) else frozenset()),
         tunnel=_tunnel(link),
         answers_for_all=link.answers_for_all,
         traffic=_traffic(link),

@@ -18,7 +18,7 @@ import msgspec
 from services._node import decoding, encoding, links
 from services._node.encoding import Request
 from services._node.links import CREATE, REPLACE, LinkError, Netlink
-from services.plumber.model import DEFAULT, MAIN, Adjust, Lookup, Route, Rule
+from services.plumber.model import DEFAULT, MAIN, Adjust, Lookup, Rival, Route, Rule
 
 PROTOCOL = 78  # of our routes and rules: 'N'; unassigned in rt_protos
 # In tables of our own the metric is the mark: there, `ip route get` would show any protocol but this one.
@@ -28,6 +28,7 @@ _MARK = 7878
 _FAMILIES = {4: sockets.AF_INET, 6: sockets.AF_INET6}
 _VERSIONS = {int(family): version for version, family in _FAMILIES.items()}
 _RESERVED = range(253, 256)
+_METRICS = {4: 0, 6: 1024}  # what the kernel takes where none is given
 _ABSENT = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV})
 
 # Which number is free is looked at and taken at once.
@@ -62,6 +63,41 @@ def read(socket: Netlink, index: int, *, is_client: bool) -> Standing:
         or [Rule(family=version, priority=0, table=table)]  # its rule was taken away
     }
     return Standing(main, frozenset(lookups), frozenset(r for r in rules if r.table == MAIN))
+
+
+def rivals(socket: Netlink, index: int, routes: Collection[Route]) -> frozenset[Rival]:
+    """What stands in the main table where `routes` of a link would."""
+    wanted = {route.destination for route in routes}
+    found: set[Rival] = set()
+    for version in {6 if ":" in destination else 4 for destination in wanted}:
+        question = links.route(links.GETROUTE, family=_FAMILIES[version], table=MAIN)
+        for each in _dumped(socket, question):
+            is_here, is_ours = each.index == index, each.protocol == PROTOCOL
+            destination = canonical(each.destination)
+            if destination not in wanted or (is_here and is_ours):
+                continue
+            if (each.table, each.metric) != (MAIN, _METRICS[version]):
+                continue
+            link = socket.look_up(index=each.index) if each.index else None
+            found.add(
+                Rival(
+                    destination=destination,
+                    gateway=canonical(each.gateway),
+                    interface=link.name if link else "",
+                    is_here=is_here,
+                    is_ours=is_ours,
+                )
+            )
+    return frozenset(found)
+
+
+def hollow(socket: Netlink) -> frozenset[Rule]:
+    """Rules of ours that lead to a table without a route of ours."""
+    return frozenset(
+        rule
+        for rule in _own_rules(socket)
+        if rule.table != MAIN and not _leads_somewhere(socket, rule.family, rule.table)
+    )
 
 
 def held(socket: Netlink, group: int) -> frozenset[str]:

@@ -9,7 +9,7 @@ import errno
 import itertools
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from schemas.grant import TUNNEL_PORT
@@ -17,7 +17,7 @@ from services._node import encoding, links, probe
 from services._node.encoding import Identity, Path, Request
 from services._node.links import CREATE, REPLACE, LinkError, Netlink
 from services.plumber.adapters import tables
-from services.plumber.adapters.errors import NameTaken, Refused, Standing
+from services.plumber.adapters.errors import NameTaken, Refused, RouteTaken, Standing
 from services.plumber.adapters.inside import Inside
 from services.plumber.adapters.reading import GROUP, is_complete, is_ours
 from services.plumber.adapters.tables import PROTOCOL
@@ -70,18 +70,18 @@ def adjust(change: Adjust, inside: Inside, socket: Netlink) -> None:
     end, wiring, index = change.end, change.wiring, change.found.index
     if change.add_addresses or not change.found.up:
         inside.settle_ipv6(end)
-    socket.request(
-        [
-            _named(wiring, end, index),
-            *_configuration(
-                index,
-                addresses=change.add_addresses,
-                neighbours=change.set_neighbours,
-                routes=change.add_routes,
-            ),
-            *(_route(links.NEWROUTE, index, r, REPLACE) for r in change.change_routes),
-        ]
-    )
+    requests = [
+        _named(wiring, end, index),
+        *_configuration(
+            index,
+            addresses=change.add_addresses,
+            neighbours=change.set_neighbours,
+            routes=change.add_routes,
+        ),
+        *(_route(links.NEWROUTE, index, r, REPLACE) for r in change.change_routes),
+    ]
+    with _naming_rivals(socket, end, index):
+        socket.request(requests)
     _until_local(socket, change.add_addresses)
     tables.extend(socket, change)
     tables.withdraw(socket, change)
@@ -180,9 +180,18 @@ def _configure(side: Side, index: int, *, is_last: bool) -> None:
         routes=sorted(end.routes),
     )
     seen = [encoding.see_link(index)] if is_last else []
-    try:
+    with _naming_rivals(side.socket, end, index):
         side.socket.request([_settings(end, index), *content, *seen])
+
+
+@contextlib.contextmanager
+def _naming_rivals(socket: Netlink, end: End, index: int) -> Iterator[None]:
+    """The kernel says no more than that a file exists. Raises RouteTaken or Refused."""
+    try:
+        yield
     except LinkError as exc:
+        if exc.errno == errno.EEXIST and (found := tables.rivals(socket, index, end.routes)):
+            raise RouteTaken(end.interface, found) from exc
         raise Refused(f"{end.interface}: {exc.strerror}") from exc
 
 
@@ -260,7 +269,7 @@ def _configuration(
             )
             for n in neighbours
         ),
-        # CREATE, not REPLACE: a foreign route to the same destination is not ours to take
+        # CREATE, not REPLACE: a foreign route that stood before is not ours to take
         *(
             _route(links.NEWROUTE, index, route, CREATE)
             for route in sorted(routes, key=lambda r: (bool(r.gateway), r))

@@ -4,12 +4,22 @@ Removals come first (they free names and addresses), then changes in place, then
 empty, and any prefix of a plan may be applied and planned anew.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from services.plumber import model
 from services.plumber.core import lookups
-from services.plumber.model import Adjust, Create, End, Found, Operation, Pair, Remove, Wiring
+from services.plumber.model import (
+    Adjust,
+    Create,
+    End,
+    Found,
+    Operation,
+    Pair,
+    Remove,
+    Rival,
+    Wiring,
+)
 
 
 def plan(
@@ -79,8 +89,8 @@ def _adjustments(wanted: Wiring, pair: Pair, formerly: Wiring | None) -> list[Op
 
 
 def _adjustment(wanted: Wiring, end: End, before: End | None, stands: Found) -> Adjust | None:
-    destinations = {route.destination for route in stands.routes}
     missing = sorted(end.routes - stands.routes)
+    changed = _in_our_place(before, stands)
     replaced = {route.destination for route in missing}
     old_addresses = before.addresses if before else frozenset[str]()
     old_neighbours = before.neighbours if before else frozenset[model.Neighbour]()
@@ -91,8 +101,8 @@ def _adjustment(wanted: Wiring, end: End, before: End | None, stands: Found) -> 
         end=end,
         found=stands,
         add_addresses=tuple(sorted(end.addresses - stands.addresses)),
-        add_routes=tuple(r for r in missing if r.destination not in destinations),
-        change_routes=tuple(r for r in missing if r.destination in destinations),
+        add_routes=tuple(r for r in missing if r.destination not in changed),
+        change_routes=tuple(r for r in missing if r.destination in changed),
         set_neighbours=tuple(sorted(end.neighbours - stands.neighbours)),
         drop_routes=tuple(
             sorted(r for r in stands.routes - end.routes if r.destination not in replaced)
@@ -107,3 +117,19 @@ def _adjustment(wanted: Wiring, end: End, before: End | None, stands: Found) -> 
     marked = stands.up and (stands.revision, stands.mtu) == (wanted.revision, wanted.mtu)
     answering = stands.answers_for_all or not end.answers_for_all
     return None if marked and answering and change == same else change
+
+
+def _in_our_place(before: End | None, stands: Found) -> set[str]:
+    """Destinations whose standing route is ours to replace.
+
+    A foreign one is where it leads through our link, or where ours was applied before: it took its place. One that
+    stood first stays, and so does another connection's, which would take it back.
+    """
+    applied = {route.destination for route in before.routes} if before else set[str]()
+    kept = {r.destination for r in stands.rivals if not _yields_to_us(r, applied)}
+    rivals = {rival.destination for rival in stands.rivals}
+    return {route.destination for route in stands.routes} | (rivals - kept)
+
+
+def _yields_to_us(rival: Rival, applied: Collection[str]) -> bool:
+    return not rival.is_ours and (rival.is_here or rival.destination in applied)

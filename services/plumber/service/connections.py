@@ -294,7 +294,8 @@ def _blocked(error: NameTaken | Refused | Gone, grant: Connection) -> Waiting:
                 else Waiting(client=peer, server=taken)
             )
         case Refused():
-            refused = Blocked(state="failed", reason="KernelError", message=message)
+            reason = "RouteTaken" if isinstance(error, errors.RouteTaken) else "KernelError"
+            refused = Blocked(state="failed", reason=reason, message=message)
             return Waiting(client=refused, server=refused)
         case Gone():
             gone = Blocked(state="pending", reason="PodNetworkNotFound", message=message)

@@ -3,14 +3,14 @@
 Read from the kernel at the moment of the question; nothing is changed.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
 from schemas.grant import Connection
 from services._node.sandboxes import Sandboxes
 from services.plumber.adapters import Kernel, Refused
-from services.plumber.core import plan
+from services.plumber.core import plan, wording
 from services.plumber.model import Adjust, Create, Operation, Pair, Remove, Waiting, Wiring
 from services.plumber.service.connections import Connections
 from services.plumber.service.granted import Granted
@@ -155,13 +155,26 @@ def _told_of_change(change: Adjust) -> Iterator[str]:
         yield f"{name}: MTU {found.mtu}, to be {wiring.mtu}"
     if found.revision != wiring.revision:
         yield f"{name}: of revision {found.revision}, to be {wiring.revision}"
-    for field in change.__struct_fields__:
-        value = getattr(change, field)
-        if isinstance(value, tuple) and value:
-            yield f"{name}: {field.replace('_', ' ')}: {_listed(value)}"
+    for words, values in _changes(change):
+        if values:
+            yield f"{name}: {words} {', '.join(values)}"
 
 
-def _listed(values: Collection[object]) -> str:
-    return ", ".join(
-        each if isinstance(each, str) else msgspec.json.encode(each).decode() for each in values
-    )
+def _changes(change: Adjust) -> Iterator[tuple[str, list[str]]]:
+    yield "to be added: address", [*change.add_addresses]
+    yield "to be added: route", [*map(wording.route, change.add_routes)]
+    yield "in the way: route", [str(each) for each in sorted(change.found.rivals)]
+    yield "to take the place of another: route", [*map(wording.route, change.change_routes)]
+    yield "to be set: neighbour", [*map(wording.neighbour, change.set_neighbours)]
+    yield "to be removed: route", [*map(wording.route, change.drop_routes)]
+    yield "to be removed: neighbour", [*map(wording.neighbour, change.drop_neighbours)]
+    yield "to be removed: address", [*change.drop_addresses]
+    yield "to be added: rule", [*map(wording.lookup, change.add_lookups)]
+    for before, after in change.change_lookups:
+        rule = wording.rule(before.rule)
+        added, removed = after.routes - before.routes, before.routes - after.routes
+        yield f"rule {rule}: to be added: route", [wording.routes(added)] if added else []
+        yield f"rule {rule}: to be removed: route", [wording.routes(removed)] if removed else []
+    yield "to be removed: rule", [*map(wording.lookup, change.drop_lookups)]
+    yield "to be added: rule", [*map(wording.rule, change.add_rules)]
+    yield "to be removed: rule", [*map(wording.rule, change.drop_rules)]

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from schemas.state import EndStatus, Status
 from schemas.subjects import ConnectionKey
-from services.plumber.model import Adjust, Create, Operation, Wiring
+from services.plumber.model import Adjust, Create, Operation, Rule, Wiring
 
 log = structlog.get_logger()
 
@@ -90,9 +90,32 @@ def _wrong(change: Adjust) -> str:
     wrong += _missing("route", [route.destination for route in change.add_routes])
     wrong += [f"its route {route.destination} was another" for route in change.change_routes]
     wrong += _missing("neighbour", [each.address for each in change.set_neighbours])
-    wrong += _missing("routing rule", [_rule(each.rule.priority) for each in change.add_lookups])
-    wrong += _missing("routing rule", [_rule(each.priority) for each in change.add_rules])
+    wrong += _missing("route", list(_of_tables(change)))
+    standing = _ruled(change)
+    gone = [each.rule for each in change.add_lookups if _key(each.rule) not in standing]
+    wrong += _missing("routing rule", [_rule(each.priority) for each in [*gone, *change.add_rules]])
     return ", ".join(wrong) or "its settings were others"
+
+
+def _of_tables(change: Adjust) -> Iterator[str]:
+    """Routes that are gone from a table whose rule is not."""
+    standing = _ruled(change)
+    emptied = [
+        (standing[_key(e.rule)], e.routes) for e in change.add_lookups if _key(e.rule) in standing
+    ]
+    thinned = [(b.rule.table, after.routes - b.routes) for b, after in change.change_lookups]
+    for table, routes in emptied + thinned:
+        for route in sorted(routes, key=lambda r: (r.yields, r)):
+            yield f"{route.destination} of table {table}"
+
+
+def _ruled(change: Adjust) -> dict[Rule, int]:
+    """Rules that lead to an empty table, and to which."""
+    return {_key(rule): rule.table for rule in change.found.hollow}
+
+
+def _key(rule: Rule) -> Rule:
+    return msgspec.structs.replace(rule, table=0)
 
 
 def _rule(priority: int) -> str:

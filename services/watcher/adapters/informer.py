@@ -38,6 +38,7 @@ _RETRY_MISSING_SECONDS = 1.0
 _RETRY_OPTIONAL_SECONDS = 60.0  # such a kind comes with an upgrade of the cluster
 _BELIEVE_MISSING_AFTER = 3  # answers in a row: objects that we have not seen yet may be on the bus
 _BACKOFF_SECONDS = (0.1, 5.0)
+_MOST_AWAY_SECONDS = 15.0  # whatever Retry-After says: who does not look grows old
 _FAIR_WATCH_SECONDS = 2.0  # one that lasted this long says that the server is well
 
 
@@ -292,7 +293,8 @@ class Informer:
         self._failures += 1
         seconds = min(self._least * 2 ** (self._failures - 1), self._most) * random.uniform(0.5, 1)
         if isinstance(exc, Unavailable) and exc.after is not None:
-            seconds = max(seconds, exc.after * random.uniform(1.0, 1.2))  # not before
+            after = min(exc.after, _MOST_AWAY_SECONDS)
+            seconds = max(seconds, after * random.uniform(1.0, 1.2))  # not before
         if exc is not None and self._failures in (1, 5):
             log.warning(
                 "cannot watch",

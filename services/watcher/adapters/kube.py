@@ -4,7 +4,6 @@ Foreign errors end here: Unavailable (busy or away, try later), Conflict (our vi
 Expired (the version asked for is gone), Denied (somebody must fix a right or a request).
 """
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -12,10 +11,9 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
+from services._kube import JSON, Access
 from services._runtime.errors import Conflict, Unavailable
-from services.watcher.adapters.access import Access
 
-JSON = "application/json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 NAME = "nsm-watcher"  # who we are in audit logs and managedFields
@@ -83,7 +81,7 @@ class Kube:
     """One API server. `async with Kube(kubeconfig)`; an empty path means: from inside a Pod."""
 
     def __init__(self, kubeconfig: str = "") -> None:
-        self._access = Access(kubeconfig)
+        self._access = Access(kubeconfig, name=NAME)
 
     async def __aenter__(self) -> Self:
         await self._access.__aenter__()
@@ -98,7 +96,7 @@ class Kube:
 
     async def post(self, path: str, body: Any) -> bytes:
         """Create an object."""
-        return await self._whole("POST", path, query=_MANAGER, body=body, content_type=JSON)
+        return await self._whole("POST", path, query=_MANAGER, body=body)
 
     async def patch(self, path: str, body: Any, *, content_type: str = MERGE) -> bytes:
         """Change an object; the body's metadata.uid, if given, is a precondition."""
@@ -122,7 +120,7 @@ class Kube:
         *,
         query: Mapping[str, str] | None = None,
         body: Any = None,
-        content_type: str = "",
+        content_type: str = JSON,
     ) -> bytes:
         # A large page of a busy server takes its time, as long as it comes.
         limits = aiohttp.ClientTimeout(
@@ -142,34 +140,14 @@ class Kube:
         limits: aiohttp.ClientTimeout,
         query: Mapping[str, str] | None = None,
         body: Any = None,
-        content_type: str = "",
+        content_type: str = JSON,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        access = self._access
-        headers = await access.headers() | {"Accept": JSON, "User-Agent": NAME}
-        if content_type:
-            headers["Content-Type"] = content_type
-        configuration = access.configuration
-        what = f"{method} {path}"
-        try:
-            async with access.session.request(
-                method,
-                f"{configuration.host}{path}",
-                params=query or {},
-                headers=headers,
-                data=json.dumps(body) if body is not None else None,
-                timeout=limits,
-                proxy=configuration.proxy or None,
-                server_hostname=configuration.tls_server_name or None,
-            ) as response:
-                if response.status == 401:
-                    await access.was_refused(headers.get("authorization", ""))
-                if response.status >= 400:
-                    raise _error(what, response, await response.read())
-                yield response
-        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            if isinstance(exc, aiohttp.ClientConnectionError):
-                await access.has_no_connection()
-            raise Unavailable(f"{what}: {exc!r}") from exc
+        async with self._access.request(
+            method, path, limits=limits, query=query, body=body, content_type=content_type
+        ) as response:
+            if response.status >= 400:
+                raise _error(f"{method} {path}", response, await response.read())
+            yield response
 
 
 def _error(what: str, response: aiohttp.ClientResponse, body: bytes) -> Exception:

@@ -2,8 +2,8 @@
 
 One key is worked on by one worker at a time; asked for meanwhile, it is done again afterwards. A key
 whose work is Unavailable or met a Conflict comes back later, alone, and holds up nobody; but where the busy
-one says how long to stay away, all keys do, for a few seconds at most: somebody has to look. When the first one fails and when none does any more is logged,
-once for all keys: what fails is seldom the key.
+one says how long to stay away, all keys do, for a few seconds at most: somebody has to look. When the first
+one fails and when none does any more is logged, once for all keys: what fails is seldom the key.
 """
 
 import asyncio

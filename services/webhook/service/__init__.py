@@ -42,7 +42,7 @@ async def start(settings: Settings, process: Alone) -> None:
 
 
 class Webhook:
-    """The server and its certificate. `connect` opens the API server for one round of questions."""
+    """The server and its certificate. `connect` opens the API server."""
 
     def __init__(
         self,
@@ -74,8 +74,9 @@ class Webhook:
         """Until cancelled."""
         delays = backoff(most=_MOST_SECONDS)
         async with AsyncExitStack() as stack:
+            kube = await stack.enter_async_context(self._connect())
             while True:
-                if await self._round():
+                if await self._round(kube):
                     delays = backoff(most=_MOST_SECONDS)
                     # Jittered: replicas need not collide for ever.
                     wait = self._round_seconds * random.uniform(0.8, 1.2)
@@ -86,11 +87,10 @@ class Webhook:
                 self._say()
                 await asyncio.sleep(wait)
 
-    async def _round(self) -> bool:
+    async def _round(self, kube: Objects) -> bool:
         """Whether all is as it should be, as far as the API server lets us see."""
         try:
-            async with self._connect() as kube:
-                await self._trust.settle(kube)
+            await self._trust.settle(kube)
         except Conflict as exc:
             log.info("another replica was faster, reading again", reason=exc.what)
             return False

@@ -65,10 +65,13 @@ async def test_delete_ends_all_faults_and_what_hangs_goes_on(session, api):
 
 
 async def test_a_fault_ends_by_itself_after_its_time(session, api):
-    api.faults.add(Fault(what="refuse", times=0, lasts=0.05))
+    now = [100.0]
+    api.faults = Faults(clock=lambda: now[0])
+    api.faults.add(Fault(what="refuse", times=0, lasts=60))
+    now[0] += 59.9
     async with session.get(PODS_PATH) as response:
         assert response.status == 500
-    await asyncio.sleep(0.06)
+    now[0] += 0.1
     async with session.get(PODS_PATH) as response:
         assert response.status == 200
     assert api.faults.to_come == []

@@ -1,14 +1,18 @@
-"""Where the API server is and who we are there, as the kubeconfig or our Pod says now.
+"""Requests to the API server, where and as whom the kubeconfig or our Pod says now.
 
 Credentials, certificates and addresses change while we run. Who is refused (401) or cannot get a connection reads
-them again: a new token goes into the next request, anything else makes a new connection pool. The library reads a
-mounted token again by the wall clock, which may jump, and nothing else ever.
+them again, but not more often than once a second, however many are: a new token goes into the next request, anything
+else makes a new connection pool. The library reads a mounted token again by the wall clock, which may jump, and
+nothing else ever.
 """
 
 import asyncio
+import json
 import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 import structlog
@@ -16,12 +20,19 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
 from yaml import YAMLError
 
+from services._runtime.errors import Unavailable
+
 log = structlog.get_logger()
+
+JSON = "application/json"
 
 _LOOK_SECONDS = 1.0  # a server that is away makes every request ask
 
 # What connections are made of.
 _Place = tuple[object, ...]
+# The library trips over an empty file, or half a one, in many ways.
+_TRIPPED = (ValueError, TypeError, AttributeError, LookupError, YAMLError)
+_UNREADABLE = (ConfigException, OSError, *_TRIPPED)
 
 
 class NoCluster(Exception):
@@ -29,10 +40,11 @@ class NoCluster(Exception):
 
 
 class Access:
-    """`async with Access(kubeconfig)`; an empty path means: from inside a Pod."""
+    """`async with Access(kubeconfig, name=…)`; an empty path means: from inside a Pod. `name`: who we are in logs."""
 
-    def __init__(self, kubeconfig: str = "") -> None:
+    def __init__(self, kubeconfig: str = "", *, name: str) -> None:
         self._kubeconfig = kubeconfig
+        self._name = name
         self._client: ApiClient | None = None
         self._place: _Place = ()
         self._looked = -_LOOK_SECONDS
@@ -42,52 +54,79 @@ class Access:
         try:
             configuration = await self._read()
             self._place = _place_of(configuration)
-        except (ConfigException, OSError) as exc:
+            self._client = ApiClient(configuration=configuration)
+        except _UNREADABLE as exc:
             raise NoCluster(
                 f"kubeconfig {self._kubeconfig!r}: {exc}; name one that exists, or none inside a Pod"
             ) from exc
-        self._client = ApiClient(configuration=configuration)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._client is not None:
             await self._client.close()
 
-    @property
-    def configuration(self) -> Configuration:
-        return self._open.configuration
-
-    @property
-    def session(self) -> aiohttp.ClientSession:
-        session: aiohttp.ClientSession = self._open.rest_client.pool_manager
-        return session
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        limits: aiohttp.ClientTimeout,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = JSON,
+        accept: str = JSON,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer, whatever its status. Raises Unavailable where there is none or it breaks off."""
+        try:
+            headers = await self._headers(accept, content_type if body is not None else "")
+            configuration = self._open.configuration
+            async with self._open.rest_client.pool_manager.request(
+                method,
+                f"{configuration.host}{path}",
+                params=query or {},
+                headers=headers,
+                data=json.dumps(body) if body is not None else None,
+                timeout=limits,
+                proxy=configuration.proxy or None,
+                server_hostname=configuration.tls_server_name or None,
+            ) as response:
+                if response.status == 401:
+                    await self._was_refused(headers.get("authorization", ""))
+                yield response
+        except (aiohttp.ClientError, TimeoutError, OSError, ConfigException) as exc:
+            await self._broke(exc)
+            raise Unavailable(f"{method} {path}: {exc!r}") from exc
 
     @property
     def _open(self) -> ApiClient:
         if self._client is None:
-            raise RuntimeError("a Kube is used inside `async with`")
+            raise RuntimeError("an Access is used inside `async with`")
         return self._client
 
-    async def headers(self) -> dict[str, str]:
-        """What says who we are."""
-        headers: dict[str, str] = {}
+    async def _headers(self, accept: str, content_type: str) -> dict[str, str]:
+        headers = {"Accept": accept, "User-Agent": self._name}
+        if content_type:
+            headers["Content-Type"] = content_type
         await self._open.update_params_for_auth(headers, [], ["BearerToken"])
         return headers
 
-    async def was_refused(self, token: str) -> None:
+    async def _was_refused(self, token: str) -> None:
         """The server does not know us by this token, or by our certificate."""
         async with self._turn:
             now = self._open.configuration.api_key.get("BearerToken", token)
             if now == token:  # else another request was faster
                 await self._renew()
 
-    async def has_no_connection(self) -> None:
-        """The server is away, has moved, or one of us does not trust the other's certificate any more."""
-        async with self._turn:
-            if time.monotonic() - self._looked >= _LOOK_SECONDS:
+    async def _broke(self, exc: Exception) -> None:
+        """The server may be away, have moved, or one of us not trust the other's certificate any more."""
+        if isinstance(exc, aiohttp.ClientConnectionError):
+            async with self._turn:
                 await self._renew()
 
     async def _renew(self) -> None:
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return  # who is refused now is so again when it tries again
         self._looked = time.monotonic()
         try:
             configuration = await self._read()
@@ -96,7 +135,7 @@ class Access:
                 self._open.configuration = configuration
                 return
             old, self._client = self._open, ApiClient(configuration=configuration)
-        except (ConfigException, OSError, ValueError, YAMLError) as exc:
+        except _UNREADABLE as exc:
             log.warning("credentials cannot be read again", reason=str(exc))
             return
         self._place = place
