@@ -102,7 +102,9 @@ def test_ready_is_said_only_when_the_other_end_answers(cluster, namespace):
         offer("far", namespace, "172.22.1.0/24", app="far"),
         answering("far", namespace, node="node2"),
     )
-    connected(cluster, namespace, "far")
+    # On a new bus ipam waits for all nodes: it has heard this one when it serves somebody.
+    cluster.apply(answering("before", namespace, "far/nsm-0", node="node3"))
+    connected(cluster, namespace, "far", "before")
     cluster.nsm("lab", "kill", "plumber/node2", "-9", "--hold")
     try:
         cluster.apply(answering("app", namespace, "far/nsm-1", node="node1"))
@@ -110,9 +112,14 @@ def test_ready_is_said_only_when_the_other_end_answers(cluster, namespace):
             "its node waits for the other end",
             lambda: states(cluster, namespace, "nsm-1") == {"node1": "PeerNotReady"},
         )
-        condition = cluster.condition("app", namespace)
-        assert condition["status"] == "False"
-        assert "through the tunnel to node node2" in condition["message"]
+        cluster.until(
+            "its Pod is told so",
+            lambda: (
+                "through the tunnel to node node2"
+                in cluster.condition("app", namespace).get("message", "")
+            ),
+        )
+        assert cluster.condition("app", namespace)["status"] == "False"
     finally:
         cluster.nsm("lab", "start", "plumber/node2")
     connected(cluster, namespace, "app")
