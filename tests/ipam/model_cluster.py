@@ -232,6 +232,10 @@ class Cluster:
             return []
         wanted = {k: g for k, g in self.grants.items() if k.node == node}
         keys = {status_key(k) for k in wanted} | {k for k in self.kernels if k.node == node}
+        # It reads what it said, too: it may have died before it told an end.
+        keys |= {
+            k for k, s in self.statuses.items() if k.node == node and not isinstance(s, Tombstone)
+        }
         statuses = dict(self.statuses)
         done = [k for k in sorted(keys, key=words) if self._apply(k, wanted.get(grant_key(k)))]
         if dies:
@@ -247,8 +251,12 @@ class Cluster:
             self.kernels[key] = wanted
             self.statuses[key] = said
             return True
+        said_before = self.statuses.get(key)
         if has is None and wanted is None:
-            return False
+            if said_before is None or isinstance(said_before, Tombstone):
+                return False
+            end = said_before.client or said_before.server
+            has = end.applied if end is not None else None
         # A grant that is absent though its writer wrote everything was taken back, too.
         self.kernels.pop(key, None)
         said_gone = wanted if wanted is not None else tombstone(has) if has else Tombstone()
