@@ -26,7 +26,7 @@ demo: setup ## the whole story on this machine, in under a minute
 	$(BIN)/nsm demo
 
 test: check ## everything CI runs: check, then all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/manifests
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --ignore tests/manifests
 
 check: setup ## format, lint, types, import laws, written pages, manifests
 	$(BIN)/ruff format --check .
