@@ -60,6 +60,7 @@ bench: setup ## how fast, beside a peer or a floor in the same run (see bench/RE
 
 soak: setup ## what CI does a few times, many times: kills in bursts, random histories, chaos, cycles of connections
 	NSM_SOAK=50 $(BIN)/python -m pytest -q -s tests/ipam/test_bursts.py -k killed
+	NSM_SOAK=1 $(BIN)/python -m pytest -q tests/auth/test_service_refusals.py
 	NSM_MACHINE_EXAMPLES=3000 $(BIN)/python -m pytest -q --timeout 7200 tests/ipam/test_machine.py
 	$(BIN)/python -m tests.dns.fuzz 10000000
 	NSM_SOAK=1 $(BIN)/python -m pytest -q tests/dns/test_answering_semantics.py
