@@ -223,8 +223,9 @@ def test_an_endpoint_without_prefixes_gets_some_and_keeps_them_over_every_restar
         cluster.apply(*offered(name, namespace))
         cluster.apply(pod(f"to-{name}", namespace, f"{name}/nsm-1"))
         cluster.connected(f"to-{name}", namespace)
+    # Figures of pools follow the grants, a second later at most.
+    cluster.until("both are told", lambda: set(automatic(cluster, namespace)) == {"one", "two"})
     before, pools = granted(cluster, namespace), automatic(cluster, namespace)
-    assert set(pools) == {"one", "two"}
     supernets = [ipaddress.ip_network(s) for s in SUPERNETS]
     for prefixes in pools.values():
         assert all(_within(p, supernets) for p in prefixes), prefixes
