@@ -5,6 +5,7 @@ A thing that vanished meanwhile is no error: the next event says so.
 """
 
 import asyncio
+import contextlib
 import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -57,10 +58,8 @@ class Cluster:
         self.store.watch(_KINDS[plural], later)
 
     def bind(self, pod: Json, node: str) -> None:
-        try:
+        with contextlib.suppress(ApiError):  # bound or deleted meanwhile
             self.store.bind(pod["metadata"]["namespace"], pod["metadata"]["name"], node)
-        except ApiError:
-            pass  # bound or deleted meanwhile
 
     def change_status(self, plural: str, obj: Json, change: Callable[[Json], Json]) -> None:
         """Write `change(newest object)` as its status, unless it stands there already."""
@@ -73,7 +72,7 @@ class Cluster:
     def confirm_deleted(self, pod: Json) -> None:
         """Nothing of the Pod runs any more: its object may go."""
         metadata = pod["metadata"]
-        try:
+        with contextlib.suppress(ApiError):  # gone, or another Pod bears the name
             self.store.delete(
                 kinds.PODS,
                 metadata["namespace"],
@@ -81,8 +80,6 @@ class Cluster:
                 grace_seconds=0,
                 uid=metadata["uid"],
             )
-        except ApiError:
-            pass  # gone, or another Pod bears the name
 
     def set_node_ready(self, name: str, *, ready: bool) -> None:
         node = self.store.find(kinds.NODES, "", name)

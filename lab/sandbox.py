@@ -11,6 +11,7 @@ is free. The network namespace stays the host's: the API server and NATS are rea
 rootless too.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -183,10 +184,9 @@ def _as_daemon(
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         pids.daemon = int(Path("/proc/self").readlink().name)
-        try:
+        # A container may mask parts of /proc; /proc/self works through the outer one.
+        with contextlib.suppress(OSError):
             linux.mount("proc", "/proc", "proc", linux.MS_NOSUID_NODEV_NOEXEC)
-        except OSError:
-            pass  # a container that masks parts of /proc; /proc/self works through the outer one
         code = daemon(config, report, pids)
     except BaseException as exc:  # noqa: BLE001 nothing may return into init's code
         traceback.print_exc()

@@ -67,21 +67,25 @@ async def test_what_is_connected_at_once_is_written_once(cluster, nats, reader, 
     assert {*seen} == {None, ("True", "Connected")}
 
 
+def a_refusal(request, reason, message):
+    return Refusal(
+        namespace="default",
+        pod="client",
+        interface="nsm-1",
+        uid=request.pod.uid,
+        network_service="svc",
+        reason=reason,
+        message=message,
+    )
+
+
 async def test_a_refusal_shows_its_reason_and_passes(cluster, nats, reader, ipam, monkeypatch):
     monkeypatch.setattr(reporting, "_COMING_SECONDS", 0.2)
     cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
     async with a_watcher(cluster, nats):
         await reader.until(lambda: reader.get(NSM1) is not None)
         request = reader.get(NSM1)
-        refusal = Refusal(
-            namespace="default",
-            pod="client",
-            interface="nsm-1",
-            uid=request.pod.uid,
-            network_service="svc",
-            reason="NoEndpoint",
-            message="nobody offers svc; start an endpoint",
-        )
+        refusal = a_refusal(request, "NoEndpoint", "nobody offers svc; start an endpoint")
         await ipam.publish(refusal)
         pod = await cluster.until(PODS, "client", is_("False", "NoEndpoint"))
         assert "nobody offers svc; start an endpoint" in message(pod)
@@ -96,15 +100,7 @@ async def test_a_client_made_together_with_its_endpoint_is_not_warned(cluster, n
     async with a_watcher(cluster, nats):
         await reader.until(lambda: reader.get(NSM1) is not None)
         request = reader.get(NSM1)
-        refusal = Refusal(
-            namespace="default",
-            pod="client",
-            interface="nsm-1",
-            uid=request.pod.uid,
-            network_service="svc",
-            reason="EndpointNotReady",
-            message="vpn (pod vpn-0) is not Ready",
-        )
+        refusal = a_refusal(request, "EndpointNotReady", "vpn (pod vpn-0) is not Ready")
         await ipam.publish(refusal)
         await cluster.until(PODS, "client", is_("False", "EndpointNotReady"))
         await (await ipam.term).bury(refusal.key)
