@@ -139,6 +139,31 @@ def test_a_prefix_tells_of_all_that_overlaps_it():
     assert "overlaps no pool" in text(nothing)
 
 
+def test_what_only_a_policy_speaks_of_is_told():
+    endpoint = an_endpoint(
+        "gate",
+        prefixes=("172.16.2.0/24",),
+        policies=(intent.Policy(source="192.0.2.201/32", protocol="tcp"),),
+    )
+
+    told = of("192.0.2.201", a_bus((endpoint.key, endpoint))[0])
+    assert told == (
+        "endpoint default/gate declares a policy of what comes from 192.0.2.201/32 to its clients"
+    )
+
+
+@pytest.mark.parametrize(("default", "other"), [("0.0.0.0/0", "::/0"), ("::/0", "0.0.0.0/0")])
+def test_a_default_route_is_told_to_who_asks_for_it_alone(default, other):
+    routes = (intent.Route(destination=default),)
+    endpoint = an_endpoint("exit", prefixes=("172.16.2.0/24", "2001:db8::/112"), routes=routes)
+    picture = a_bus((endpoint.key, endpoint))[0]
+
+    words = f"endpoint default/exit declares the route {default}"
+    assert words in text(explain_prefix(picture, ip_network(default)))
+    assert words not in text(explain_prefix(picture, ip_network(other)))
+    assert words not in of("192.0.2.1", picture)
+
+
 def test_a_pod_tells_each_interface_and_what_it_serves():
     picture, _ = a_bus()
 

@@ -173,6 +173,9 @@ def _of_pool(pool: grant.Pool) -> Iterator[Line]:
             f"{each.held} held back, {each.excluded} excluded, {each.free} free{largest}",
             pool.key.subject,
         )
+    if pool.trouble is not None:
+        words = f"{pool.trouble.reason}: it {pool.trouble.message}; new clients are refused"
+        yield Line(words, pool.key.subject)
     for collision in pool.collisions:
         yield Line(
             f"{collision.prefix} collides with {collision.overlaps} ({collision.used_by})",
