@@ -163,6 +163,10 @@ OBJECTS: dict[str, Reason] = {
         "make it smaller, or raise the server's `max_payload`",
     ),
     "Accepted": Reason("the spec of the object is understood"),
+    "UsedAround": Reason(
+        "a part of the endpoint's prefixes is in use elsewhere and is not given; at least half of its addresses is "
+        "free beside it"
+    ),
     "NoCollision": Reason("no prefix and no route of the endpoint overlaps a prefix in use"),
     "SomeFailed": Reason(
         "some connections of the endpoint do not work; one is named", "see the events of its Pod"
