@@ -322,4 +322,7 @@ def test_a_pool_without_room_for_two_ends_is_told_of_the_endpoint_as_of_the_clie
 
 
 def test_of_a_pool_with_room_for_two_ends_nothing_is_told():
-    assert a_state(an_endpoint(prefixes=("172.16.1.0/31",))).figures(("default", "vpn")).trouble is None
+    assert (
+        a_state(an_endpoint(prefixes=("172.16.1.0/31",))).figures(("default", "vpn")).trouble
+        is None
+    )

@@ -33,6 +33,7 @@ class Intent:
     def __init__(self, *, system_namespace: str) -> None:
         self.pods: dict[Ref, Pod] = {}
         self.wanted: dict[Ref, requests.Wanted] = {}
+        self.unheeded: dict[Ref, None] = {}  # Pods whose annotation has no effect as it is written
         self.notices: dict[ObjectRef, Problem] = {}
         self.objects: dict[Subject, model.OurObject] = {}
         self._desired: dict[Key, Any] = {}
@@ -289,6 +290,10 @@ class Intent:
         if after == before:
             return
         _keep(self.wanted, ref, after if after.asks else None)
+        if after.problem is None:
+            self.unheeded.pop(ref, None)
+        else:
+            self.unheeded[ref] = None
         touched.pods.add(ref)
         now = {request.key: request for request in after.requests}
         for request in before.requests:
