@@ -143,6 +143,22 @@ def test_of_a_dead_service_both_say_exactly_that(broken, process, told, stage):
     settles(broken, "all is well again", lambda: wrong(broken) == "")
 
 
+def test_a_firewall_between_the_nodes_is_told_with_its_port_until_it_is_open(broken):
+    broken.nsm("lab", "node", "block", "node2")
+    try:
+        settles(broken, "a silent tunnel", lambda: "PeerSilent" in wrong(broken))
+        assert first(broken, "far").startswith("nsm-1: plumbed: PeerSilent")
+        assert "UDP 14789" in wrong(broken)
+        broken.apply(pod("farther", "default", "vpn/nsm-1", nodeName="node2"))
+        settles(broken, "no tunnel", lambda: "PeerNotReady" in first(broken, "farther"))
+        assert first(broken, "near") == ""  # nothing is in the way of what stays on one node
+    finally:
+        broken.nsm("lab", "node", "unblock", "node2")
+    broken.connected("farther", "default", timeout="60s")
+    broken.nsm("lab", "delete", "pod", "farther", "--now")
+    settles(broken, "all is well again", lambda: wrong(broken) == "")
+
+
 @pytest.mark.parametrize("process", ["nats", "auth"])
 def test_where_nothing_can_be_read_that_is_the_status(broken, process):
     broken.nsm("lab", "kill", process, "-9", "--hold")
