@@ -230,6 +230,18 @@ def test_an_endpoint_tells_its_pool_clients_collisions_and_pods():
     assert explain_endpoint(picture, "default", "none") == []
 
 
+def test_an_endpoint_tells_why_it_serves_nobody_and_that_an_edit_is_refused():
+    picture, _ = a_bus()
+    trouble = grant.Trouble(reason="BadEndpoint", message="has room for one end only")
+    for kind, change in ((grant.Pool, {"trouble": trouble}), (intent.Endpoint, {"refused": "no"})):
+        key, found = next(picture.of(kind))
+        picture.messages[key] = msgspec.structs.replace(found, **change)
+
+    told = text(explain_endpoint(picture, "default", "vpn"))
+    assert "BadEndpoint: it has room for one end only; new clients are refused" in told
+    assert "its newer spec is refused, the older one holds: no" in told
+
+
 def test_of_many_links_some_are_told_and_the_rest_counted():
     state = a_state(an_endpoint())
     connections = [granted(state, a_request(f"c{n:03}")) for n in range(50)]
