@@ -449,9 +449,11 @@ async def test_other_addresses_are_told_with_the_old_ones_and_why(cluster, nats,
         await ipam.publish(moved)
         await ipam.bus.publish(a_status(moved))
         await until_event(cluster, "Readdressed")
-    pod = cluster.store.get(PODS, "default", "client")
+        # The Event may come before the status.
+        pod = await cluster.until(
+            PODS, "client", lambda pod: shown(pod)[0]["ips"] == ["172.16.2.2"]
+        )
     assert condition(pod) == ("True", "Connected")
-    assert shown(pod)[0]["ips"] == ["172.16.2.2"]
     said = events(cluster)["Readdressed", "Warning"]["message"]
     assert "172.16.2.2 now instead of 172.16.1.2: 172.16.1.0/24 is excluded" in said
 
