@@ -168,7 +168,8 @@ class Server:
                 self._unexpected(packet, now, "unexpected packet of an upstream")
                 continue
             flight, bit, sent_at = found
-            if told and flight.done:  # most answers come after the one that won: this is all they cost
+            if told and flight.done:
+                # Most answers come after the one that won: this is all they may cost.
                 flight.unheard &= ~bit
                 continue
             query = flight.query
