@@ -1,7 +1,8 @@
 """What the story of an installation does inside a Pod: `python pinging.py RATE ADDRESS…`, until its input ends.
 
-It sends so many echoes a second to each address, and then says as JSON how many, and which were never answered
-(seconds since the beginning). Needs nothing but Python and `net.ipv4.ping_group_range`.
+It sends so many echoes a second to each address, and then says as JSON how many, and which were never
+answered: seconds since the beginning, and what the kernel said if it did not send. Needs nothing but Python
+and `net.ipv4.ping_group_range`.
 """
 
 import json
@@ -28,6 +29,7 @@ class Pinging:
         self._kind = 128 if six else 8
         self._rate = rate
         self._sent: list[float] = []
+        self._unsent: dict[int, str] = {}
         self._answered: set[int] = set()
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=each) for each in (self._send, self._listen)]
@@ -36,13 +38,18 @@ class Pinging:
         for each in self._threads:
             each.start()
 
-    def stop(self) -> dict[str, object]:
+    def stop(self) -> None:
         self._ended.set()
+
+    def outcome(self) -> dict[str, object]:
         for each in self._threads:
             each.join()
-        missing = [at for number, at in enumerate(self._sent) if number not in self._answered]
-        began = self._sent[0]
-        return {"sent": len(self._sent), "lost": [round(at - began, 2) for at in missing]}
+        lost = [
+            f"{at - self._sent[0]:.3f} {self._unsent.get(number, '')}".strip()
+            for number, at in enumerate(self._sent)
+            if number not in self._answered
+        ]
+        return {"sent": len(self._sent), "lost": lost}
 
     def _send(self) -> None:
         began = time.monotonic()
@@ -51,8 +58,8 @@ class Pinging:
             echo = struct.pack("!BBHHH", self._kind, 0, 0, 0, (len(self._sent) - 1) % _SEQUENCES)
             try:
                 self._socket.send(echo)
-            except OSError:
-                continue  # not answered, then
+            except OSError as exc:
+                self._unsent[len(self._sent) - 1] = str(exc.strerror)
 
     def _listen(self) -> None:
         self._socket.settimeout(_LATE_SECONDS)
@@ -75,7 +82,9 @@ def main(rate: str, *addresses: str) -> None:
     sys.stdout.write("pinging\n")
     sys.stdout.flush()
     sys.stdin.read()
-    json.dump({address: each.stop() for address, each in every.items()}, sys.stdout)
+    for each in every.values():
+        each.stop()
+    json.dump({address: each.outcome() for address, each in every.items()}, sys.stdout)
 
 
 if __name__ == "__main__":
