@@ -33,6 +33,12 @@ _V4_INFO, _V6_INFO = 8, 50  # IP_PKTINFO, IPV6_PKTINFO: Python 3.11 has no name 
 _V6_RECEIVE_INFO = 49
 
 
+def _hint(refused: OSError) -> str:
+    if isinstance(refused, PermissionError):
+        return "; low ports are for root: runAsUser: 0, or capability NET_BIND_SERVICE"
+    return ""
+
+
 class Zone(msgspec.Struct, frozen=True, kw_only=True):
     """What the server knows. Names in lower case, without the last dot: the root is empty."""
 
@@ -160,7 +166,9 @@ class _Server:
             except OSError as exc:
                 if address == "::":  # this machine has no IPv6
                     continue
-                raise Problem(f"--listen {address} port {port}: {exc.strerror}") from exc
+                raise Problem(
+                    f"--listen {address} port {port}: {exc.strerror}{_hint(exc)}"
+                ) from exc
             loop.add_reader(datagrams, self._on_datagrams, datagrams)
             await asyncio.start_server(self._talk, sock=stream)
             zones = ", ".join(zone or "." for zone in self._zone.zones)
