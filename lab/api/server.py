@@ -100,8 +100,11 @@ class LabApi:
         for watch in self._watches:
             watch.feed.end()
         if self._runner is not None:
+            server = self._runner.server
             await self._runner.cleanup()
             self._runner = None
+            await asyncio.sleep(0)  # who was being let in meanwhile is in now, and nobody's
+            _abort(server)
 
     def _expire(self) -> None:
         self.store.expire_events()
@@ -110,10 +113,7 @@ class LabApi:
 
     def cut(self) -> None:
         """Close all connections now, in the middle of whatever they say."""
-        server = self._runner.server if self._runner is not None else None
-        for connection in server.connections if server is not None else ():
-            if connection.transport is not None:
-                connection.transport.abort()
+        _abort(self._runner.server if self._runner is not None else None)
 
     def rotate(self, token: str) -> None:
         """From now on only this token is let in."""
@@ -220,3 +220,9 @@ class LabApi:
             return await watch.serve(request)
         finally:
             self._watches.discard(watch)
+
+
+def _abort(server: web.Server | None) -> None:
+    for connection in server.connections if server is not None else ():
+        if connection.transport is not None:
+            connection.transport.abort()

@@ -479,6 +479,6 @@ async def test_the_lease_tells_of_annotations_without_effect_and_of_an_api_serve
         await until(lambda word: not word.notes)
         await cluster.stop()
         word = await until(lambda word: word.troubles)
-        assert "the API server tells nothing of /api/v1/" in word.troubles[0]
+        assert "the API server tells nothing of /api" in word.troubles[0]
         await cluster.restart()
         await until(lambda word: not word.troubles)

@@ -232,7 +232,7 @@ def seen_by(informers: Sequence[Informer], intent: Intent) -> Word:
 
 
 def _of_api(title: str, why: str, more: int) -> str:
-    kinds = title + (f" and of {more} kinds more" if more else "")
+    kinds = title + (f" and more ({more})" if more else "")
     return f"the API server tells nothing of {kinds}: edits wait, connections stay ({why})"
 
 
