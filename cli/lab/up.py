@@ -15,7 +15,7 @@ from cli import kube
 from cli.lab.objects import tell_applied
 from cli.lab.wait import Goal, wait_for
 from cli.problems import Problem
-from lab import starting
+from lab import linux, starting
 from lab.api.client import Client
 from lab.api.kinds import PODS
 from lab.api.manifests import Manifest
@@ -70,28 +70,39 @@ def up(  # noqa: PLR0917 options of a command
         token_seconds=token_seconds,
     )
     began = time.monotonic()
+    started = _start(config, detach=detach)
+
+    def tell() -> None:
+        _tell(started, config, time.monotonic() - began, detach=detach)
+
+    if detach:
+        _detached(manifests, tell)
+        return
     try:
-        started = starting.start(config, attached=not detach)
+        with _tapped() if tap else contextlib.nullcontext():
+            _apply(manifests)
+            _stay(started, tell)
+    except BaseException:
+        _end(started)
+        raise
+
+
+def _start(config: Config, *, detach: bool) -> starting.Started:
+    try:
+        return starting.start(config, attached=not detach)
     except starting.StartFailed as exc:
         raise Problem(str(exc), exit_code=exc.code) from exc
     except LabProblem as exc:
         raise Problem(str(exc)) from exc
+
+
+def _detached(manifests: list[Manifest], tell: Callable[[], None]) -> None:
     try:
-        with _tapped() if tap else contextlib.nullcontext():
-            try:
-                _apply(manifests)
-            except Problem as exc:
-                left = "; the lab stays up, end it with: nsm lab down" if detach else ""
-                raise Problem(f"{exc}{left}", exit_code=exc.exit_code) from exc
-            seconds = time.monotonic() - began
-            if detach:
-                _tell(started, config, seconds, detach=True)
-            else:
-                _stay(started, lambda: _tell(started, config, seconds, detach=False))
-    except BaseException:
-        if not detach:
-            _end(started)
-        raise
+        _apply(manifests)
+    except Problem as exc:
+        left = "the lab stays up, end it with: nsm lab down"
+        raise Problem(f"{exc}; {left}", exit_code=exc.exit_code) from exc
+    tell()
 
 
 def _services(text: str) -> tuple[str, ...]:
@@ -144,11 +155,20 @@ def _tell(started: starting.Started, config: Config, seconds: float, *, detach: 
     print(f"  end it with: {'nsm lab down' if detach else 'Ctrl-C, or nsm lab down'}", flush=True)
 
 
+def _end_with_parent() -> None:
+    linux.die_with_parent(signal.SIGKILL)
+
+
 @contextlib.contextmanager
 def _tapped() -> Iterator[None]:
     """With what the bus stores on standard output, from before anything is applied."""
     words = [sys.executable, "-m", "cli.main", "tap", "log.nsm.>"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_end_with_parent,  # noqa: PLW1509 there are no threads here
+    ) as process:
         try:
             assert process.stderr is not None
             said = process.stderr.readline()

@@ -125,11 +125,13 @@ def test_a_lab_in_the_foreground_tells_what_its_bus_stores(own_lab, tmp_path):
         assert process.wait(15) == 0
 
 
-def test_kill_9_of_a_lab_in_the_foreground_ends_it(own_lab):
-    with own_lab.popen("lab", "up", "--services", "nats", "--nodes", "1") as process:
-        assert "the lab is up" in process.stdout.readline()
+@pytest.mark.parametrize("more", [(), ("--tap",)], ids=["silent", "tap"])
+def test_kill_9_of_a_lab_in_the_foreground_ends_it(own_lab, more):
+    with own_lab.popen("lab", "up", "--services", "nats,auth", "--nodes", "1", *more) as process:
+        assert any("the lab is up" in line for line in process.stdout)
         traces = Traces(own_lab)
         process.kill()
+        process.stdout.read()  # ends when nobody is left who holds it
     until("nothing is left", lambda: traces.left() == [])
 
 
