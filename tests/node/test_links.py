@@ -160,7 +160,7 @@ def test_a_missing_interface_is_none(place: Path) -> None:
 
 def test_a_kernel_that_does_not_answer_is_a_link_error(place: Path) -> None:
     with Netlink(place) as netlink:
-        moment = struct.pack("=ll", 0, 10_000)
+        moment = struct.pack("@ll", 0, 10_000)
         netlink._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, moment)
         with pytest.raises(LinkError, match="no answer") as caught:
             list(netlink._receive())
