@@ -349,10 +349,9 @@ def test_a_client_of_an_endpoint_that_ends_reaches_the_next_one_at_once(
     assert {*first} == {"one", "two"}  # same node first
     assert {*third} == {"far", "last"}
     assert second == [first[1], third[0]]
-    print(f"the next endpoint answers after seconds: {took}")
-    assert max(took.values()) < 5, (
-        took
-    )  # a client that asks in a loop, on a machine with other work
+    record_property("next_answers_after_seconds", took)
+    # Wanted is 1 s, and `python -m bench.e2e` shows it: here a client asks in a loop, beside other tests.
+    assert max(took.values()) < 2, took
     assert not held["problem"]
     assert held["longest_seconds"] < 5
     connected(cluster, namespace, "app")
