@@ -34,6 +34,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from bench import repairs
 from bench.figures import Table, duration, median, worst_of_99
 from bench.floor import bus_hops
 from bench.journeys import INTERFACE, NAMESPACE, Journey, Journeys
@@ -121,6 +122,7 @@ async def _measure(layout: Layout, size: Size) -> int:
             table.row(f"{count} new Pods at once", *_cells(found, together=True))
             found = await bench.burst(count, annotated=True)
             table.row(f"{count} running Pods, annotated", *_cells(found, together=True))
+        await repairs.tell(journeys.api, layout, layout.read_state(), len(NODES))
     return 0
 
 

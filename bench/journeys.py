@@ -171,7 +171,7 @@ class Journeys:
     # ---- what the bus tells
 
     async def _hear(self, message: Msg) -> None:
-        now = _committed(message)
+        now = committed(message)
         key, body = decode(message.subject, message.data)
         if getattr(key, "namespace", "") != NAMESPACE or not hasattr(key, "interface"):
             return
@@ -216,7 +216,7 @@ class Journeys:
         await self._note()
 
 
-def _committed(message: Msg) -> float:
+def committed(message: Msg) -> float:
     """When the server stored it, by the same clock as ours: it is on this machine."""
     text = (message.headers or {}).get("Nats-Time-Stamp", "")
     return datetime.fromisoformat(f"{text[:26]}Z").timestamp() if text else time.time()

@@ -3,13 +3,17 @@
 TCP throughput of one stream and round trips of small UDP packets between two Pods: on one node and across two, as
 the plumber makes it; beside them in the same run the bare pair of interfaces, the network between the nodes, and the
 classical tunnel with a bridge and a pair on each node. Sender and receiver share this process, so the figures
-compare paths; they are no record.
+compare paths; they are no record. Where `iperf3` and `ping` are installed, they say theirs: two processes, and the
+median of a hundred echoes.
 """
 
 import argparse
+import json
 import os
+import shutil
 import socket
 import statistics
+import subprocess
 import tempfile
 import threading
 import time
@@ -47,10 +51,11 @@ def main() -> None:
     alone()
     with tempfile.TemporaryDirectory() as directory:
         paths = list(_paths(Path(directory)))
-        print(f"{'path':44} {'Gbit/s':>8} {'RTT µs':>8}")
+        print(f"{'path':44} {'Gbit/s':>8} {'RTT µs':>8} {'iperf3':>8} {'ping µs':>8}")
         for name, between in paths:
             rates = [throughput(between, options.seconds / _ROUNDS) for _ in range(_ROUNDS)]
-            print(f"{name:44} {statistics.median(rates):8.2f} {round_trip(between) * 1e6:8.1f}")
+            own = f"{statistics.median(rates):8.2f} {round_trip(between) * 1e6:8.1f}"
+            print(f"{name:44} {own} {iperf3(between, options.seconds):>8} {ping(between):>8}")
         for path in Path(directory).glob("netns-*"):
             netns.delete(path)
 
@@ -167,6 +172,42 @@ def round_trip(between: Between) -> float:
             here.recv(16)
             taken.append(time.perf_counter() - began)
     return statistics.median(taken)
+
+
+def iperf3(between: Between, seconds: float) -> str:
+    """Gbit/s of one TCP stream, by the tool that everybody knows; nothing where it is not installed."""
+    if not shutil.which("iperf3"):
+        return "-"
+    serve = ["iperf3", "--server", "--one-off", "--forceflush", "--bind", between.address]
+    with _started(between.server, serve) as server:
+        assert server.stdout is not None
+        while "listening" not in server.stdout.readline():
+            pass
+        ask = ["iperf3", "--json", "--client", between.address, "--time", str(max(1, int(seconds)))]
+        with _started(between.client, ask) as client:
+            answer, _ = client.communicate()
+        server.communicate()
+    return f"{json.loads(answer)['end']['sum_received']['bits_per_second'] / 1e9:.2f}"
+
+
+def ping(between: Between) -> str:
+    """Median µs of a hundred echoes; nothing where the tool is not installed."""
+    if not shutil.which("ping"):
+        return "-"
+    with _started(between.client, ["ping", "-c", "100", "-i", "0.002", between.address]) as pinging:
+        said, _ = pinging.communicate()
+    times = [
+        float(line.partition("time=")[2].split()[0])
+        for line in said.splitlines()
+        if "time=" in line
+    ]
+    return f"{statistics.median(times) * 1e3:.0f}"
+
+
+def _started(network: str, command: list[str]) -> "subprocess.Popen[str]":
+    return netns.in_netns(
+        network, lambda: subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """How long the kernel's side of a connection takes: `python -m bench.plumber [--count 100] [--existing 0 1000 3000]`.
 
 Set-up and removal by the plumber's adapter, one after the other (medians) and many at once (all of it, divided);
-beside them in the same run the floor (the same links from messages that were packed before; its removal is one request
-for all of them), `ip -batch`, and CNI plugins where they are installed. `--quick`: a hundred, no other interfaces. The
-plumber does more than the floor: it checks both networks, sends a frame each way before it says `ready`, and writes
-whose the links are.
+beside them in the same run the floor (the same links from messages that were packed before; removed by one request for
+all of them, and by one for each, which waits for RCU in the kernel each time), `ip -batch`, and CNI plugins where they
+are installed. `--quick`: a hundred, no other interfaces. The plumber does more than the floor: it opens and checks both
+networks, sends a frame each way before it says `ready`, and writes whose the links are.
 """
 
 import argparse
@@ -50,6 +50,7 @@ def main() -> None:
 
 def _figures(scene: Scene) -> Iterator[tuple[str, tuple[float, float]]]:
     yield "floor: messages packed before, bare loop", floor(scene)
+    yield "floor, each removed by itself", floor(scene, together=False)
     yield "plumber, one after the other", asyncio.run(singly(scene))
     yield "plumber, all at once", asyncio.run(together(scene))
     if shutil.which("ip"):
@@ -61,8 +62,8 @@ def _figures(scene: Scene) -> Iterator[tuple[str, tuple[float, float]]]:
             yield f"CNI {plugin} + host-local (one Pod, no pair)", cni(scene, binary)
 
 
-def floor(scene: Scene) -> tuple[float, float]:
-    """The links, addresses and routes of a connection, and nothing else."""
+def floor(scene: Scene, *, together: bool = True) -> tuple[float, float]:
+    """The links, addresses and routes of a connection, and nothing else; removed in one request, or one by one."""
     packed = [_messages(wiring, scene.server_fd) for wiring in scene.wirings]
     with links.Netlink(scene.server.netns) as there:
         sockets = [links.Netlink(client.netns) for client in scene.clients]
@@ -72,8 +73,11 @@ def floor(scene: Scene) -> tuple[float, float]:
             here.request(one)
             there.request(other)
             ups.append(time.perf_counter() - began)
+        numbers = [_numbers(wiring)[1] for wiring in scene.wirings]
+        one_by_one = [[encoding.delete_link(number)] for number in numbers]
         began = time.perf_counter()
-        there.request([encoding.delete_link(group=_GROUP)])
+        for request in [[encoding.delete_link(group=_GROUP)]] if together else one_by_one:
+            there.request(request)
         down = time.perf_counter() - began
         for each in sockets:
             each.close()
@@ -87,7 +91,7 @@ def _messages(
     wiring: Wiring, server_fd: int
 ) -> tuple[list[encoding.Request], list[encoding.Request]]:
     born = [
-        encoding.Identity(end.interface, end.mac, wiring.mtu, _GROUP, 0x20000000 + number)
+        encoding.Identity(end.interface, end.mac, wiring.mtu, _GROUP, number)
         for end, number in zip(wiring.ends, _numbers(wiring), strict=True)
     ]
     rest = [
@@ -114,7 +118,7 @@ def _messages(
 
 
 def _numbers(wiring: Wiring) -> tuple[int, int]:
-    number = int(wiring.tag[:5], 16) * 2
+    number = 0x20000000 + int(wiring.tag[:5], 16) * 2
     return number, number + 1
 
 

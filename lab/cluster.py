@@ -67,7 +67,9 @@ class Cluster:
         newest = self.store.find(_KINDS[plural], metadata.get("namespace", ""), metadata["name"])
         if newest is None or newest["metadata"]["uid"] != metadata["uid"]:
             return
-        self.store.update_status(_KINDS[plural], newest | {"status": change(newest)})
+        status = change(newest)
+        if status != newest.get("status"):
+            self.store.update_status(_KINDS[plural], newest | {"status": status})
 
     def confirm_deleted(self, pod: Json) -> None:
         """Nothing of the Pod runs any more: its object may go."""

@@ -27,6 +27,7 @@ MAX_NODES = 200
 _BRIDGE = "cni0"
 _SWITCH = "underlay"
 _LOOPBACK = 1  # its index, everywhere
+_MTU = 1500
 _STATIC = 4  # the route protocol of what an administrator wrote
 
 
@@ -111,7 +112,8 @@ class Network:
             # Pods send to the DNS address by their default route; the node takes it for its own.
             _set_up(inside, "lo", f"{DNS_ADDRESS}/32")
             _add_bridge(inside, _BRIDGE, f"{node.gateway}/24")
-            _add_veth(switch, _switch_port(node), bridge="br0", peer_netns=path)
+            port = _switch_port(node)
+            _add_veth(switch, port, bridge="br0", peer_netns=path, address=node.address)
             _set_up(inside, "eth0", f"{node.address}/24")
         _allow_ping(path)
 
@@ -128,7 +130,7 @@ class Network:
 
     def _wire_pod(self, path: Path, node: Node, address: IPv4Address, port: str) -> None:
         with links.Netlink(self.path(node)) as outside, links.Netlink(path) as inside:
-            _add_veth(outside, port, bridge=_BRIDGE, peer_netns=path)
+            _add_veth(outside, port, bridge=_BRIDGE, peer_netns=path, address=address)
             eth0 = _index(inside, "eth0")
             inside.request(
                 [
@@ -184,21 +186,21 @@ def _add_bridge(netlink: links.Netlink, name: str, address: str) -> None:
     _set_up(netlink, name, address)
 
 
-def _add_veth(netlink: links.Netlink, port: str, *, bridge: str, peer_netns: Path) -> None:
-    """A cable: `port` on the bridge here, `eth0` in the other namespace."""
+def _add_veth(
+    netlink: links.Netlink, port: str, *, bridge: str, peer_netns: Path, address: IPv4Address
+) -> None:
+    """A cable: `port` on the bridge here, `eth0` in the other namespace, with MACs made of that one's address."""
+    ends = (
+        encoding.Identity(port, f"02:01:{address.packed.hex(':')}", _MTU, 0),
+        encoding.Identity("eth0", f"02:02:{address.packed.hex(':')}", _MTU, 0),
+    )
     fd = netns.open_fd(peer_netns)
     try:
-        peer = {"attrs": [("IFLA_IFNAME", "eth0"), ("IFLA_NET_NS_FD", fd)]}
-        data = {"attrs": [("VETH_INFO_PEER", peer)]}
-        info = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", data)]}
-        attrs = [
-            ("IFLA_IFNAME", port),
-            ("IFLA_MASTER", _index(netlink, bridge)),
-            ("IFLA_LINKINFO", info),
-        ]
-        netlink.request([links.link(links.NEWLINK, up=True, attrs=attrs, flags=links.CREATE)])
+        netlink.request([encoding.veth(*ends, other_netns=fd)])
     finally:
         os.close(fd)
+    master = _index(netlink, bridge)
+    netlink.request([encoding.settings(_index(netlink, port), master=master)])
 
 
 def _allow_ping(path: Path) -> None:

@@ -6,6 +6,7 @@ namespace that knows only its owner, so they are opened before it is entered, an
 
 import os
 import sys
+import threading
 from ipaddress import IPv4Address
 
 Address = tuple[str, int]
@@ -13,6 +14,7 @@ Address = tuple[str, int]
 _ROOT = 0
 _TABLES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
 _CHUNK = 1 << 16
+_LINE = 200
 _LOOKS = 3  # a table read while it changes may miss a line
 
 
@@ -21,6 +23,7 @@ class Peers:
 
     def __init__(self) -> None:
         self.owner = os.geteuid()
+        self._one_at_a_time = threading.Lock()  # a file has one place where it is read
         self._tables = [
             os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             for path in _TABLES
@@ -36,19 +39,20 @@ class Peers:
         for _ in range(_LOOKS):
             # A socket that nobody holds any more is shown as root's, with inode 0. The kernel looks at one
             # after the other: only what two looks agree on was held all the time.
-            first, second = self._find(peer, here), self._find(peer, here)
+            with self._one_at_a_time:
+                first, second = self._find(peer, here), self._find(peer, here)
             if first is not None and first == second:
                 return first[0] in (self.owner, _ROOT)
         return False
 
     def _find(self, peer: Address, here: Address) -> tuple[int, int] | None:
         """User and inode of an open socket."""
-        ends = [f" {form(peer)} {form(here)} " for form in (_shown, _shown_mapped)]
+        ends = [f" {form(peer)} {form(here)} ".encode() for form in (_shown, _shown_mapped)]
         for table in self._tables:
-            for line in _read(table):
-                if any(end in line for end in ends):
-                    fields = line.split()
-                    uid, inode = int(fields[7]), int(fields[9])
+            shown = _read(table)
+            for at in (shown.find(end) for end in ends):
+                if at >= 0:
+                    uid, inode = map(int, shown[at : at + _LINE].split()[6:9:2])
                     return (uid, inode) if inode else None
         return None
 
@@ -69,10 +73,10 @@ def _hex(packed: bytes, port: int) -> str:
     return f"{text}:{port:04X}"
 
 
-def _read(table: int) -> list[str]:
-    """The lines of a table as it is now."""
+def _read(table: int) -> bytes:
+    """A table as it is now: thousands of lines on some machines."""
     os.lseek(table, 0, os.SEEK_SET)
     chunks = []
     while chunk := os.read(table, _CHUNK):
         chunks.append(chunk)
-    return b"".join(chunks).decode().splitlines()
+    return b"".join(chunks)

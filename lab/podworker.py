@@ -98,7 +98,6 @@ class PodWorker:
 
     async def _make_sandbox(self) -> bool:
         """Whether the Pod has a network; False when it was deleted before."""
-        self._tell()
         while not self._stop.is_set():
             try:
                 self._sandbox = await asyncio.to_thread(
@@ -111,7 +110,9 @@ class PodWorker:
                 self._set_all(waiting)
                 await _sleep_unless(self._stop, _RETRY_SECONDS)
             else:
-                self._set_all(ContainerState())
+                self._states.clear()
+                if pods.init_containers_of(self.pod):
+                    self._tell()  # else the containers' start, which comes at once, tells it all
                 return True
         return False
 

@@ -5,6 +5,7 @@ come from the owner (or root), name this server as its host, say nothing of a we
 something must be of a type that no web form can send.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -41,7 +42,8 @@ def guard(is_trusted: IsTrusted) -> Middleware:
             return responses.refuse(_forbidden("the connection is gone"))
         here = transport.get_extra_info("sockname")
         if transport not in known:
-            known[transport] = is_trusted(transport.get_extra_info("peername"), here)
+            peer = transport.get_extra_info("peername")
+            known[transport] = await asyncio.to_thread(is_trusted, peer, here)  # milliseconds
         if not known[transport]:
             return responses.refuse(_forbidden("this lab is another user's"))
         problem = _problem(request, here[1])

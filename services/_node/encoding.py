@@ -26,7 +26,8 @@ _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR = struct.Struct("=BxHiHBB")
 _RULE = struct.Struct("=BBBBBxxBI")
-_MAC, _NAME, _MTU, _LINKINFO, _ALIAS, _AF_SPEC, _GROUP, _NETNS = 1, 3, 4, 18, 20, 26, 27, 28
+_MAC, _NAME, _MTU, _MASTER, _LINKINFO, _ALIAS, _AF_SPEC = 1, 3, 4, 10, 18, 20, 26
+_GROUP, _NETNS = 27, 28
 _EXTENT, _NO_FIGURES = 29, 8
 _TX_QUEUES, _RX_QUEUES = 31, 32
 _KIND, _DATA, _PEER, _INET_CONF = 1, 2, 1, 1
@@ -92,7 +93,12 @@ def vxlan(identity: Identity, path: Path, *, netns: int) -> Request:
 
 
 def settings(
-    index: int, *, mtu: int = 0, alias: str = "", inet: dict[int, int] | None = None
+    index: int,
+    *,
+    mtu: int = 0,
+    alias: str = "",
+    master: int = 0,
+    inet: dict[int, int] | None = None,
 ) -> Request:
     """An interface comes up, and gets what is given."""
     body = _LINK.pack(0, 0, index, IFF_UP, IFF_UP)
@@ -100,6 +106,8 @@ def settings(
         body += _number(_MTU, mtu)
     if alias:
         body += raw(_ALIAS, alias.encode())
+    if master:
+        body += _number(_MASTER, master)
     if inet:
         values = b"".join(_number(key, value) for key, value in inet.items())
         body += nested(_AF_SPEC, nested(socket.AF_INET, nested(_INET_CONF, values)))

@@ -51,7 +51,6 @@ from services._node.netlink import (
     HEADER,
     REQUEST,
     SOL_NETLINK,
-    TIMEOUT_SECONDS,
     NetlinkSocket,
 )
 
@@ -201,26 +200,30 @@ class Netlink(NetlinkSocket):
                 yield body
 
     def _send_chunk(self, chunk: list[Any]) -> LinkError | None:
+        """Errors are told in any case, and in order; that the last one is done says that all are."""
         first = self._send(chunk, ACK)
         error: LinkError | None = None
-        outstanding = len(chunk)
-        while outstanding:
+        at = -1
+        while at < len(chunk) - 1:
             for kind, sequence, body in self._receive():
                 if kind != ERROR:
                     continue
-                outstanding -= 1
+                at = sequence - first
                 if error is None and struct.unpack_from("=i", body, 16)[0] != 0:
-                    error = _error(body, chunk[sequence - first])
+                    error = _error(body, chunk[at])
         return error
 
     def _send(self, messages: Sequence[Any], flags: int) -> int:
+        """The number of the first. The flags are those of the last."""
         first = self._sequence + 1
+        last = first + len(messages) - 1
         data = bytearray()
         for message in messages:
             self._sequence += 1
             kind, body, own = _request(message)
             size = HEADER.size + len(body)
-            data += HEADER.pack(size, kind, own | REQUEST | flags, self._sequence, 0)
+            more = flags if self._sequence == last else 0
+            data += HEADER.pack(size, kind, own | REQUEST | more, self._sequence, 0)
             data += body + b"\0" * (-size % 4)
         self._socket.send(data)
         return first
@@ -228,9 +231,9 @@ class Netlink(NetlinkSocket):
     def _receive(self) -> Iterator[tuple[int, int, bytes]]:
         """(type, sequence, whole message) of each message of one datagram that answers us."""
         try:
-            data = self._socket.recv(1 << 20)
+            data = self._read()
         except TimeoutError as exc:
-            raise LinkError(errno.ETIMEDOUT, f"no answer within {TIMEOUT_SECONDS} s") from exc
+            raise LinkError(errno.ETIMEDOUT, str(exc)) from exc
         at = 0
         while at + HEADER.size <= len(data):
             length, kind, _, sequence, _ = HEADER.unpack_from(data, at)

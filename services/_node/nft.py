@@ -21,7 +21,6 @@ from services._node.netlink import (
     ERROR,
     HEADER,
     REQUEST,
-    TIMEOUT_SECONDS,
     NetlinkSocket,
 )
 
@@ -152,11 +151,9 @@ class Nft(NetlinkSocket):
     def _receive(self) -> Iterator[tuple[int, int, bytes]]:
         """(type, sequence, body) of each message of one datagram."""
         try:
-            data = self._socket.recv(1 << 18)
+            data = self._read()
         except TimeoutError as exc:
-            raise NftError(
-                errno.ETIMEDOUT, f"nftables: no answer within {TIMEOUT_SECONDS} s"
-            ) from exc
+            raise NftError(errno.ETIMEDOUT, f"nftables: {exc}") from exc
         except OSError as exc:
             raise NftError(exc.errno, f"nftables: {exc.strerror}") from exc
         at = 0

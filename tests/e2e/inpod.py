@@ -153,11 +153,11 @@ def who(peer: str) -> None:
 
 
 def damage(interface: str, own: str, peer: str, commands: list[str]) -> None:
-    """Do each damage, and wait until the interface is as before and the other end answers."""
+    """Do each damage, and wait until the interface is as before and the other end answers: when, and how long."""
     times = {}
     for command in commands:
         before = _looks(interface)
-        began = time.monotonic()
+        at, began = time.time(), time.monotonic()
         subprocess.run(command.split(), check=True)
         while _looks(interface) != before:
             if time.monotonic() - began > _REPAIRED_SECONDS:
@@ -168,7 +168,8 @@ def damage(interface: str, own: str, peer: str, commands: list[str]) -> None:
         while _ping(own, peer, 8, seconds=0.05) != "answered":
             assert time.monotonic() - began < _REPAIRED_SECONDS, command
             time.sleep(0.002)
-        times[command] = [round(looks, 3), round(time.monotonic() - began, 3)]
+        answers = time.monotonic() - began
+        times[command] = {"at": at, "looks": round(looks, 3), "answers": round(answers, 3)}
     say(times)
 
 

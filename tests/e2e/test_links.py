@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -280,7 +281,9 @@ def test_a_wiped_bus_changes_no_link_address_or_number_near_and_far(cluster, pai
     [("near", True), ("far", True), ("near", False), ("far", False)],
     ids=["near-client", "far-client", "near-endpoint", "far-endpoint"],
 )
-def test_what_somebody_does_to_an_interface_is_put_right_and_told(cluster, pair, link, is_client):
+def test_what_somebody_does_to_an_interface_is_put_right_within_a_second_and_told(
+    cluster, pair, link, is_client, record_property
+):
     connection = grants(cluster, pair)[f"app/nsm-{link}"]
     ours, theirs = connection.client, connection.server
     if not is_client:
@@ -296,13 +299,15 @@ def test_what_somebody_does_to_an_interface_is_put_right_and_told(cluster, pair,
         f"ip link set {interface} name elsewhere",
         f"ip link del {interface}",
     ]
-    took = inside(cluster, name, pair, "damage", interface, own, peer, commands)
-    assert set(took) == set(commands), took
-    assert all(each < 5 for times in took.values() for each in times), took
-    cluster.until(
-        "the last repair is told",
-        lambda: f"{interface}: it was deleted" in repaired(cluster, pair, f"nsm-{link}", name),
-    )
+    taken: dict[str, float] = {}
+    for command in commands:
+        (took,) = inside(cluster, name, pair, "damage", interface, own, peer, [command]).values()
+        assert max(took["looks"], took["answers"]) < 5, (command, took)  # ever new processes look
+        at, what = repair_after(took["at"], cluster, pair, f"nsm-{link}", name)
+        taken[command] = round(at - took["at"], 3)
+    record_property("repaired_after_seconds", taken)
+    assert max(taken.values()) < 1, taken
+    assert f"{interface}: it was deleted" in what
     cluster.until(
         "an event tells a repair",
         lambda: interface in cluster.events(name, pair).get("InterfaceRepaired", ""),
@@ -311,7 +316,9 @@ def test_what_somebody_does_to_an_interface_is_put_right_and_told(cluster, pair,
     cluster.nsm("ping", "app", "-n", pair, "--count", "2")
 
 
-def test_a_client_of_an_endpoint_that_ends_reaches_the_next_one_at_once(cluster, namespace):
+def test_a_client_of_an_endpoint_that_ends_reaches_the_next_one_at_once(
+    cluster, namespace, record_property
+):
     cluster.apply(
         offer("svc", namespace, "172.22.3.0/24", app="svc"),
         *(
@@ -342,7 +349,9 @@ def test_a_client_of_an_endpoint_that_ends_reaches_the_next_one_at_once(cluster,
     assert {*first} == {"one", "two"}  # same node first
     assert {*third} == {"far", "last"}
     assert second == [first[1], third[0]]
-    assert max(took.values()) < 5, took
+    record_property("next_answers_after_seconds", took)
+    # Wanted is 1 s, and `python -m bench.e2e` shows it: here a client asks in a loop, beside other tests.
+    assert max(took.values()) < 2, took
     assert not held["problem"]
     assert held["longest_seconds"] < 5
     connected(cluster, namespace, "app")
@@ -561,6 +570,21 @@ def repaired(cluster: Cluster, namespace: str, interface: str, name: str) -> str
         if end is not None and (applied := end.applied) is not None
     ]
     return next((what for own, what in found if own.pod.name == name), "")
+
+
+def repair_after(
+    harmed: float, cluster: Cluster, namespace: str, interface: str, name: str
+) -> tuple[float, str]:
+    """When a Pod's end of app's connection was repaired, by its plumber's word, and what was wrong."""
+    found = [(0.0, "")]
+
+    def is_told() -> bool:
+        stamp, _, what = repaired(cluster, namespace, interface, name).partition(" ")
+        found[0] = (datetime.fromisoformat(stamp).timestamp() if stamp else 0.0), what
+        return found[0][0] > harmed - 0.001  # it is told in whole milliseconds
+
+    cluster.until("the repair is told", is_told)
+    return found[0]
 
 
 def routing(cluster: Cluster, name: str, namespace: str) -> list[str]:

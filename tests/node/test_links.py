@@ -1,5 +1,6 @@
 import errno
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,8 @@ def test_a_missing_interface_is_none(place: Path) -> None:
 
 def test_a_kernel_that_does_not_answer_is_a_link_error(place: Path) -> None:
     with Netlink(place) as netlink:
-        netlink._socket.settimeout(0.01)
+        moment = struct.pack("@ll", 0, 10_000)
+        netlink._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, moment)
         with pytest.raises(LinkError, match="no answer") as caught:
             list(netlink._receive())
 

@@ -50,7 +50,9 @@ class Asking:
         self.kernels = kernels
         kernel = kernels[node]
         self.told: asyncio.Queue[str] = asyncio.Queue()
-        self.peers = Peers(kernel.open_asking, on_change=self.told.put_nowait)
+        self.peers = Peers(
+            kernel.open_asking, close=kernel.close_later, on_change=self.told.put_nowait
+        )
 
     async def until_answered(self, wiring: Wiring, mac: str) -> None:
         """Answered while it is asked for, or told."""

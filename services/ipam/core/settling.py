@@ -53,7 +53,7 @@ def settle(
     connection = result.connection
     if connection == previous and granted is not None:
         is_behind = granted.revision < last  # nodes believe the newest
-        if not is_behind and not _is_sought(state, request, granted, plumbed):
+        if not is_behind and not is_sought(state, request, granted, plumbed):
             return Writes(forgiven=_standing(refusal))
         connection = msgspec.structs.replace(connection, revision=last + 1)
     return _grant(state, request, connection, previous, refusal)
@@ -154,7 +154,7 @@ def _found_by(state: State, request: intent.Request, connection: Connection) -> 
     )
 
 
-def _is_sought(
+def is_sought(
     state: State,
     request: intent.Request,
     granted: Connection,

@@ -80,6 +80,7 @@ class Ipam:
             gc.unfreeze()
             self._following = None
             following.silence.close()
+            following.seeking.close()
             self._figures.stand_by()
 
     async def _work(self, term: Term, following: Following) -> None:

@@ -21,6 +21,7 @@ from services.ipam.model import Supernet, is_copy
 from services.ipam.service.agenda import Agenda, in_order
 from services.ipam.service.excluding import uses_of
 from services.ipam.service.past import Past, applied_of
+from services.ipam.service.seeking import Seeking
 from services.ipam.service.silence import Silence
 
 SLICE = 500  # messages read in one go: some milliseconds
@@ -43,6 +44,7 @@ class Following:
         self.state = State(supernets=tuple(supernets))
         self.agenda = Agenda()
         self.silence = Silence(self.state, self.agenda)
+        self.seeking = Seeking(self.agenda)
         self.silent: set[str] = set()
         self.relief = asyncio.Event()  # somebody whom a prefix in use swallowed may find room
         self.excluded_anew = False

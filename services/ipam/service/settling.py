@@ -4,7 +4,7 @@ So nobody who reads the bus ever sees an address, or a route of one Pod, granted
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from time import perf_counter
 
@@ -14,7 +14,7 @@ from schemas import grant, intent, subjects
 from schemas.subjects import RequestKey
 from services._runtime.leading import Term
 from services.ipam.adapters import Store
-from services.ipam.core.settling import abandon, settle
+from services.ipam.core.settling import abandon, is_sought, settle
 from services.ipam.model import Writes
 from services.ipam.service.figures import Figures
 from services.ipam.service.following import Following, Mirrors
@@ -118,7 +118,7 @@ class Settling:
             request,
             refusal=refusal,
             reported=self._past.reported(key),
-            plumbed=self._past.plumbed(key),
+            plumbed=self._plumbed(key, request),
             readdress=self._readdressing.is_due(key),
         )
         if key in state.grants:
@@ -126,6 +126,16 @@ class Settling:
         else:
             agenda.waiting.add(key)
         return writes
+
+    def _plumbed(self, key: RequestKey, request: intent.Request) -> Collection[str] | None:
+        """The nodes that have something of it; None while it is too soon to ask."""
+        seeking, state = self._following.seeking, self._following.state
+        plumbed, granted = self._past.plumbed(key), state.grants.get(key)
+        is_over = seeking.is_over(key)
+        if granted is None or is_over or not is_sought(state, request, granted, plumbed):
+            return plumbed
+        seeking.wait(key)
+        return None
 
     def _tell(self, key: RequestKey, writes: Writes, *, is_told: bool) -> None:
         where = {"client": f"{key.namespace}/{key.pod}", "interface": key.interface}

@@ -43,7 +43,7 @@ __all__ = ["Gone", "Kernel", "NameTaken", "Refused"]
 T = TypeVar("T")
 
 _WORKERS = 4  # a removal sleeps 17 ms in the kernel; more only queue for the same lock
-_CLOSERS = 16  # they only sleep, and keep up with what all workers open
+_CLOSERS = 16  # they only sleep (some 15 ms each, for RCU), and keep up with what all workers open
 
 
 class Kernel:
@@ -56,7 +56,7 @@ class Kernel:
         self._can_tunnel: bool | None = None
         self._admitted: frozenset[str] | None = None  # None: nobody knows what stands
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="kernel")
-        self._closers = ThreadPoolExecutor(_CLOSERS, thread_name_prefix="probe-close")
+        self._closers = ThreadPoolExecutor(_CLOSERS, thread_name_prefix="close")
 
     def close(self) -> None:
         """Wait for what is under way: half a change is worse than a late exit."""
@@ -102,6 +102,10 @@ class Kernel:
     async def open_asking(self, place: Place, version: int) -> socket.socket:
         """A socket that asks for other ends, in a Pod's network. Raises Refused or Gone."""
         return await self._work(lambda: self._open_asking(place, version))
+
+    def close_later(self, opened: socket.socket) -> None:
+        """Whoever closes a socket that hears packets sleeps; nobody waits for that."""
+        self._closers.submit(opened.close)
 
     async def admit(self, peers: Collection[str]) -> None:
         """From now on the tunnel port of this node is for these nodes only. Raises Refused."""
@@ -212,7 +216,10 @@ class Kernel:
 
     def _admit(self, peers: frozenset[str]) -> None:
         try:
-            with Nft(self._node or None) as opened:
+            with contextlib.ExitStack() as stack:
+                opened = Nft(self._node or None)
+                # After a change the kernel cleans up before the socket is closed: 10 ms without any use to us.
+                stack.callback(self._closers.submit, opened.close)
                 if peers == self._admitted and (not peers or nft_tunnels.stands(opened)):
                     return
                 nft_tunnels.admit(opened, peers, port=TUNNEL_PORT)

@@ -57,15 +57,17 @@ class _Peer:
 
 
 class Peers:
-    """The tunnels of this node, by tag. `open_in` opens a socket for a family in a Pod's network."""
+    """The tunnels of this node, by tag. `open_in` opens a socket for a family in a Pod's network, `close` closes it."""
 
     def __init__(
         self,
         open_in: Callable[[Place, int], Awaitable[socket.socket]],
         *,
+        close: Callable[[socket.socket], None],
         on_change: Callable[[str], None],
     ) -> None:
         self._open_in = open_in
+        self._close_later = close
         self._on_change = on_change
         self._peers: dict[str, _Peer] = {}
         self._by_mac: dict[bytes, set[str]] = {}
@@ -131,7 +133,7 @@ class Peers:
             return
         opened = await self._open_in(peer.place, peer.key[1])
         if peer.key in self._sockets:  # another tunnel's, meanwhile
-            opened.close()
+            self._close_later(opened)
             return
         self._sockets[peer.key] = opened
         asyncio.get_running_loop().add_reader(opened, self._listen, opened)
@@ -140,7 +142,7 @@ class Peers:
         opened = self._sockets.pop(key, None)
         if opened is not None:
             asyncio.get_running_loop().remove_reader(opened)
-            opened.close()
+            self._close_later(opened)
 
     def _take_turn(self, tag: str, peer: _Peer) -> None:
         peer.hinted = False

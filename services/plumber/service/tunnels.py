@@ -23,7 +23,7 @@ class Tunnels:
         self._look_at = look_at
         self._remotes: dict[ConnectionKey, str] = {}
         self._keys: dict[str, ConnectionKey] = {}  # by tag
-        self._peers = Peers(kernel.open_asking, on_change=self._changed)
+        self._peers = Peers(kernel.open_asking, close=kernel.close_later, on_change=self._changed)
         self._unguarded = ""  # why, told once
         self._one_at_a_time = asyncio.Lock()  # else an older set of nodes might be written last
 
