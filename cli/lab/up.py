@@ -61,27 +61,38 @@ def up(  # noqa: PLR0917 options of a command
         token_seconds=token_seconds,
     )
     began = time.monotonic()
+    started = _start(config, detach=detach)
+
+    def tell() -> None:
+        _tell(started, config, time.monotonic() - began, detach=detach)
+
+    if detach:
+        _detached(manifests, tell)
+        return
     try:
-        started = starting.start(config, attached=not detach)
+        _apply(manifests)
+        _stay(started, tell)
+    except BaseException:
+        _end(started)
+        raise
+
+
+def _start(config: Config, *, detach: bool) -> starting.Started:
+    try:
+        return starting.start(config, attached=not detach)
     except starting.StartFailed as exc:
         raise Problem(str(exc), exit_code=exc.code) from exc
     except LabProblem as exc:
         raise Problem(str(exc)) from exc
+
+
+def _detached(manifests: list[Manifest], tell: Callable[[], None]) -> None:
     try:
-        try:
-            _apply(manifests)
-        except Problem as exc:
-            left = "; the lab stays up, end it with: nsm lab down" if detach else ""
-            raise Problem(f"{exc}{left}", exit_code=exc.exit_code) from exc
-        seconds = time.monotonic() - began
-        if detach:
-            _tell(started, config, seconds, detach=True)
-        else:
-            _stay(started, lambda: _tell(started, config, seconds, detach=False))
-    except BaseException:
-        if not detach:
-            _end(started)
-        raise
+        _apply(manifests)
+    except Problem as exc:
+        left = "the lab stays up, end it with: nsm lab down"
+        raise Problem(f"{exc}; {left}", exit_code=exc.exit_code) from exc
+    tell()
 
 
 def _services(text: str) -> tuple[str, ...]:
