@@ -477,11 +477,13 @@ def test_a_removal_does_not_stop_at_the_job_that_went_by_itself():
 def test_before_an_upgrade_is_applied_the_job_is_deleted_and_after_one_to_three_servers_the_first():
     upgrade = found(r"(?s)\n## Upgrade\n(.*?)\n## ", (ROOT / "docs/operations.md").read_text())[1]
     blocks = re.findall(r"(?s)```\n(.*?)```", upgrade)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         assert block.startswith("kubectl -n nsm-system delete job nsm-install --ignore-not-found")
         assert block.index("delete job") < block.index("kubectl apply -k")
-    assert blocks[1].index("kubectl apply -k") < blocks[1].index("delete pod nats-0")
+    for block in blocks[1:]:
+        assert block.index("kubectl apply -k") < block.index("delete pod nats-0")
+    assert blocks[2].index("delete pvc") < blocks[2].index("delete pod nats-0")
 
 
 def test_every_right_is_told():
