@@ -2,12 +2,14 @@
 # Whatever is installed stands in a lock file, with its hash.
 FROM python:3.12.12-slim-bookworm AS build
 
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
+# Behind a mirror: docker build --build-arg PIP_INDEX_URL=https://… . The hashes hold there, too.
+ARG PIP_INDEX_URL
 COPY requirements-runtime.lock requirements-build.lock /build/
 # Wheels only: nothing is compiled, so no compiler is needed. pip and hatchling stay in this stage.
 RUN python -m venv --without-pip /opt/venv \
  && python -m pip --python /opt/venv/bin/python install \
-      --require-hashes --only-binary :all: -r /build/requirements-runtime.lock \
+      --no-compile --require-hashes --only-binary :all: -r /build/requirements-runtime.lock \
  && python -m pip install --target /build/hatch \
       --require-hashes --only-binary :all: -r /build/requirements-build.lock
 
@@ -20,10 +22,11 @@ COPY tools /app/tools
 COPY examples /app/examples
 COPY k8s/base/crds /app/k8s/base/crds
 # In place, as `make setup` does: the demo finds its examples, and compose may mount the tree over /app.
-# Compiled here, because in a cluster the root file system is read-only.
+# Compiled here, because in a cluster the root file system is read-only. By hash, and nowhere else: bytecode that
+# notes the hour would make every build differ.
 RUN PYTHONPATH=/build/hatch python -m pip --python /opt/venv/bin/python install \
-      --no-deps --no-build-isolation --editable /app \
- && /opt/venv/bin/python -m compileall -q /opt/venv/lib /app
+      --no-compile --no-deps --no-build-isolation --editable /app \
+ && /opt/venv/bin/python -m compileall -q --invalidation-mode checked-hash /opt/venv/lib /app
 
 FROM python:3.12.12-slim-bookworm
 
@@ -35,8 +38,11 @@ LABEL org.opencontainers.image.title="nsm-on-nats" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
+# The base has no bytecode of Python's own modules. No useradd: it notes the day in /etc/shadow.
 RUN python -m pip uninstall --yes --quiet --root-user-action ignore pip \
- && useradd --uid 65532 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin nsm
+ && python -m compileall -q "$(python -c 'import os; print(os.path.dirname(os.__file__))')" \
+ && echo 'nsm:x:65532:' >> /etc/group \
+ && echo 'nsm:x:65532:65532::/nonexistent:/usr/sbin/nologin' >> /etc/passwd
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 

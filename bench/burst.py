@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import msgspec
-import nats
 from nats.aio.msg import Msg
 
 from bench.servers import servers
@@ -26,6 +25,7 @@ from schemas.intent import Endpoint, IpamSpec, Leader, PodRef, PrefixesInUse, Re
 from schemas.state import NodeFacts
 from services._runtime import streams
 from services._runtime.bus import Bus
+from services._runtime.client import Client
 
 ROOMY = IpamSpec(prefixes=("172.16.0.0/12",))
 EXACT = IpamSpec(  # 1,022 usable addresses, one for the endpoint, 21 left out: 1,000 clients
@@ -89,7 +89,8 @@ async def _burst(url: str, directory: Path, *, replicas: int, ipam: IpamSpec, po
     async with _watcher(url, replicas) as bus:
         await _cluster(bus, ipam)
         grants = _Grants()
-        listener = await nats.connect(url.split(","))
+        listener = Client()
+        await listener.connect(url.split(","))
         await listener.subscribe(
             f"{subjects.LOG_ROOT}.>", cb=grants.hear, pending_msgs_limit=0, pending_bytes_limit=0
         )

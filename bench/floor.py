@@ -9,7 +9,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import nats
 from nats.aio.msg import Msg
 
 from bench.servers import servers
@@ -19,6 +18,7 @@ from schemas.grant import Connection, End
 from schemas.intent import PodRef, Request
 from schemas.state import EndStatus, Status
 from services._runtime.bus import Bus
+from services._runtime.client import Client
 
 _ROUNDS = 50
 
@@ -35,7 +35,8 @@ def bus_hops() -> list[float]:
 async def _rounds(url: str) -> list[float]:
     bus = await Bus.connect(url, name="watcher")
     await bus.ensure_streams()
-    listener = await nats.connect(url)
+    listener = Client()
+    await listener.connect(url)
     heard: asyncio.Queue[type] = asyncio.Queue()
 
     async def hear(message: Msg) -> None:

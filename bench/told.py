@@ -56,7 +56,7 @@ async def serve() -> None:
 
 
 @contextmanager
-def _process(*words: str, log: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def process(*words: str, log: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     with log.open("ab") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", *words],
@@ -230,7 +230,7 @@ async def measure(url: str, api_url: str, watcher: int, count: int) -> None:
         async with asyncio.timeout(_SECONDS):
             requests = await ipam.requests(count)
         await seen.until("False", count)
-        writes, cpu = seen.writes, _cpu(watcher)
+        writes, cpu = seen.writes, cpu_seconds(watcher)
         begun = time.perf_counter()
         await ipam.connect(requests)
         published = time.perf_counter() - begun
@@ -239,24 +239,26 @@ async def measure(url: str, api_url: str, watcher: int, count: int) -> None:
         written = seen.writes - writes
         await seen.until("True", count, events=count)
         said = time.perf_counter() - begun
-        cpu = _cpu(watcher) - cpu
+        cpu = cpu_seconds(watcher) - cpu
         print(
             f"{count} Pods: granted after {published:.2f} s, told after {last:.2f} s "
             f"({count / last:.0f}/s), Events after {said:.2f} s; {written / count:.2f} versions and "
-            f"{cpu / count * 1e3:.2f} ms CPU of the watcher per Pod, peak {_peak_mib(watcher):.0f} MiB",
+            f"{cpu / count * 1e3:.2f} ms CPU of the watcher per Pod, peak {memory_mib(watcher)[1]:.0f} MiB",
             flush=True,
         )
         await _floor(api_url, count)
 
 
-def _cpu(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _peak_mib(pid: int) -> float:
+def memory_mib(pid: int) -> tuple[float, float]:
+    """What a process holds now, and held at most."""
     text = Path(f"/proc/{pid}/status").read_text()
-    return int(text.partition("VmHWM:")[2].split()[0]) / 1024
+    now, peak = (int(text.partition(name)[2].split()[0]) / 1024 for name in ("VmRSS:", "VmHWM:"))
+    return now, peak
 
 
 async def _floor(api_url: str, count: int) -> None:
@@ -299,7 +301,7 @@ def main() -> int:
         here = Path(folder)
         with (
             servers(here / "nats", 1) as url,
-            _process("bench.told", "--serve", log=here / "api.log") as api,
+            process("bench.told", "--serve", log=here / "api.log") as api,
         ):
             assert api.stdout is not None
             api_url = api.stdout.readline().strip()
@@ -310,7 +312,7 @@ def main() -> int:
                 "WATCHER_KUBECONFIG": str(here / "kubeconfig"),
                 "NSM_LOG_LEVEL": "warning",
             }
-            with _process("services.watcher", log=here / "watcher.log", **settings) as watcher:
+            with process("services.watcher", log=here / "watcher.log", **settings) as watcher:
                 asyncio.run(measure(url, api_url, watcher.pid, asked.pods))
     return 0
 

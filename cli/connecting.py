@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import ssl
 import sys
 from urllib.parse import urlsplit
 
@@ -9,7 +10,9 @@ import nats.errors
 
 from cli.persons import Person, person
 from cli.problems import Problem
-from services._runtime.client import Client, is_about_login
+from cli.remedies import SYSTEM
+from services._runtime.access import Access
+from services._runtime.client import Client, NoTls, is_about_login
 
 _TIMEOUT_SECONDS = 5.0
 _RETRY_SECONDS = 0.1
@@ -35,6 +38,8 @@ async def log_in(server: str, who: Person) -> Client:
             while len(refused) < _LOGINS:
                 try:
                     return await _attempt(server, who)
+                except (ssl.SSLError, NoTls) as exc:
+                    raise Problem(f"NATS at {shown(server)}: {_of_tls(exc, access)}") from exc
                 except (OSError, nats.errors.Error) as exc:
                     if is_about_login(exc):
                         refused.append(exc)
@@ -43,6 +48,20 @@ async def log_in(server: str, who: Person) -> Client:
         pass
     reason = str(refused[0]) if refused else "no answer"
     raise Problem(f"NATS at {shown(server)} does not let us in: {reason}; {who.remedy}")
+
+
+def _of_tls(exc: ssl.SSLError | NoTls, access: Access) -> str:
+    """Neither token nor auth was asked: what both sides think of certificates."""
+    if isinstance(exc, NoTls):
+        return str(exc)
+    why = getattr(exc, "verify_message", "") or exc.reason or str(exc)
+    trusted = (
+        f"NSM_TLS_CA={access.tls_ca}" if access.tls_ca else "the system (NSM_TLS_CA is not set)"
+    )
+    return (
+        f"its certificate is not trusted by {trusted}: {why}; take the authority that the bus has now: "
+        f"kubectl -n {SYSTEM} get configmap nsm-ca -o jsonpath='{{.data.ca\\.crt}}' > ca.crt"
+    )
 
 
 async def _attempt(server: str, who: Person) -> Client:

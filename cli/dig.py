@@ -55,11 +55,7 @@ def dig(  # noqa: PLR0917 options of a command
 ) -> None:
     """Ask for a name in a Pod. Exit code 0: somebody answered, whatever it was; 9: nobody did."""
     server, name = _asked(words)
-    if not dnswire.is_name(name):
-        raise Problem(f"name {name!r}: {dnswire.NAME_FORM}", exit_code=2)
-    kind = kind.upper()
-    if not dnswire.is_type(kind):
-        raise Problem(f"--type {kind}: no type of DNS record; such as A, AAAA, TXT", exit_code=2)
+    kind = _type(kind)
     seconds = labs.duration_seconds(timeout)
     namespace, pod = pods.place_of(pod, namespace)
     inside = labs.Inside(namespace, pod)
@@ -139,12 +135,21 @@ def _asked(words: Sequence[str]) -> tuple[str, str]:
     names = [word for word in words if not word.startswith("@")]
     if len(names) != 1 or len(servers) > 1:
         raise Problem("write: nsm dig POD NAME, or nsm dig POD @SERVER NAME", exit_code=2)
+    if not dnswire.is_name(names[0]):
+        raise Problem(f"name {names[0]!r}: {dnswire.NAME_FORM}", exit_code=2)
     for server in servers:
         try:
             ipaddress.ip_address(server)
         except ValueError as exc:
             raise Problem(f"@{server}: a server is named by its address", exit_code=2) from exc
     return (servers[0] if servers else ""), names[0]
+
+
+def _type(text: str) -> str:
+    kind = text.upper()
+    if not dnswire.is_type(kind):
+        raise Problem(f"--type {kind}: no type of DNS record; such as A, AAAA, TXT", exit_code=2)
+    return kind
 
 
 def _tell(answers: Sequence[Answer], output: OutputFormat, *, is_short: bool = False) -> int:

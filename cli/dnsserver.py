@@ -33,15 +33,23 @@ _V4_INFO, _V6_INFO = 8, 50  # IP_PKTINFO, IPV6_PKTINFO: Python 3.11 has no name 
 _V6_RECEIVE_INFO = 49
 
 
+def _hint(refused: OSError) -> str:
+    if isinstance(refused, PermissionError):
+        return "; low ports are for root: runAsUser: 0, or capability NET_BIND_SERVICE"
+    return ""
+
+
 class Zone(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server knows. Names in lower case, without the last dot."""
+    """What the server knows. Names in lower case, without the last dot: the root is empty."""
 
     zones: tuple[str, ...]
     records: Mapping[str, tuple[str, ...]]
 
 
 def dns_server(  # noqa: PLR0917 options of a command
-    zone: Annotated[list[str], typer.Option("--zone", help="A domain to answer for; repeatable.")],
+    zone: Annotated[
+        list[str], typer.Option("--zone", help="A domain to answer for, `.` for all; repeatable.")
+    ],
     record: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,13 +87,13 @@ def read_zone(zones: Sequence[str], records: Sequence[str]) -> Zone:
             raise Problem(f"--record {text!r}: write NAME=ADDRESS", exit_code=2)
         full = name.lower() if name.endswith(".") else f"{name.lower()}.{domains[0]}"
         full = full.removeprefix("@.").rstrip(".")
-        _check_name(full, f"--record {text!r}")
+        _check_name(full or ".", f"--record {text!r}")
         found[full] = (*found.get(full, ()), address)
     return Zone(zones=domains, records=found)
 
 
 def _check_name(name: str, option: str) -> None:
-    if not name.strip(".") or not dnswire.is_name(name):
+    if not name or not dnswire.is_name(name):
         raise Problem(f"{option}: {dnswire.NAME_FORM}", exit_code=2)
 
 
@@ -100,15 +108,14 @@ def answer(query: bytes, zone: Zone, *, datagram: bool) -> tuple[bytes, str] | N
     question = request.questions[0]
     name = str(question.qname).rstrip(".").lower()
     reply = request.reply(aa=1, ra=0)
-    ours = [z for z in zone.zones if name == z or name.endswith(f".{z}")]
+    ours = [z for z in zone.zones if not z or name == z or name.endswith(f".{z}")]
     if not ours:
         reply.header.aa, reply.header.rcode = 0, dnslib.RCODE.REFUSED
     else:
-        _fill(reply, question, zone.records, name)
+        _fill(reply, question, zone, name)
         if not reply.rr:
-            reply.add_auth(
-                dnslib.RR(ours[0], dnslib.QTYPE.SOA, rdata=_soa(ours[0]), ttl=TTL_SECONDS)
-            )
+            of = f"{ours[0]}."
+            reply.add_auth(dnslib.RR(of, dnslib.QTYPE.SOA, rdata=_soa(of), ttl=TTL_SECONDS))
     kind = dnslib.QTYPE.get(question.qtype)
     said = f"{kind} {name}. {dnslib.RCODE.get(reply.header.rcode)}"
     packed = bytes(reply.pack())
@@ -117,11 +124,12 @@ def answer(query: bytes, zone: Zone, *, datagram: bool) -> tuple[bytes, str] | N
     return packed, said
 
 
-def _fill(reply: Any, question: Any, records: Mapping[str, tuple[str, ...]], name: str) -> None:
-    if not any(known == name or known.endswith(f".{name}") for known in records):
+def _fill(reply: Any, question: Any, zone: Zone, name: str) -> None:
+    exists = any(known == name or known.endswith(f".{name}") for known in zone.records)
+    if not exists and name not in zone.zones:
         reply.header.rcode = dnslib.RCODE.NXDOMAIN
         return
-    for address in records.get(name, ()):
+    for address in zone.records.get(name, ()):
         kind = "AAAA" if ":" in address else "A"
         code = getattr(dnslib.QTYPE, kind)
         if question.qtype in (code, dnslib.QTYPE.ANY):
@@ -131,7 +139,8 @@ def _fill(reply: Any, question: Any, records: Mapping[str, tuple[str, ...]], nam
 
 def _soa(zone: str) -> Any:
     times = (1, 7200, 1800, 86400, TTL_SECONDS)
-    return dnslib.SOA(mname=f"ns.{zone}.", rname=f"hostmaster.{zone}.", times=times)
+    below = zone.lstrip(".")
+    return dnslib.SOA(mname=f"ns.{below}", rname=f"hostmaster.{below}", times=times)
 
 
 def _room(request: Any) -> int:
@@ -157,10 +166,13 @@ class _Server:
             except OSError as exc:
                 if address == "::":  # this machine has no IPv6
                     continue
-                raise Problem(f"--listen {address} port {port}: {exc.strerror}") from exc
+                raise Problem(
+                    f"--listen {address} port {port}: {exc.strerror}{_hint(exc)}"
+                ) from exc
             loop.add_reader(datagrams, self._on_datagrams, datagrams)
             await asyncio.start_server(self._talk, sock=stream)
-            print(f"serving {', '.join(self._zone.zones)} on {address} port {port}", flush=True)
+            zones = ", ".join(zone or "." for zone in self._zone.zones)
+            print(f"serving {zones} on {address} port {port}", flush=True)
         await ended.wait()
 
     def _on_datagrams(self, sock: socket.socket) -> None:

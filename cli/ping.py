@@ -41,21 +41,15 @@ def ping(  # noqa: PLR0917 options of a command
     timeout_seconds = labs.duration_seconds(timeout)
     namespace, pod = pods.place_of(pod, namespace)
     inside = labs.Inside(namespace, pod)
-    targets = (
-        [Target(address=_checked(address), interface=interface)]
-        if address is not None
-        else _peers(namespace, pod, interface)
-    )
+    if address is not None:
+        targets = [Target(address=_checked(address), interface=interface)]
+    else:
+        targets = _peers(namespace, pod, interface)
+    rounds = {"interval_seconds": interval_seconds, "timeout_seconds": timeout_seconds}
 
     def run() -> int:
         inside.enter()
-        outcomes = ask(
-            targets,
-            count=count,
-            interval_seconds=interval_seconds,
-            timeout_seconds=timeout_seconds,
-        )
-        return _tell(outcomes, targets, output)
+        return _tell(ask(targets, count=count, **rounds), targets, output)
 
     sys.exit(labs.in_child(run))
 

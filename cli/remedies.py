@@ -33,6 +33,12 @@ class Place(msgspec.Struct, frozen=True):
         return f"{pods}; kubectl -n {SYSTEM} logs -l app.kubernetes.io/name={service}"
 
 
+def is_users(reason: str) -> bool:
+    """Whether somebody else than who runs the mesh has to act."""
+    known = OBJECTS.get(reason)
+    return known is not None and known.is_users
+
+
 def of_reason(reason: str) -> str:
     """What to do about a reason, as the reference has it."""
     known = OBJECTS.get(reason)

@@ -34,6 +34,10 @@ class Verbs(Protocol):
 
     async def start_node(self, name: str) -> None: ...
 
+    async def block_node(self, name: str) -> None: ...
+
+    async def unblock_node(self, name: str) -> None: ...
+
 
 async def serve(layout: Layout, verbs: Verbs) -> None:
     """Listen on the lab's socket file; ends with the loop."""
@@ -51,9 +55,15 @@ async def serve(layout: Layout, verbs: Verbs) -> None:
         verbs.start(request.match_info["name"])
         return web.Response(body=b"{}")
 
+    changes = {
+        "stop": verbs.stop_node,
+        "start": verbs.start_node,
+        "block": verbs.block_node,
+        "unblock": verbs.unblock_node,
+    }
+
     async def node(request: web.Request) -> web.Response:
-        change = verbs.stop_node if request.match_info["verb"] == "stop" else verbs.start_node
-        await change(request.match_info["name"])
+        await changes[request.match_info["verb"]](request.match_info["name"])
         return web.Response(body=b"{}")
 
     @web.middleware
@@ -68,7 +78,7 @@ async def serve(layout: Layout, verbs: Verbs) -> None:
     app.router.add_get("/processes", processes)
     app.router.add_post("/processes/{name:.+}/kill", kill)
     app.router.add_post("/processes/{name:.+}/start", start)
-    app.router.add_post("/nodes/{name}/{verb:stop|start}", node)
+    app.router.add_post(f"/nodes/{{name}}/{{verb:{'|'.join(changes)}}}", node)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     layout.control.unlink(missing_ok=True)

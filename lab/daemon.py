@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from lab import control
+from lab import blocking, control
 from lab.api.guarding import guard
 from lab.api.kubeconfig import write_kubeconfig
 from lab.api.server import LabApi
@@ -30,6 +30,7 @@ from lab.sandbox import Pids, Reporter
 from lab.servers import SERVER_COUNTS
 from lab.supervisor import Supervisor
 from lab.workloads import Workloads
+from services._node.nft import NftError
 
 log = structlog.get_logger()
 
@@ -146,6 +147,20 @@ class _Lab:
                 self._supervisor.release(service)
             self._cluster.set_node_ready(name, ready=True)
             self._kubelet.start_node(name)
+
+    async def block_node(self, name: str) -> None:
+        """A firewall in the way of its tunnels."""
+        await self._block(name, is_blocked=True)
+
+    async def unblock_node(self, name: str) -> None:
+        await self._block(name, is_blocked=False)
+
+    async def _block(self, name: str, *, is_blocked: bool) -> None:
+        path = self._network.path(self._node(name))
+        try:
+            await asyncio.to_thread(blocking.block, path, is_blocked=is_blocked)
+        except NftError as exc:
+            raise LabProblem(f"{name}: {exc}; the kernel needs nf_tables (modprobe it)") from exc
 
     def _services_of(self, node: str) -> list[str]:
         return [name for name in self._supervisor.names if name.endswith(f"/{node}")]

@@ -76,6 +76,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     pod: PodRef
     ready: bool  # may get new connections; what it has it keeps
     leaving: bool = False  # being deleted: serves until it ends, and its clients move to another one if there is one
+    refused: str = (
+        ""  # why the object's newer spec is refused while this older one holds, for people
+    )
     network_services: tuple[str, ...]
     labels: dict[str, str] = {}
     ipam: IpamSpec = IpamSpec()

@@ -5,11 +5,19 @@ import msgspec
 from schemas.subjects import AliveKey, LeaseKey
 
 
+class Word(msgspec.Struct, frozen=True, kw_only=True):
+    """What a leader sees and nobody else on the bus does, in words for people."""
+
+    troubles: tuple[str, ...] = ()  # an operator should act
+    notes: tuple[str, ...] = ()  # good to know
+
+
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """The right to lead a service until it expires."""
 
     service: str
     holder: str
+    word: Word = Word()
 
     @property
     def key(self) -> LeaseKey:

@@ -9,6 +9,9 @@ from typing import NamedTuple
 class Reason(NamedTuple):
     meaning: str
     remedy: str = ""  # empty: nothing is wrong
+    is_users: bool = (
+        False  # who wrote the annotation, the endpoint or the Pod has to act, not who runs the mesh
+    )
 
 
 # What one service says and another one acts on, and what several say.
@@ -25,35 +28,43 @@ OBJECTS: dict[str, Reason] = {
         "usable as it was, while its node makes it what was granted last; the message says for what it waits"
     ),
     "Disconnected": Reason("an Event: what was connected is not any more; the message says why"),
-    "MalformedAnnotation": Reason("the column is in the message", "correct it"),
+    "MalformedAnnotation": Reason("the column is in the message", "correct it", is_users=True),
     "HostNetwork": Reason(
-        "the Pod uses its node's network: nothing is wired there", "run it without `hostNetwork`"
+        "the Pod uses its node's network: nothing is wired there",
+        "run it without `hostNetwork`",
+        is_users=True,
     ),
     "PodCompleted": Reason("the Pod ended and released what it had"),
     "NoEndpoint": Reason(
-        "no Pod offers the network service", "create an endpoint and a Pod for it"
+        "no Pod offers the network service", "create an endpoint and a Pod for it", is_users=True
     ),
     "NoMatchingEndpoint": Reason(
-        "endpoints exist, none has the labels; all are listed", "correct the labels"
+        "endpoints exist, none has the labels; all are listed", "correct the labels", is_users=True
     ),
     "EndpointNotReady": Reason(
         "the endpoint Pod, or its node, is not Ready, or it is being deleted; a new Pod is warned after ten seconds",
         "see its events",
+        is_users=True,
     ),
     "NotAllowed": Reason(
         "the namespace behind the `@` has no such network service, or does not allow the Pod's namespace",
         "add the Pod's namespace to the `allowedNamespaces` of a NetworkService there",
+        is_users=True,
     ),
     "AmbiguousNetworkService": Reason(
         "the Pod's own namespace has no such network service, and several others allow it theirs; they are named",
         "write `@namespace` behind the name, to say which",
+        is_users=True,
     ),
-    "PoolExhausted": Reason("the pool is full; the numbers are in the message", "add a prefix"),
+    "PoolExhausted": Reason(
+        "the pool is full; the numbers are in the message", "add a prefix", is_users=True
+    ),
     PREFIX_COLLISION: Reason(
         "an address or route would overlap a prefix in use, another connection of the Pod, or what the node of the "
         "Pod has not taken down yet; both are named. An Event on a connected Pod: it keeps what a prefix covers now, "
         "for nothing else is free",
         "do as the message says; mostly: choose another prefix or route",
+        is_users=True,
     ),
     "NodeSilent": Reason(
         "since the bus was lost a node has not told what it still has; an endpoint with a Pod "
@@ -74,6 +85,7 @@ OBJECTS: dict[str, Reason] = {
     "BadEndpoint": Reason(
         "the endpoint's prefixes or routes cannot work; the message says which, on the Pod and on the endpoint",
         "correct it",
+        is_users=True,
     ),
     "RemoteNotSupported": Reason(
         "the endpoint is on another node, and one of the two cannot make tunnels, or only with an "
@@ -92,15 +104,19 @@ OBJECTS: dict[str, Reason] = {
         "the endpoint Pod's network was there and is gone, as it is when the Pod ends. The client moves to another "
         "endpoint Pod, if there is one",
         "wait; if it lasts, see why the endpoint Pod ended",
+        is_users=True,
     ),
     "InterfaceNameTaken": Reason(
-        "the Pod has an interface of that name that is not ours", "choose another name"
+        "the Pod has an interface of that name that is not ours",
+        "choose another name",
+        is_users=True,
     ),
     "RouteTaken": Reason(
         "the Pod has a route to the same destination that is not this connection's and was there first; the message "
         "names it",
         "delete it, wait where it is another connection's, or let the endpoint give another prefix or route; "
         "it is tried again",
+        is_users=True,
     ),
     "KernelError": Reason(
         "the node could not wire it; the message says what the kernel said. It tries again",
@@ -135,6 +151,7 @@ OBJECTS: dict[str, Reason] = {
         "the Pod asks only the cluster's DNS",
         'remove the other one, or annotate the Pod with `dns.networkservicemesh.io/capture: "false"`: it keeps its '
         "connections, without their DNS",
+        is_users=True,
     ),
     "DNSCaptureFailed": Reason(
         "the kernel refused; the message says what it said", "see the dns service's log"
@@ -148,10 +165,12 @@ OBJECTS: dict[str, Reason] = {
         "an Event on one of our objects: it has no effect as it is written. On a Pod: so it is with the endpoint that "
         "would serve it",
         "correct the field that is named",
+        is_users=True,
     ),
     "InvalidAnnotation": Reason(
         "an Event: `dns.networkservicemesh.io/capture` is neither `true` nor `false`; it counts as `true`",
         'write `"false"`, or remove it',
+        is_users=True,
     ),
     "MalformedPrefix": Reason(
         "an Event on the ConfigMap: these lines, or the key, cannot be understood. The other lines have effect, and "
@@ -163,6 +182,10 @@ OBJECTS: dict[str, Reason] = {
         "make it smaller, or raise the server's `max_payload`",
     ),
     "Accepted": Reason("the spec of the object is understood"),
+    "UsedAround": Reason(
+        "a part of the endpoint's prefixes is in use elsewhere and is not given; at least half of its addresses is "
+        "free beside it"
+    ),
     "NoCollision": Reason("no prefix and no route of the endpoint overlaps a prefix in use"),
     "SomeFailed": Reason(
         "some connections of the endpoint do not work; one is named", "see the events of its Pod"

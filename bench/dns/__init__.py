@@ -1,1 +1,1 @@
-"""How fast the resolver is, beside what people use: `python -m bench.dns [--quick]`. Loopback only."""
+"""How fast the resolver is, beside what people use: `python -m bench.dns [--quick] [SETTING …]`. Loopback only."""

@@ -1,8 +1,8 @@
-"""`python -m bench.dns [--quick]`: how many queries, at what cost, and how long a single one takes.
+"""`python -m bench.dns [--quick] [SETTING …]`: how many queries, at what cost, and how long a single one takes.
 
 The servers take turns in short rounds, and the best round of each counts (+ how much worse the median was):
 what else the machine does can only add. Trust ratios, and CPU time more than wall time. Each server is pinned to
-one core, the load and the upstreams to another.
+one core, the load and the upstreams to another. `floor` is the same packets by a bare loop in Python.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.dns import dead
 from bench.dns.contestants import CONTESTANTS, Missing, Running, Setting, upstreams
 from bench.dns.load import Asker, Load
 
@@ -23,10 +24,9 @@ SETTINGS = {
     "5 upstreams": Setting(upstreams=5),
     "2 upstreams, 1,000 Pods": Setting(pods=1000),
     "2 upstreams, cache": Setting(cache=20_000),
-    "2 upstreams, one of them silent": Setting(silent=1),
 }
+_DEAD = "one dies"
 _CACHED_NAMES = 8_000  # they fit every cache
-_SLOW_NAMES = 1_000  # half of them nobody who answers knows
 _ALLOWED_LOSS = 0.001
 _WARM_SECONDS = 20.0
 
@@ -42,14 +42,21 @@ class Found(NamedTuple):
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.dns", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two settings, a minute")
-    quick = parser.parse_args().quick
-    names = ("2 upstreams", "2 upstreams, cache") if quick else tuple(SETTINGS)
-    rounds, seconds = (5, 0.5) if quick else (12, 0.5)
+    parser.add_argument("--quick", action="store_true", help="three settings, half a minute")
+    parser.add_argument("settings", nargs="*", help=f"of {', '.join((*SETTINGS, _DEAD))}")
+    told = parser.parse_args()
+    quick = ("2 upstreams", "2 upstreams, cache", _DEAD)
+    names = told.settings or (quick if told.quick else (*SETTINGS, _DEAD))
+    if unknown := set(names) - {*SETTINGS, _DEAD}:
+        parser.error(f"no such setting: {', '.join(sorted(unknown))}; see --help")
+    rounds, seconds = (5, 0.25) if told.quick else (12, 0.5)
     cores = _cores()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; pinned: {cores is not None}")
     for name in names:
-        measure(name, SETTINGS[name], rounds=rounds, seconds=seconds, cores=cores)
+        if name == _DEAD:
+            dead.measure(cores=cores)
+        else:
+            measure(name, SETTINGS[name], rounds=rounds, seconds=seconds, cores=cores)
 
 
 def measure(
@@ -59,7 +66,7 @@ def measure(
     server_core, load_core = cores or (None, None)
     print(f"\n{name}\n  {'':24}{'q/s':>9}{'CPU us/query':>14}{'lost':>9}{'p50 us':>9}{'p99 us':>9}")
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(upstreams(setting, core=load_core))
+        port = stack.enter_context(upstreams(setting, core=load_core)).ports[0]
         running: dict[str, tuple[Running, Asker]] = {}
         for contestant, start in CONTESTANTS.items():
             try:
@@ -127,8 +134,6 @@ def _spread(found: list[Found]) -> float:
 
 
 def _names(setting: Setting) -> int:
-    if setting.silent:
-        return _SLOW_NAMES
     return _CACHED_NAMES if setting.cache else 40_000
 
 

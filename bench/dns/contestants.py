@@ -21,7 +21,6 @@ class Setting(NamedTuple):
     """What is measured."""
 
     upstreams: int = 2
-    silent: int = 0  # the last ones of them
     pods: int = 1
     cache: int = 0  # entries
 
@@ -38,16 +37,16 @@ class Missing(Exception):
 
 
 @contextlib.contextmanager
-def upstreams(setting: Setting, *, core: int | None) -> Iterator[int]:
-    """They answer on one port, from `_HOST`2 on."""
+def upstreams(setting: Setting, *, core: int | None) -> Iterator[Running]:
+    """They answer on one port, from `_HOST`2 on. SIGUSR1: the last one is deaf, or hears again."""
     count = setting.upstreams
     port = _free_port()
     endings = ",".join(str(n) for n in range(2, 2 + count))
-    letters = ",".join(_LETTERS[: count - setting.silent] + "-" * setting.silent)
+    letters = ",".join(_LETTERS[:count])
     command = [sys.executable, "-m", "bench.dns.upstreams", endings, _HOST, str(port), letters]
     with _process(command, core) as process:
         _first_line(process)
-        yield port
+        yield Running(process.pid, [port])
 
 
 @contextlib.contextmanager
@@ -56,6 +55,16 @@ def ours(setting: Setting, port: int, *, core: int | None) -> Iterator[Running]:
     servers = ",".join(_addresses(setting))
     command = [sys.executable, "-m", "bench.dns.ours", servers, str(port)]
     with _process([*command, str(setting.pods), str(setting.cache)], core) as process:
+        yield Running(process.pid, [int(text) for text in _first_line(process).split()])
+
+
+@contextlib.contextmanager
+def floor(setting: Setting, port: int, *, core: int | None) -> Iterator[Running]:
+    """The same packets by a bare loop, without any thought: what is left for thinking."""
+    if setting.cache:
+        raise Missing("asks for every query")
+    command = [sys.executable, "-m", "bench.dns.floor", ",".join(_addresses(setting)), str(port)]
+    with _process([*command, str(setting.pods)], core) as process:
         yield Running(process.pid, [int(text) for text in _first_line(process).split()])
 
 
@@ -96,7 +105,12 @@ def unbound(setting: Setting, port: int, *, core: int | None) -> Iterator[Runnin
             yield running
 
 
-CONTESTANTS = {"ours": ours, "dnsmasq --all-servers": dnsmasq, "unbound": unbound}
+CONTESTANTS = {
+    "ours": ours,
+    "dnsmasq --all-servers": dnsmasq,
+    "unbound": unbound,
+    "floor": floor,
+}
 
 
 @contextlib.contextmanager

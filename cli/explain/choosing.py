@@ -78,6 +78,15 @@ def _why(found: Evidence, request: intent.Request, granted: grant.Connection) ->
     if pod.node == request.pod.node:
         reasons.append("it is on the client's node")
     yield f"because {', and '.join(reasons)}"
+    offered = found.told.get(EndpointKey(granted.endpoint_namespace, granted.endpoint, pod.name))
+    if offered is not None and isinstance(offered.message, intent.Endpoint):
+        yield from refused_spec(offered.message)
+
+
+def refused_spec(endpoint: intent.Endpoint) -> Iterator[str]:
+    """That an endpoint was edited in vain."""
+    if endpoint.refused:
+        yield f"its newer spec is refused, the older one holds: {endpoint.refused}"
 
 
 def _others(

@@ -103,9 +103,10 @@ def _wanted(found: Evidence) -> Wanted | None:
 
 
 def _interfaces(found: Evidence, asks: Wanted | None) -> list[str]:
+    """In the order of the annotation; what it does not ask for comes last."""
+    written = [each.interface for each in asks.requests] if asks else []
     own = {key.interface for key in _grants(found)}
-    names = _requests(found).keys() | own
-    return sorted(names | {each.interface for each in asks.requests} if asks else names)
+    return list(dict.fromkeys((*written, *sorted(_requests(found).keys() | own))))
 
 
 def _grants(found: Evidence) -> dict[ConnectionKey, grant.Connection]:

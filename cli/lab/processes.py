@@ -12,6 +12,7 @@ from cli.options import Output
 from cli.output import OutputFormat, print_json, print_table
 from cli.problems import Problem
 from lab.control import SIGNALS
+from schemas.grant import TUNNEL_PORT
 
 Name = Annotated[
     str,
@@ -24,6 +25,16 @@ class NodeVerb(enum.StrEnum):
 
     STOP = "stop"
     START = "start"
+    BLOCK = "block"
+    UNBLOCK = "unblock"
+
+
+_DONE = {
+    NodeVerb.STOP: "stopped",
+    NodeVerb.START: "started",
+    NodeVerb.BLOCK: f"UDP {TUNNEL_PORT} is dropped, in and out",
+    NodeVerb.UNBLOCK: f"UDP {TUNNEL_PORT} is open again",
+}
 
 
 def processes(
@@ -78,12 +89,14 @@ def start(name: Name) -> None:
 
 
 def node(
-    verb: Annotated[NodeVerb, typer.Argument(help="Cut or restore its power.")],
+    verb: Annotated[
+        NodeVerb, typer.Argument(help="Cut or restore its power; close or open its tunnels' port.")
+    ],
     name: Annotated[str, typer.Argument(help="node1, node2, …", show_default=False)],
 ) -> None:
-    """Stop a node with everything on it, or start it again."""
+    """Stop a node with everything on it, or start it again; or block its tunnels, as a firewall would."""
     labs.ask("POST", f"/nodes/{name}/{verb.value}")
-    print(f"{name}: {'stopped' if verb is NodeVerb.STOP else 'started'}")
+    print(f"{name}: {_DONE[verb]}")
 
 
 def _state(process: dict[str, Any]) -> str:

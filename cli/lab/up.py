@@ -1,9 +1,11 @@
 """`nsm lab up`: a cluster in one command; it ends with this command unless detached."""
 
+import contextlib
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +15,7 @@ from cli import kube
 from cli.lab.objects import tell_applied
 from cli.lab.wait import Goal, wait_for
 from cli.problems import Problem
-from lab import starting
+from lab import linux, starting
 from lab.api.client import Client
 from lab.api.kinds import PODS
 from lab.api.manifests import Manifest
@@ -45,11 +47,18 @@ def up(  # noqa: PLR0917 options of a command
     replicas: Annotated[
         int, typer.Option("--replicas", help="How many of auth, watcher and ipam each.")
     ] = 1,
+    tap: Annotated[
+        bool, typer.Option("--tap", help="Print what the bus stores, as: nsm tap 'log.nsm.>'")
+    ] = False,
     token_seconds: Annotated[
         float, typer.Option("--token-seconds", help="How long tokens live.", hidden=True)
     ] = TOKEN_SECONDS,
 ) -> None:
     """Start a lab in NSM_LAB_DIR. Needs no root where user namespaces are open."""
+    if tap and detach:
+        raise Problem(
+            "--tap prints as long as the lab is attached: no --detach with it", exit_code=2
+        )
     manifests = kube.manifests(files or [], "default")
     config = Config(
         directory=str(default_directory()),
@@ -61,27 +70,39 @@ def up(  # noqa: PLR0917 options of a command
         token_seconds=token_seconds,
     )
     began = time.monotonic()
+    started = _start(config, detach=detach)
+
+    def tell() -> None:
+        _tell(started, config, time.monotonic() - began, detach=detach)
+
+    if detach:
+        _detached(manifests, tell)
+        return
     try:
-        started = starting.start(config, attached=not detach)
+        with _tapped() if tap else contextlib.nullcontext():
+            _apply(manifests)
+            _stay(started, tell)
+    except BaseException:
+        _end(started)
+        raise
+
+
+def _start(config: Config, *, detach: bool) -> starting.Started:
+    try:
+        return starting.start(config, attached=not detach)
     except starting.StartFailed as exc:
         raise Problem(str(exc), exit_code=exc.code) from exc
     except LabProblem as exc:
         raise Problem(str(exc)) from exc
+
+
+def _detached(manifests: list[Manifest], tell: Callable[[], None]) -> None:
     try:
-        try:
-            _apply(manifests)
-        except Problem as exc:
-            left = "; the lab stays up, end it with: nsm lab down" if detach else ""
-            raise Problem(f"{exc}{left}", exit_code=exc.exit_code) from exc
-        seconds = time.monotonic() - began
-        if detach:
-            _tell(started, config, seconds, detach=True)
-        else:
-            _stay(started, lambda: _tell(started, config, seconds, detach=False))
-    except BaseException:
-        if not detach:
-            _end(started)
-        raise
+        _apply(manifests)
+    except Problem as exc:
+        left = "the lab stays up, end it with: nsm lab down"
+        raise Problem(f"{exc}; {left}", exit_code=exc.exit_code) from exc
+    tell()
 
 
 def _services(text: str) -> tuple[str, ...]:
@@ -132,6 +153,30 @@ def _tell(started: starting.Started, config: Config, seconds: float, *, detach: 
         "  go on with: nsm lab get pods -A · nsm lab get connections -A · nsm lab exec POD -- CMD"
     )
     print(f"  end it with: {'nsm lab down' if detach else 'Ctrl-C, or nsm lab down'}", flush=True)
+
+
+def _end_with_parent() -> None:
+    linux.die_with_parent(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _tapped() -> Iterator[None]:
+    """With what the bus stores on standard output, from before anything is applied."""
+    words = [sys.executable, "-m", "cli.main", "tap", "log.nsm.>"]
+    with subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_end_with_parent,  # noqa: PLW1509 there are no threads here
+    ) as process:
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            if not said.startswith("listening"):
+                raise Problem(f"--tap: {said.strip() or 'it ended at once'}")
+            yield
+        finally:
+            process.terminate()
 
 
 def _stay(started: starting.Started, tell: Callable[[], None]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cli.output import few
-from cli.remedies import Place, of_reason
+from cli.remedies import Place, is_users, of_reason
 from cli.status.counting import Judged
 from cli.status.model import Lag, NodeState, ServiceState, Wrong
 from cli.status.survey import Sight, Stream, of
@@ -104,6 +104,10 @@ def of_services(services: Sequence[ServiceState], sight: Sight, place: Place) ->
                 f"{each.name} has not written all it knows yet: until then nothing is judged by its absence",
                 see,
             )
+        for trouble in each.troubles:
+            yield Wrong(
+                f"{each.name}: {trouble}", f"kubectl get --raw /readyz; {place.see(each.name)}"
+            )
     for told in of(sight.told, intent.Leader):
         if told.message.silent:
             yield Wrong(
@@ -180,8 +184,25 @@ def of_versions(versions: Mapping[str, int]) -> Iterator[Wrong]:
         )
 
 
+def of_words(services: Iterable[ServiceState]) -> Iterator[Wrong]:
+    """What leaders see that is no fault of the mesh."""
+    for each in services:
+        for note in each.notes:
+            yield Wrong(note, "its condition and Events say what is wrong with it")
+
+
 def of_requests(judged: Iterable[Judged]) -> Iterator[Wrong]:
-    """Requests that are not connected, by what they have become and why."""
+    """Requests that are not connected for a reason that an operator has to mend."""
+    return _told(judged, users=False)
+
+
+def of_users(judged: Iterable[Judged]) -> Iterator[Wrong]:
+    """Those that wait for who wrote the annotation, the endpoint or the Pod."""
+    return _told(judged, users=True)
+
+
+def _told(judged: Iterable[Judged], *, users: bool) -> Iterator[Wrong]:
+    """By what they have become and why."""
     groups: dict[tuple[str, str], list[Judged]] = {}
     for each in judged:
         shown = each.item.shown
@@ -190,6 +211,8 @@ def of_requests(judged: Iterable[Judged]) -> Iterator[Wrong]:
             continue
         if waits and each.facts.grant is None:
             continue  # told by of_lag
+        if is_users(shown.reason) != users:
+            continue
         groups.setdefault((shown.state, shown.reason), []).append(each)
     for (state, reason), found in sorted(groups.items(), key=lambda item: -len(item[1])):
         names = [

@@ -34,6 +34,7 @@ def judge(sight: Sight, place: Place) -> Status:
     return Status(
         well=not wrong,
         wrong=wrong,
+        noted=(*complaints.of_words(services), *complaints.of_users(judged)),
         at=sight.now,
         url=sight.url,
         server=sight.server,
@@ -77,6 +78,8 @@ def _service(name: str, sight: Sight) -> ServiceState:
         complete=guard.message.complete if guard and is_leading else None,
         pending=None if own is None else sum(each.pending for each in own),
         versions=() if own is None else _versions_of(own),
+        troubles=lease.message.word.troubles if lease else (),
+        notes=lease.message.word.notes if lease else (),
     )
 
 

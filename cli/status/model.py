@@ -23,6 +23,8 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool | None = None
     pending: int | None = None
     versions: tuple[str, ...] = ()
+    troubles: tuple[str, ...] = ()  # what its leader sees and an operator should mend
+    notes: tuple[str, ...] = ()  # what it sees and is good to know
 
 
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     well: bool
     wrong: tuple[Wrong, ...]
+    noted: tuple[Wrong, ...] = ()  # what users have to mend: the mesh is well
     at: float = 0.0  # Unix seconds, by the server's clock
     url: str = ""
     server: str = ""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from cli.output import folded, print_table
-from cli.status.model import Counts, Lag, NodeState, ServiceState, Status
+from cli.status.model import Counts, Lag, NodeState, ServiceState, Status, Wrong
 from cli.status.survey import Stream
 
 MOST_NODES = 20  # shown one by one; of more only those that something is wrong with
@@ -14,11 +14,19 @@ def tell(status: Status) -> None:
     """Print all of it."""
     if status.url:
         _tell_system(status)
+    if status.noted:
+        print(f"FOR USERS TO MEND: {len(status.noted)}")
+        _tell_all(status.noted)
+        print()
     if status.well:
         print("all is well")
         return
     print(f"WRONG: {len(status.wrong)}")
-    for number, each in enumerate(status.wrong, 1):
+    _tell_all(status.wrong)
+
+
+def _tell_all(these: Sequence[Wrong]) -> None:
+    for number, each in enumerate(these, 1):
         print(folded(f"{number}. {each.what}", hanging=3))
         print(folded(f"   do: {each.remedy}", hanging=7))
 

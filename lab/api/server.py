@@ -13,40 +13,30 @@ import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from lab.api import conversion, discovery, plain_routes, requests, responses
+from lab.api import plain_routes, requests, responses
+from lab.api.asked import presenter, selection
 from lab.api.errors import (
-    bad_request,
     method_not_allowed,
     no_such_path,
     not_found,
     unauthorized,
-    unsupported_media_type,
 )
 from lab.api.history import Change
 from lab.api.identity import Issuer
-from lab.api.kinds import DEFINITIONS, PODS, SERVICE_ACCOUNTS, SERVICES, Kind
+from lab.api.kinds import DEFINITIONS
 from lab.api.listing import ListQuery, list_page, parse_version
 from lab.api.misbehaving import Faults
 from lab.api.mischief import Mischief
-from lab.api.presenting import Presenter, style_of
 from lab.api.requests import Target
-from lab.api.selectors import Selection, select
-from lab.api.store import PatchKind, Store
+from lab.api.store import Store
 from lab.api.watching import BOOKMARK_SECONDS, Watch, WatchQuery
+from lab.api.writing import Writing
 
 Obj = dict[str, Any]
 
 _OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version", Mischief.PATH})
 _EXPIRY_SECONDS = 30.0
 _MAX_BODY = 3 * 2**20  # as etcd's request limit makes it
-
-_PATCH_FORMS: dict[str, PatchKind] = {
-    "application/json-patch+json": "json",
-    "application/merge-patch+json": "merge",
-    "application/strategic-merge-patch+json": "strategic",
-}
-# Deleting these answers with the object, the others with a Status.
-_RETURNED = frozenset({PODS, SERVICES, SERVICE_ACCOUNTS})
 
 
 class ApiOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +59,7 @@ class LabApi:
     ) -> None:
         self.store = store
         self.issuer = Issuer(store)
+        self._writing = Writing(store, self.issuer)
         self.faults = Faults()
         self.url = ""
         self._options = options or ApiOptions()
@@ -109,8 +100,11 @@ class LabApi:
         for watch in self._watches:
             watch.feed.end()
         if self._runner is not None:
+            server = self._runner.server
             await self._runner.cleanup()
             self._runner = None
+            await asyncio.sleep(0)  # who was being let in meanwhile is in now, and nobody's
+            _abort(server)
 
     def _expire(self) -> None:
         self.store.expire_events()
@@ -119,10 +113,7 @@ class LabApi:
 
     def cut(self) -> None:
         """Close all connections now, in the middle of whatever they say."""
-        server = self._runner.server if self._runner is not None else None
-        for connection in server.connections if server is not None else ():
-            if connection.transport is not None:
-                connection.transport.abort()
+        _abort(self._runner.server if self._runner is not None else None)
 
     def rotate(self, token: str) -> None:
         """From now on only this token is let in."""
@@ -172,33 +163,24 @@ class LabApi:
                     return await self._watch(request, target)
                 return self._get(request, target) if named else self._list(request, target)
             case ("POST", False) | ("POST", True) if not target.name or target.is_action:
-                return await self._create(request, target)
+                return await self._writing.create(request, target)
             case ("PUT", True) if not target.is_action:
-                return await self._update(request, target)
+                return await self._writing.update(request, target)
             case ("PATCH", True) if not target.is_action:
-                return await self._patch(request, target)
+                return await self._writing.patch(request, target)
             case ("DELETE", True) if not target.subresource:
-                return await self._delete(request, target)
+                return await self._writing.delete(request, target)
             case ("DELETE", False):
-                return await self._delete_collection(request, target)
+                return await self._writing.delete_collection(request, target)
         raise method_not_allowed(target.kind)
 
     # ---- reading
-
-    def _presenter(self, request: web.Request, kind: Kind) -> Presenter:
-        return Presenter(
-            kind,
-            style=style_of(request.headers.get(hdrs.ACCEPT, "")),
-            include=request.query.get("includeObject", "Metadata"),
-            now=self.store.now(),
-            definition=self.store.definition(kind),
-        )
 
     def _get(self, request: web.Request, target: Target) -> web.Response:
         if target.is_action:
             raise method_not_allowed(target.kind)
         record = self.store.record(target.kind, target.namespace, target.name)
-        return responses.raw(self._presenter(request, target.kind).one(record.body))
+        return responses.raw(presenter(self.store, request, target.kind).one(record.body))
 
     def _list(self, request: web.Request, target: Target) -> web.Response:
         query = ListQuery(
@@ -210,9 +192,9 @@ class LabApi:
         if not query.token and (fault := self.faults.of_list(target.kind.plural)):
             past = max(self.store.version - fault.back, 1)
             query = msgspec.structs.replace(query, version=str(past), match="Exact")
-        page = list_page(self.store, target.kind, _selection(request, target), query)
+        page = list_page(self.store, target.kind, selection(request, target), query)
         return responses.raw(
-            self._presenter(request, target.kind).many(page.records, page.metadata)
+            presenter(self.store, request, target.kind).many(page.records, page.metadata)
         )
 
     async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
@@ -228,8 +210,8 @@ class LabApi:
         watch = Watch(
             self.store,
             target.kind,
-            wanted=_selection(request, target),
-            presenter=self._presenter(request, target.kind),
+            wanted=selection(request, target),
+            presenter=presenter(self.store, request, target.kind),
             query=query,
             faults=self.faults,
         )
@@ -239,158 +221,8 @@ class LabApi:
         finally:
             self._watches.discard(watch)
 
-    # ---- writing
 
-    async def _create(self, request: web.Request, target: Target) -> web.Response:
-        body = requests.read_body(await request.read(), request.content_type)
-        dry_run = requests.dry_run(request.query)
-        if target.subresource == "binding":
-            return self._bind(target, body, dry_run=dry_run)
-        if target.subresource == "token":
-            answer = self.issuer.request(target.namespace, target.name, body)
-            return responses.plain(answer, status=201)
-        if target.kind.namespaced and not target.namespace:
-            raise method_not_allowed(target.kind)
-        obj = conversion.inward(target.kind, requests.fitting(target, body))
-        strict = requests.strict(request.query)
-        created = self.store.create(target.kind, obj, dry_run=dry_run, strict=strict)
-        return self._written(request, target.kind, created, status=201)
-
-    def _written(
-        self, request: web.Request, kind: Kind, body: Obj, *, status: int = 200
-    ) -> web.Response:
-        """What was written, with a warning for each field that was dropped."""
-        response = responses.raw(self._presenter(request, kind).one(body), status=status)
-        if request.query.get("fieldValidation") != "Ignore":
-            for name in self.store.unknown:
-                response.headers.add("Warning", f'299 - "unknown field \\"{name}\\""')
-        return response
-
-    def _bind(self, target: Target, body: Obj, *, dry_run: bool) -> web.Response:
-        node = body.get("target", {})
-        node_name = node.get("name") if isinstance(node, dict) else None
-        if not isinstance(node_name, str) or not node_name:
-            raise bad_request("target.name: Required value")
-        self.store.bind(target.namespace, target.name, node_name, dry_run=dry_run)
-        success = {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Success",
-            "code": 201,
-        }
-        return responses.plain(success, status=201)
-
-    async def _update(self, request: web.Request, target: Target) -> web.Response:
-        body = requests.read_body(await request.read(), request.content_type)
-        obj = conversion.inward(target.kind, requests.fitting(target, body, name=target.name))
-        written = self.store.update(
-            target.kind,
-            obj,
-            status=target.subresource == "status",
-            dry_run=requests.dry_run(request.query),
-            strict=requests.strict(request.query),
-        )
-        return self._written(request, target.kind, written)
-
-    async def _patch(self, request: web.Request, target: Target) -> web.Response:
-        kind, media = target.kind, request.content_type
-        if media not in discovery.patch_types(kind):
-            raise unsupported_media_type(discovery.patch_types(kind))
-        patch = requests.read_patch(await request.read(), media)
-        dry_run = requests.dry_run(request.query)
-        if media == discovery.APPLY:
-            return self._apply(request, target, patch, dry_run=dry_run)
-        if isinstance(patch, dict):
-            patch = conversion.inward(kind, patch)
-        written = self.store.patch(
-            kind,
-            target.namespace,
-            target.name,
-            patch,
-            form=_PATCH_FORMS[media],
-            status=target.subresource == "status",
-            dry_run=dry_run,
-            strict=requests.strict(request.query),
-        )
-        return self._written(request, kind, written)
-
-    def _apply(
-        self, request: web.Request, target: Target, body: Any, *, dry_run: bool
-    ) -> web.Response:
-        manager = request.query.get("fieldManager", "")
-        if not manager:
-            raise bad_request("fieldManager: Required value: is required for apply patch")
-        if not isinstance(body, dict):
-            raise bad_request("the body is no object")
-        obj = conversion.inward(target.kind, requests.fitting(target, body, name=target.name))
-        status = target.subresource == "status"
-        applied, new = self.store.apply(
-            target.kind,
-            obj,
-            manager=manager,
-            status=status,
-            dry_run=dry_run,
-            strict=requests.strict(request.query),
-        )
-        return self._written(request, target.kind, applied, status=201 if new else 200)
-
-    # ---- deleting
-
-    async def _delete(self, request: web.Request, target: Target) -> web.Response:
-        options = await _delete_options(request)
-        precondition = options.get("preconditions") or {}
-        removed = self.store.delete(
-            target.kind,
-            target.namespace,
-            target.name,
-            grace_seconds=options.get("gracePeriodSeconds"),
-            uid=precondition.get("uid") or "",
-            version=precondition.get("resourceVersion") or "",
-            dry_run=_dry(request, options),
-        )
-        if removed.gone and target.kind not in _RETURNED:
-            return responses.plain(responses.gone(target.kind, removed.body))
-        return responses.raw(self._presenter(request, target.kind).one(removed.body))
-
-    async def _delete_collection(self, request: web.Request, target: Target) -> web.Response:
-        if target.kind.namespaced and not target.namespace:
-            raise method_not_allowed(target.kind)
-        options = await _delete_options(request)
-        meant = self.store.delete_all(
-            target.kind,
-            _selection(request, target),
-            grace_seconds=options.get("gracePeriodSeconds"),
-            dry_run=_dry(request, options),
-        )
-        head = {"kind": f"{target.kind.kind}List", "apiVersion": target.kind.api_version}
-        shown = [conversion.outward(target.kind, body) for body in meant]
-        metadata = {"resourceVersion": str(self.store.version)}
-        return responses.plain(head | {"metadata": metadata, "items": shown})
-
-
-# ---- requests and responses
-
-
-def _selection(request: web.Request, target: Target) -> Selection:
-    fields = request.query.get("fieldSelector", "")
-    if target.name:
-        fields = f"metadata.name={target.name}"
-    labels = request.query.get("labelSelector", "")
-    return select(target.kind, namespace=target.namespace, labels=labels, fields=fields)
-
-
-async def _delete_options(request: web.Request) -> Obj:
-    data = await request.read()
-    options = requests.read_body(data, request.content_type) if data.strip() else {}
-    if "gracePeriodSeconds" in request.query:
-        options["gracePeriodSeconds"] = requests.number(request.query, "gracePeriodSeconds")
-    if not isinstance(options.get("preconditions") or {}, dict):
-        raise bad_request("preconditions is no object")
-    if not isinstance(options.get("gracePeriodSeconds") or 0, int):
-        raise bad_request("gracePeriodSeconds is no number")
-    return options
-
-
-def _dry(request: web.Request, options: Obj) -> bool:
-    return requests.dry_run(request.query) or options.get("dryRun") == ["All"]
+def _abort(server: web.Server | None) -> None:
+    for connection in server.connections if server is not None else ():
+        if connection.transport is not None:
+            connection.transport.abort()

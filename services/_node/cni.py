@@ -49,12 +49,18 @@ class _Address(msgspec.Struct):
     address: str
 
 
+class _Interface(msgspec.Struct):
+    name: str = ""
+    sandbox: str = ""
+
+
 class _Result(msgspec.Struct):
+    interfaces: list[_Interface] | None = None
     ips: list[_Address] | None = None
 
 
 class _Cache(msgspec.Struct, rename="camel"):
-    """The fields of libcni's cache file that we need."""
+    """The fields of libcni's cache file that we need. Older ones (containerd 1.6) have no `netns`."""
 
     container_id: str = ""
     if_name: str = ""
@@ -62,6 +68,13 @@ class _Cache(msgspec.Struct, rename="camel"):
     netns: str = ""
     cni_args: list[tuple[str, str]] | None = None
     result: _Result | None = None
+
+    @property
+    def place(self) -> str:
+        """Path of the namespace that the interface is in; empty where nobody says."""
+        found = (self.result.interfaces if self.result else None) or []
+        named = (each.sandbox for each in found if each.name == self.if_name and each.sandbox)
+        return self.netns or next(named, "")
 
 
 def parse(data: bytes, *, written_at: int = 0, name: str = "") -> CniResult | None:
@@ -76,11 +89,12 @@ def parse(data: bytes, *, written_at: int = 0, name: str = "") -> CniResult | No
     except RecursionError:
         log.warning("CNI result ignored: it is nested too deeply", file=name)
         return None
-    if "\0" in cache.netns:
+    place = cache.place
+    if "\0" in place:
         log.warning("CNI result ignored: its netns contains a NUL", file=name)
         return None
     args = dict(cache.cni_args or [])
-    if not args.get("K8S_POD_UID") or not cache.netns or cache.if_name == "lo":
+    if not args.get("K8S_POD_UID") or not place or cache.if_name == "lo":
         return None
     ips = (cache.result.ips if cache.result else None) or []
     return CniResult(
@@ -88,7 +102,7 @@ def parse(data: bytes, *, written_at: int = 0, name: str = "") -> CniResult | No
         namespace=args.get("K8S_POD_NAMESPACE", ""),
         name=args.get("K8S_POD_NAME", ""),
         container_id=cache.container_id,
-        netns=cache.netns,
+        netns=place,
         interface=cache.if_name,
         network=cache.network_name,
         ips=tuple(ip.address for ip in ips),

@@ -303,6 +303,7 @@ class Bus:
             if exc.err_code != STREAM_NOT_FOUND:
                 raise
             info = await self._create(config)
+        config = streams.corrected(config, info)
         if any(info["config"].get(option) != value for option, value in config.items()):
             log.info("stream settings corrected", stream=name)
             info = await self._wire.api(f"STREAM.UPDATE.{name}", config)

@@ -3,14 +3,15 @@
 nats-py takes it as the end of everything when the server ends a login, and does without TLS when a server (or
 who stands in for it) does not ask for it. Here an ended login is a lost connection like any other, and a token
 never travels in the clear where TLS was wanted. What is trusted is read again for each connection, so that a
-certificate authority is replaced under a running process. And `flush` is a barrier: nats-py's PING overtakes what
-waits to be written, a subscription for one.
+certificate authority is replaced under a running process. `flush` is a barrier: nats-py's PING overtakes what
+waits to be written, a subscription for one. And who is cancelled while it connects ends.
 """
 
 import asyncio
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from nats import errors
@@ -53,13 +54,19 @@ class Client(NatsClient):
         return self._trust() or super().ssl_context
 
     async def _connect_to_server(self, s: Srv) -> None:
-        await super()._connect_to_server(s)
+        try:
+            with _cancellation_kept():
+                await super()._connect_to_server(s)
+        except BaseException:
+            self._drop_socket()
+            raise
         if self.hesitate and self.is_reconnecting:
             await asyncio.sleep(random.uniform(*HESITATE_SECONDS))
 
     async def _process_connect_init(self) -> None:
         try:
-            await super()._process_connect_init()
+            with _cancellation_kept():
+                await super()._process_connect_init()
         except ConnectionError as exc:
             self._drop_socket()
             raise LoginCut(f"the server hung up at the login ({exc}): its log says why") from exc
@@ -71,9 +78,10 @@ class Client(NatsClient):
 
     def _drop_socket(self) -> None:
         """Of a login without success: nats-py forgets it, or, after a failed handshake, waits for its end for ever."""
-        if self._transport is not None:
-            self._transport.close()  # type: ignore[no-untyped-call]
-            self._transport = None
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()  # `close` would first speak TLS with the other side
+        self._transport = None
 
     async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109  nats-py's own signature
         await self._flush_pending(force_flush=True)
@@ -93,6 +101,19 @@ class Client(NatsClient):
         error = errors.Error(f"nats: {err_msg}")
         await self._error_cb(error)
         await self._process_op_err(error)
+
+
+@contextmanager
+def _cancellation_kept() -> Iterator[None]:
+    """nats-py's wait_for loses a cancellation that comes with an answer or an error (Python 3.11)."""
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        yield
+    finally:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _tell_of_tls(transport: Any) -> None:

@@ -16,6 +16,7 @@ import structlog
 
 from schemas.codec import TOMBSTONE_TTL_SECONDS, Malformed, Tombstone, decode, encode
 from schemas.intent import Leader
+from schemas.live import Word
 from schemas.subjects import Key, LeaderKey
 from services._runtime import streams
 from services._runtime.backoff import backoff
@@ -149,12 +150,14 @@ async def lead(
     *,
     holder: str,
     lease_seconds: int = LEASE_SECONDS,
+    word: Callable[[], Word] = Word,
 ) -> None:
     """Lead whenever we may, for ever: run `decide` with each term, cancelled when the term ends.
 
-    `own` mirrors the stream that `service` writes and runs in a task of the caller.
+    `own` mirrors the stream that `service` writes and runs in a task of the caller. `word`: what the lease tells
+    people each second.
     """
-    lease = Lease(bus, service, holder, seconds=lease_seconds)
+    lease = Lease(bus, service, holder, seconds=lease_seconds, word=word)
     gauge = bus.metrics.leader.labels(service)
     gauge.set(0)
     try:

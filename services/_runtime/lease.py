@@ -6,11 +6,13 @@ name takes its own lease back at once: a restarted process need not wait for its
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import structlog
 
 from schemas.codec import Malformed, Tombstone, encode
 from schemas.live import Lease as LeaseMessage
+from schemas.live import Word
 from schemas.subjects import LeaseKey
 from services._runtime.bus import Bus, WrongSequence
 
@@ -26,13 +28,21 @@ class LeaseLost(Exception):
 
 
 class Lease:
-    """One holder's claim to lead one service. Sequence 0: not held."""
+    """One holder's claim to lead one service. Sequence 0: not held. `word`: what each renewal says, too."""
 
-    def __init__(self, bus: Bus, service: str, holder: str, *, seconds: int) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        service: str,
+        holder: str,
+        *,
+        seconds: int,
+        word: Callable[[], Word] = Word,
+    ) -> None:
         self._bus = bus
         self._key = LeaseKey(service)
         self._holder = holder
-        self._body = encode(LeaseMessage(service=service, holder=holder))
+        self._word = word
         self._seconds = seconds
         self._sequence = 0
         self._renewed = 0.0
@@ -106,11 +116,12 @@ class Lease:
         return ("" if isinstance(message, Tombstone) else message.holder), sequence
 
     async def _write(self, after: int) -> bool:
+        message = LeaseMessage(service=self._key.service, holder=self._holder, word=self._word())
         started = self._now()  # before the request: the server's clock may have started then
         try:
             self._sequence = await self._bus.store(
                 self._key,
-                self._body,
+                encode(message),
                 ttl=self._seconds,
                 expect=lambda: expecting(after),
                 after=after,

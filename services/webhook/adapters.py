@@ -1,4 +1,4 @@
-"""Objects of the API server by path: read, made, replaced. Foreign errors end here.
+"""Objects of the API server by path: read, replaced. Foreign errors end here.
 
 Unavailable: busy or away, try later. Conflict: somebody was faster, read again. Denied: a right is missing.
 """
@@ -37,11 +37,6 @@ class Kube:
     async def read(self, path: str) -> Object | None:
         """The object, or None. Raises Unavailable, Denied."""
         return await self._ask("GET", path)
-
-    async def create(self, path: str, body: Object) -> None:
-        """Make an object; Conflict: it is there. Raises Unavailable, Conflict, Denied."""
-        if await self._ask("POST", path, body) is None:
-            raise Denied(f"POST {path}: 404, there is no such namespace or kind")
 
     async def replace(self, path: str, body: Object) -> None:
         """Replace the version that `body` was read as. Raises Unavailable, Conflict, Denied."""

@@ -1,14 +1,10 @@
 """The bus as it is shipped: real nats-servers with the configuration that k8s/ holds, with the accounts and the
 certificates that the Job makes. Only what a Pod has of its own is put in its place: paths, ports, names of others."""
 
-import contextlib
 import http.client
 import itertools
 import os
-import random
-import re
 import signal
-import socket
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
@@ -18,25 +14,12 @@ from typing import Any, Self
 from lab.nats import command
 from services._runtime import certificates
 from services.auth import keyring
-from tests.manifests import manifests
+from tests.manifests import bus, manifests
+from tests.manifests.bus import SYSTEM
 from tools import install_certificates
 from tools.install_certificates import Stored
 
-SYSTEM = "nsm-system"
-BASE, PRODUCTION = manifests.K8S, manifests.K8S / "overlays/production"
 _READY_SECONDS = 60.0
-
-
-def _free_ports(count: int) -> list[int]:
-    """Below those that the kernel gives to clients: a restarted server must find its own free."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
-    return found
 
 
 class ShippedServers:
@@ -46,7 +29,7 @@ class ShippedServers:
         self.directory = directory
         objects = {manifests.name_of(each): each for each in manifests.rendered(overlay)}
         workload = objects[f"StatefulSet/{SYSTEM}/nats"]
-        self._conf: dict[str, str] = objects[f"ConfigMap/{SYSTEM}/nsm-nats"]["data"]
+        self._conf = bus.shipped(overlay)
         container = workload["spec"]["template"]["spec"]["containers"][0]
         probes = (container["startupProbe"], container["readinessProbe"])
         self._probes = [each["httpGet"]["path"] for each in probes]
@@ -55,7 +38,7 @@ class ShippedServers:
         given = {each["name"]: each.get("value") for each in watcher["containers"][0]["env"]}
         self.replicas = int(given.get("NSM_NATS_REPLICAS") or 1)
         wanted = list(itertools.product(self.names, (4222, 6222, 8222)))
-        self.ports = dict(zip(wanted, _free_ports(len(wanted)), strict=True))
+        self.ports = dict(zip(wanted, bus.free_ports(len(wanted)), strict=True))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         directory.mkdir(parents=True, exist_ok=True)
         keyring.make(directory / "keys.json")
@@ -158,12 +141,6 @@ class ShippedServers:
 
     def _placed(self, text: str, name: str) -> str:
         folder = self.directory / name
-        text = text.replace("/etc/nats/", f"{folder}/etc/").replace('"/data"', f'"{folder}/data"')
-        text = re.sub(
-            r"0\.0\.0\.0:(\d+)", lambda m: f"127.0.0.1:{self.ports[name, int(m[1])]}", text
-        )
-        return re.sub(
-            r"(nats-\d)\.nats-pods\.nsm-system\.svc:6222",
-            lambda m: f"127.0.0.1:{self.ports[m[1], 6222]}",
-            text,
+        return bus.placed(
+            text, name, etc=folder / "etc", data=folder / "data", ports=lambda *at: self.ports[at]
         )

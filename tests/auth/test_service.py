@@ -10,13 +10,13 @@ import aiohttp
 import nats.errors
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from nats.aio.client import Client
 
 from schemas.live import Alive
 from schemas.state import NodeFacts, Resolver, SeenPrefixes
 from schemas.subjects import ConnectionKey, Key, LeaderKey, NodeKey, ResolverKey, StatusKey
 from services._runtime import streams
 from services._runtime.bus import Bus
+from services._runtime.client import Client
 from services._runtime.mirror import LAG_SECONDS, Mirror
 from services.auth.core import layout
 from services.auth.service.judging import Judge

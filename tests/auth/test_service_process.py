@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 
-import aiohttp
 import pytest
 
 from services.auth.service.watching import Watchdog
 from tests.auth.world import Denials, World
+from tests.runtime.helpers import ready
 
 
 async def a_process(world: World, port: int) -> asyncio.subprocess.Process:
@@ -25,18 +25,6 @@ async def a_process(world: World, port: int) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.auth", env=env, stderr=asyncio.subprocess.PIPE
     )
-
-
-async def ready(port: int) -> None:
-    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
-        while True:
-            try:
-                async with session.get(f"http://127.0.0.1:{port}/readyz") as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.05)
 
 
 async def test_the_process_answers_and_ends_in_order(tmp_path, unused_tcp_port):

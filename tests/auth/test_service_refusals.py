@@ -36,9 +36,10 @@ from schemas.subjects import (
 )
 from services._runtime import streams
 from services._runtime.streams import GRANT, INTENT, LIVE, LOG, STATE
-from tests.auth.shipped import BASE, PRODUCTION, ShippedServers
+from tests.auth.shipped import ShippedServers
 from tests.auth.world import World, a_world
 from tests.builders import a_connection, a_leader, a_refusal, a_request, a_status
+from tests.manifests.bus import BASE, PRODUCTION
 from tests.runtime.helpers import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -13,10 +13,11 @@ from services._runtime import streams
 from services._runtime.access import Access
 from services._runtime.bus import Bus
 from tests.auth import test_service
-from tests.auth.shipped import BASE, PRODUCTION, SYSTEM, ShippedServers
+from tests.auth.shipped import ShippedServers
 from tests.auth.world import World, a_world
 from tests.builders import a_connection
 from tests.manifests import manifests
+from tests.manifests.bus import BASE, PRODUCTION, SYSTEM
 from tests.runtime.helpers import mirroring, running, until
 from tools import install_certificates, reload_nats
 from tools.install_certificates import Stored

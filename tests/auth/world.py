@@ -14,11 +14,11 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
-from nats.aio.client import Client
 
 from lab.nats import NatsServer, clear_ports, command, write_config
 from services._runtime.access import Access
 from services._runtime.bus import Bus
+from services._runtime.client import Client
 from services._runtime.health import Health
 from services._runtime.metrics import Metrics
 from services.auth import keyring

@@ -144,6 +144,31 @@ async def test_who_listens_survives_a_rotated_authority(
             await client.close()
 
 
+@pytest.mark.parametrize("is_set", [True, False])
+async def test_a_certificate_that_is_not_trusted_is_named_and_no_token_is_blamed(
+    tmp_path: Path, tokens: Tokens, monkeypatch: pytest.MonkeyPatch, *, is_set: bool
+) -> None:
+    (tmp_path / "other").mkdir()
+    wrong = a_certificate(tmp_path / "other")
+    monkeypatch.setenv("NSM_TLS_CA", str(wrong) if is_set else "")
+    monkeypatch.setenv("NSM_TOKEN_FILE", tokens.write("viewer").token_file)
+    with GuardedNats(tmp_path / "tls", tls=True) as server, pytest.raises(Problem) as caught:
+        await connecting.connect(server.url, name="nsm-tap")
+    assert "its certificate is not trusted by" in str(caught.value)
+    assert (f"NSM_TLS_CA={wrong}" if is_set else "NSM_TLS_CA is not set") in str(caught.value)
+    assert "token" not in str(caught.value)
+
+
+async def test_a_server_without_tls_is_told_where_tls_is_wanted(
+    guarded: tuple[GuardedNats, Responder], tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = guarded
+    monkeypatch.setenv("NSM_TLS_CA", str(server.certificate))
+    monkeypatch.setenv("NSM_TOKEN_FILE", tokens.write("viewer").token_file)
+    with pytest.raises(Problem, match="does not offer TLS, which NSM_TLS_CA asks for"):
+        await connecting.connect(server.url, name="nsm-tap")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -47,6 +47,33 @@ def test_the_server_answers_for_its_zone_alone(name, kind, status, data):
     assert asked(name, kind)[:2] == (status, data)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "status", "data"),
+    [
+        ("www", "A", "NOERROR", ["10.20.0.5"]),
+        ("www.corp.example", "A", "NOERROR", ["10.20.0.6"]),
+        (".", "A", "NOERROR", []),
+        ("nope.example", "A", "NXDOMAIN", []),
+    ],
+)
+def test_the_root_is_a_zone_of_every_name(name, kind, status, data):
+    zone = dnsserver.read_zone(["."], ["www=10.20.0.5", "www.corp.example.=10.20.0.6"])
+    found = asked(name, kind, zone)
+    assert found[:2] == (status, data)
+    if not data:
+        assert [str(rr.rname) for rr in found[2].auth] == ["."]
+
+
+def test_the_top_of_a_zone_without_records_exists():
+    assert asked("corp.example", "A", dnsserver.read_zone(["corp.example"], []))[0] == "NOERROR"
+
+
+@pytest.mark.parametrize("zone", ["", "a..b", "..", "x" * 70])
+def test_a_zone_that_is_no_name_is_refused(zone):
+    with pytest.raises(Problem, match="--zone"):
+        dnsserver.read_zone([zone], [])
+
+
 def test_an_answer_too_large_for_a_datagram_is_cut_and_whole_over_tcp():
     assert asked("many.x.example", zone=MANY)[2].header.tc
     assert len(asked("many.x.example", zone=MANY, datagram=False)[1]) == 199

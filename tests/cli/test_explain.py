@@ -364,6 +364,23 @@ def test_who_fell_out_of_the_choice_and_who_would_do_is_told():
     assert "fell out: old (pod gateway-old, version=1) does not match version=2" in lines
 
 
+def test_the_interfaces_stand_in_the_order_of_the_annotation():
+    two = [msgspec.structs.replace(a_request(), interface=each) for each in ("a0", "z0", "m0")]
+    found = explained(evidence(*ALIVE, *two, pod=the_pod("vpn/z0,vpn/a0")))
+    assert [each.interface for each in found.items] == ["z0", "a0", "m0"]
+
+
+@pytest.mark.parametrize("name", ["client", "gateway"])
+def test_that_the_endpoints_newer_spec_is_refused_is_told_to_both_ends(name):
+    offered = msgspec.structs.replace(an_endpoint(), refused="ipam.prefixes[0]: no")
+    asked = a_request() if name == "client" else a_request("other")
+    messages = (*ALIVE, asked, offered, a_connection(), BOTH_ENDS)
+    found = explained(evidence(*messages, name=name, pod=the_pod() if name == "client" else None))
+    stage = found.items[0].stages[1] if name == "client" else found.serves
+    assert "its newer spec is refused, the older one holds: ipam.prefixes[0]: no" in stage.lines
+    assert stage.state == "ok"
+
+
 def test_a_rule_that_chose_is_named():
     rules = NetworkService(
         namespace="default", name="vpn", matches=(Match(routes=(Destination(),)),)

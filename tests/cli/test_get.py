@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 
-from cli import kube, labs
+from cli import kube
 from cli.lab import get
 from cli.output import OutputFormat
 from lab.api.client import Client
 from lab.api.kinds import NETWORK_SERVICE_ENDPOINTS
-from lab.api.server import LabApi
-from lab.api.store import Store
-from lab.layout import State
+from tests.cli.standin import lab_api
 
 AN_ENDPOINT = {
     "metadata": {"name": "vpn", "namespace": "default"},
@@ -45,26 +43,13 @@ def test_events_are_told_in_the_order_of_time(monkeypatch):
 
 @pytest.fixture
 async def api(monkeypatch):
-    """The lab's API, with an endpoint and its status, as the lab that commands are about."""
-    server = LabApi(Store())
-    await server.start()
-    async with Client(server.url) as client:
-        await client.create(NETWORK_SERVICE_ENDPOINTS, AN_ENDPOINT)
-        status = {"status": {"prefixes": ["172.16.1.0/24"], "clients": 2}}
-        await client.patch(NETWORK_SERVICE_ENDPOINTS, "default", "vpn", status, status=True)
-    state = State(
-        launcher_pid=1,
-        init_pid=1,
-        daemon_pid=1,
-        nodes=(),
-        services=(),
-        api_url=server.url,
-        nats_url="",
-        started="",
-    )
-    monkeypatch.setattr(labs, "running", lambda: (labs.layout(), state))
-    yield server
-    await server.stop()
+    """The lab's API, with an endpoint and its status."""
+    async with lab_api(monkeypatch) as server:
+        async with Client(server.url) as client:
+            await client.create(NETWORK_SERVICE_ENDPOINTS, AN_ENDPOINT)
+            status = {"status": {"prefixes": ["172.16.1.0/24"], "clients": 2}}
+            await client.patch(NETWORK_SERVICE_ENDPOINTS, "default", "vpn", status, status=True)
+        yield server
 
 
 def show(what: str, output: OutputFormat = OutputFormat.TABLE, *, everywhere: bool = False) -> None:

@@ -5,34 +5,19 @@ from typing import get_args
 
 import pytest
 
-from cli import labs, main
+from cli import main
 from cli.lab import misbehaving
 from cli.problems import Problem
 from lab.api.client import Client, ClientError
 from lab.api.kinds import PODS
 from lab.api.misbehaving import What
-from lab.api.server import LabApi
-from lab.api.store import Store
-from lab.layout import State
+from tests.cli.standin import lab_api
 
 
 @pytest.fixture
 async def api(monkeypatch):
-    server = LabApi(Store())
-    await server.start()
-    state = State(
-        launcher_pid=1,
-        init_pid=1,
-        daemon_pid=1,
-        nodes=(),
-        services=(),
-        api_url=server.url,
-        nats_url="",
-        started="",
-    )
-    monkeypatch.setattr(labs, "running", lambda: (labs.layout(), state))
-    yield server
-    await server.stop()
+    async with lab_api(monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture

@@ -184,10 +184,25 @@ ILLS: dict[str, tuple[Sight, str, str]] = {
         "name=dns",
     ),
     "ipam does not answer": (a_sight(more=(OLD,)), "1 request without an answer", "name=ipam"),
-    "a request is refused": (
-        a_sight(more=(OLD, told(a_refusal("other")))),
-        "1 request refused, NoEndpoint: default/other nsm-vpn",
+    "a request is refused for want of what the mesh has to give": (
+        a_sight(more=(OLD, told(a_refusal("other", reason="NodeSilent")))),
+        "1 request refused, NodeSilent: default/other nsm-vpn",
         "nsm explain default/other",
+    ),
+    "a leader sees what nobody else does": (
+        a_sight(
+            more=(
+                told(
+                    live.Lease(
+                        service="watcher",
+                        holder="holder-1",
+                        word=live.Word(troubles=("the API server tells nothing of pods",)),
+                    )
+                ),
+            )
+        ),
+        "watcher: the API server tells nothing of pods",
+        "kubectl get --raw /readyz",
     ),
     "a node does not wire": (
         a_sight(without=("status",)),
@@ -205,14 +220,14 @@ ILLS: dict[str, tuple[Sight, str, str]] = {
                         pod="client",
                         uid="uid-of-client",
                         state="failed",
-                        reason="DNSCaptureConflict",
-                        message="a sidecar redirects port 53",
+                        reason="DNSCaptureFailed",
+                        message="the kernel said no",
                     )
                 ),
             )
         ),
-        "1 request failed, DNSCaptureConflict",
-        'capture: "false"',
+        "1 request failed, DNSCaptureFailed",
+        "see the dns service's log",
     ),
     "versions differ": (
         a_sight(followers=(*FOLLOWERS, a_follower("dns", "node2", version="1.1"))),
@@ -306,6 +321,46 @@ FINE: dict[str, Sight] = {
 @pytest.mark.parametrize("case", FINE)
 def test_what_passes_or_harms_nobody_is_not_wrong(case):
     assert judged(FINE[case]).wrong == ()
+
+
+NOTED: dict[str, tuple[Sight, str, str]] = {
+    "a typing error in a name": (
+        a_sight(more=(OLD, told(a_refusal("other")))),
+        "1 request refused, NoEndpoint: default/other nsm-vpn",
+        "nsm explain default/other",
+    ),
+    "an annotation that has no effect": (
+        a_sight(
+            more=(
+                told(
+                    live.Lease(
+                        service="watcher",
+                        holder="holder-1",
+                        word=live.Word(notes=("3 Pods with an annotation, such as a/b",)),
+                    )
+                ),
+            )
+        ),
+        "3 Pods with an annotation, such as a/b",
+        "its condition",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOTED)
+def test_what_users_have_to_mend_is_told_and_is_no_fault_of_the_mesh(case, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    sight, what, remedy = NOTED[case]
+    status = judged(sight)
+    assert status.well, status.wrong
+    (noted,) = status.noted
+    assert what in noted.what
+    assert remedy in noted.remedy
+    telling.tell(status)
+    printed = capsys.readouterr().out.splitlines()
+    assert "FOR USERS TO MEND: 1" in printed
+    assert printed[-1] == "all is well"
+    assert max(len(line) for line in printed) <= 80
 
 
 def test_a_request_of_an_earlier_pod_of_that_name_is_not_connected_by_its_grant():

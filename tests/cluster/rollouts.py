@@ -16,7 +16,7 @@ from services._runtime.errors import Conflict
 from services.watcher.adapters import Missing
 from services.watcher.adapters.kube import MERGE
 from tests.cluster.sides import Json, Side
-from tests.watcher.conftest import running
+from tests.runtime.helpers import running
 
 CONTROLLERS = bool(os.environ.get("NSM_TEST_CONTROLLERS"))
 _LOOK_SECONDS = 0.05

@@ -23,7 +23,8 @@ from services.watcher.adapters import Denied, Kube, Missing
 from services.watcher.adapters.kube import MERGE, STRATEGIC
 from services.watcher.service import Watcher
 from services.watcher.settings import Settings
-from tests.watcher.conftest import Nats, running
+from tests.runtime.helpers import running
+from tests.watcher.conftest import Nats
 
 REAL = os.environ.get("NSM_TEST_KUBECONFIG", "")
 RBAC = bool(os.environ.get("NSM_TEST_RBAC"))

@@ -17,7 +17,7 @@ from services.watcher.adapters.decoding import Decoder
 from services.watcher.adapters.kube import MERGE
 from services.watcher.service import defining
 from tests.cluster.sides import DEFINITIONS, GROUP, Side, a_watcher
-from tests.watcher.conftest import running
+from tests.runtime.helpers import running
 
 
 def an_endpoint(side: Side, **spec: Any) -> dict[str, Any]:

@@ -1,12 +1,9 @@
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from lab.nats import NatsServer
 from services._node import netns
-from services._runtime.bus import Bus
 from tests.dns.networks import Cluster
 from tests.dns.world import World
 from tests.node.sandboxes import Pod, ensure_namespaces_allowed
@@ -37,15 +34,5 @@ def pods(tmp_path: Path, cluster: Cluster) -> Callable[[str], Pod]:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    with NatsServer(tmp_path / "nats") as nats:
-        bus = await Bus.connect(nats.url, name="test")
-        made = World(tmp_path, nats, bus)
-        await made.lead(complete=False)
-        await made.lead(complete=True)
-        try:
-            async with asyncio.TaskGroup() as group:
-                following = group.create_task(made.state.run())
-                yield made
-                following.cancel()
-        finally:
-            await bus.close()
+    async with World.made(tmp_path) as found:
+        yield found

@@ -26,6 +26,7 @@ from services.dns.adapters import (
     Refused,
     captured_ports,
     cluster_servers,
+    node_searches,
     node_servers,
 )
 from services.dns.model import Profile
@@ -591,6 +592,33 @@ def test_servers_of_the_nodes_are_those_told_or_none() -> None:
     assert node_servers("192.0.2.1, 2001:db8::1") == ("192.0.2.1", "2001:db8::1")
     with pytest.raises(NoServers, match="DNS_NODE_SERVERS"):
         node_servers("no address")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("search nsm-system.svc.k8s.test svc.k8s.test k8s.test\n", ()),
+        (
+            "search nsm-system.svc.k8s.test svc.k8s.test k8s.test Corp.Example. corp.k8s.test\n",
+            ("corp.example", "corp.k8s.test"),
+        ),
+        ("search svc.k8s.test old.test\n# a\nsearch svc.k8s.test new.test\n", ("new.test",)),
+        ("search svc.k8s.test . new.test\n", ("new.test",)),
+        ("search corp.example\n", ()),  # of a machine, as in a lab: Pods' own files do not have it
+        ("domain corp.example\n", ()),
+        ("nameserver 10.96.0.10\nsearch\n", ()),
+        (b"\xff\xfe", ()),
+        (None, ()),
+    ],
+)
+def test_search_domains_of_the_node_are_what_a_kubelet_adds_to_the_clusters(
+    tmp_path: Path, text: str | bytes | None, expected: tuple[str, ...]
+) -> None:
+    conf = tmp_path / "resolv.conf"
+    if text is not None:
+        conf.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    assert node_searches("k8s.test", resolv_conf=conf) == expected
 
 
 def test_without_a_server_of_the_cluster_nothing_starts(tmp_path: Path) -> None:

@@ -1,16 +1,12 @@
 """A dns service with what its manifest gives it, and nothing more: it can do everything, and needs all of it."""
 
 import asyncio
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
-from services._node import cni, netns
 from tests.dns import networks
 from tests.dns.networks import DNS_V4, Cluster, serving
 from tests.dns.world import SERVER, World, a_grant, address_in, question, zone
@@ -25,16 +21,11 @@ Start = Callable[[list[str]], AbstractContextManager[Path]]
 
 @pytest.fixture
 def client(pods: Callable[[str], Pod], world: World) -> Iterator[Pod]:
-    """A Pod with a connection's link, whose network has no name but that of its process."""
+    """A Pod with a connection's link."""
     pod, server = pods("client"), pods("server")
     networks.join(pod, "nsm0", server, ("172.16.1.2", SERVER))
-    enter: Any = lambda: subprocess.Popen(["sleep", "600"])  # noqa: E731
-    process = netns.in_netns(pod.netns, enter)
-    path = f"/proc/{process.pid}/ns/net"
-    cni.write(world.results, msgspec.structs.replace(pod.result, netns=path))
-    yield pod
-    process.kill()
-    process.wait()
+    with confined.told_by_its_process(pod, world.results):
+        yield pod
 
 
 @pytest.fixture

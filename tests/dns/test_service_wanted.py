@@ -11,6 +11,7 @@ from services.dns.service.wanted import Granted
 from tests.dns.world import NODE, SERVER, a_grant
 
 POD = ResolverKey(NODE, "default", "client")
+KUBERNETES = ("default.svc.k8s.test", "svc.k8s.test", "k8s.test")
 
 
 def granted(*grants: Connection) -> Granted:
@@ -100,7 +101,7 @@ def test_the_clusters_servers_are_those_of_the_pods_own_resolv_conf(
     pod = msgspec.structs.replace(grant.client.pod, dns_policy=policy, nameservers=named)
     client = msgspec.structs.replace(grant.client, pod=pod)
     grant = msgspec.structs.replace(grant, client=client)
-    made = Granted({grant.key: grant}, ("10.96.0.10",), ("192.0.2.53",))
+    made = Granted({grant.key: grant}, ("10.96.0.10",), node_servers=("192.0.2.53",))
     made.note(grant.key)
     wanted = made.wanted(POD, living=())
 
@@ -121,14 +122,11 @@ def test_without_servers_of_the_node_its_pods_ask_the_clusters() -> None:
 @pytest.mark.parametrize(
     ("policy", "named", "expected"),
     [
-        ("ClusterFirst", (), ("default.svc.k8s.test", "svc.k8s.test", "k8s.test")),
-        (
-            "ClusterFirst",
-            ("a.test", "k8s.test"),
-            ("default.svc.k8s.test", "svc.k8s.test", "k8s.test", "a.test"),
-        ),
-        ("Default", ("a.test",), ("a.test",)),
+        ("ClusterFirst", (), (*KUBERNETES, "node.test")),
+        ("ClusterFirst", ("a.test", "k8s.test"), (*KUBERNETES, "node.test", "a.test")),
+        ("Default", ("a.test",), ("node.test", "a.test")),
         ("None", (), ()),
+        ("None", ("a.test",), ("a.test",)),
     ],
 )
 def test_the_own_search_list_is_that_of_the_pods_own_resolv_conf(
@@ -138,7 +136,12 @@ def test_the_own_search_list_is_that_of_the_pods_own_resolv_conf(
     pod = msgspec.structs.replace(grant.client.pod, dns_policy=policy, searches=named)
     client = msgspec.structs.replace(grant.client, pod=pod)
     grant = msgspec.structs.replace(grant, client=client)
-    made = Granted({grant.key: grant}, ("10.96.0.10",), cluster_domain="k8s.test")
+    made = Granted(
+        {grant.key: grant},
+        ("10.96.0.10",),
+        node_searches=("node.test",),
+        cluster_domain="k8s.test",
+    )
     made.note(grant.key)
     wanted = made.wanted(POD, living=())
 

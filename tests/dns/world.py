@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 from dnslib import QTYPE, RCODE, RR, A, DNSRecord
 from prometheus_client import CollectorRegistry
 
@@ -15,15 +14,14 @@ from lab.nats import NatsServer
 from schemas.codec import Tombstone
 from schemas.grant import Connection, End
 from schemas.intent import Dns as DnsSpec
-from schemas.intent import Leader, PodRef
+from schemas.intent import PodRef
 from schemas.state import Resolver
 from schemas.subjects import ResolverKey
 from services._runtime.bus import Bus
-from services._runtime.mirror import Mirror
-from services._runtime.streams import STATE
 from services.dns.service import Dns
 from services.dns.settings import Settings
 from tests.dns.networks import DNS_V4
+from tests.node.world import NodeWorld
 
 NODE = "node1"
 SERVER = "172.16.1.1"
@@ -92,49 +90,12 @@ def a_grant(
     return msgspec.structs.replace(base, **fields)
 
 
-class World:
-    """The test plays ipam, the CNI and the servers."""
+class World(NodeWorld):
+    """The test plays the servers, too."""
 
     def __init__(self, directory: Path, nats: NatsServer, bus: Bus) -> None:
-        self.nats = nats
-        self.bus = bus
-        self.results = directory / "results"
+        super().__init__(directory, nats, bus)
         self.settings = Settings(node=NODE, cni_results=str(self.results), cluster_servers=DNS_V4)
-        self.told: list[tuple[Any, Any]] = []
-        self.state = Mirror(bus, STATE, ["nsm.>"], on_change=self._note)
-
-    def _note(self, key: Any, message: Any) -> None:
-        self.told.append((key, message))
-
-    async def lead(self, *, complete: bool) -> None:
-        incarnations = await self.bus.ensure_streams()
-        await self.bus.publish(
-            Leader(service="ipam", holder="test", incarnations=incarnations, complete=complete)
-        )
-
-    async def grant(self, grant: Connection) -> None:
-        await self.bus.publish(grant)
-
-    async def release(self, grant: Connection) -> None:
-        await self.bus.bury(
-            grant.key, Tombstone(released=grant.client.pod.uid, revision=grant.revision)
-        )
-
-    async def until(self, condition: Callable[[], Any]) -> Any:
-        """The condition's value once it holds; the test fails after 30 s."""
-        try:
-            async with asyncio.timeout(30):
-                while not (value := condition()):
-                    await asyncio.sleep(0.005)
-        except TimeoutError:
-            pytest.fail(f"never came true; told so far: {self.told[-3:]}")
-        return value
-
-    async def until_read(self, key: Any) -> None:
-        """Once the stream holds something of `key`."""
-        async with asyncio.timeout(10):
-            while await self.bus.read(key) is None:
-                await asyncio.sleep(0.005)
 
     async def resolver_is(self, state: str, reason: str = "", *, pod: str = "client") -> Resolver:
         def holds() -> Resolver | None:

@@ -21,12 +21,20 @@ import pytest
 
 from tests.e2e.chaos import Chaos, Witnesses
 from tests.e2e.cluster import Cluster
+from tests.e2e.shipped import give_shipped_configuration
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("chaos")]
 
 ROUNDS = int(os.environ.get("NSM_CHAOS", "0"))
 SEED = int(os.environ.get("NSM_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
 RECOVERED_SECONDS = 20.0  # on a machine that does ten other things; the printed figures say more
+LAB = (
+    "--nats",
+    "3",
+    "--replicas",
+    "2",
+    "--tls",
+)  # then the bus is given the configuration of k8s/overlays/production
 SERVERS = ("nats/1", "nats/2", "nats/3")
 
 
@@ -37,6 +45,8 @@ def a_lab(*words: str) -> Iterator[Cluster]:
     lab = Cluster(directory)
     lab.nsm("lab", "up", "--detach", *words)
     try:
+        if words == LAB:
+            give_shipped_configuration(lab)
         yield lab
     except BaseException:
         sys.stdout.write(f"logs: {directory}/logs\n")
@@ -140,7 +150,6 @@ MORE_FAULTS = (
     the_leader_of_the_watcher_is_killed,
     one_server_is_wiped,
 )
-LAB = ("--nats", "3", "--replicas", "2", "--tls")  # the bus as k8s/overlays/production has it
 
 
 @pytest.mark.timeout(300)

@@ -168,3 +168,16 @@ def test_links_that_left_have_no_say():
     state.put_excluded(())
 
     assert pair(granted(state, a_request("n")))[0] == "172.16.1.1"
+
+
+@pytest.mark.parametrize("addressing", ["shared", "pointToPoint"])
+def test_prefixes_written_in_another_order_change_nothing_for_who_has_addresses(addressing):
+    prefixes = ("172.16.1.0/24", "2001:db8::/112")
+    state = a_state(an_endpoint(prefixes=prefixes, addressing=addressing))
+    before = granted(state, a_request("a"))
+
+    edited = an_endpoint(prefixes=prefixes[::-1], addressing=addressing)
+    state.put_endpoint(edited.key, edited)
+
+    assert granted(state, a_request("a")) == before
+    assert granted(state, a_request("b")).client.addresses[0].startswith("2001:db8::")

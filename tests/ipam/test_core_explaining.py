@@ -139,6 +139,31 @@ def test_a_prefix_tells_of_all_that_overlaps_it():
     assert "overlaps no pool" in text(nothing)
 
 
+def test_what_only_a_policy_speaks_of_is_told():
+    endpoint = an_endpoint(
+        "gate",
+        prefixes=("172.16.2.0/24",),
+        policies=(intent.Policy(source="192.0.2.201/32", protocol="tcp"),),
+    )
+
+    told = of("192.0.2.201", a_bus((endpoint.key, endpoint))[0])
+    assert told == (
+        "endpoint default/gate declares a policy of what comes from 192.0.2.201/32 to its clients"
+    )
+
+
+@pytest.mark.parametrize(("default", "other"), [("0.0.0.0/0", "::/0"), ("::/0", "0.0.0.0/0")])
+def test_a_default_route_is_told_to_who_asks_for_it_alone(default, other):
+    routes = (intent.Route(destination=default),)
+    endpoint = an_endpoint("exit", prefixes=("172.16.2.0/24", "2001:db8::/112"), routes=routes)
+    picture = a_bus((endpoint.key, endpoint))[0]
+
+    words = f"endpoint default/exit declares the route {default}"
+    assert words in text(explain_prefix(picture, ip_network(default)))
+    assert words not in text(explain_prefix(picture, ip_network(other)))
+    assert words not in of("192.0.2.1", picture)
+
+
 def test_a_pod_tells_each_interface_and_what_it_serves():
     picture, _ = a_bus()
 
@@ -203,6 +228,18 @@ def test_an_endpoint_tells_its_pool_clients_collisions_and_pods():
     ):
         assert words in told
     assert explain_endpoint(picture, "default", "none") == []
+
+
+def test_an_endpoint_tells_why_it_serves_nobody_and_that_an_edit_is_refused():
+    picture, _ = a_bus()
+    trouble = grant.Trouble(reason="BadEndpoint", message="has room for one end only")
+    for kind, change in ((grant.Pool, {"trouble": trouble}), (intent.Endpoint, {"refused": "no"})):
+        key, found = next(picture.of(kind))
+        picture.messages[key] = msgspec.structs.replace(found, **change)
+
+    told = text(explain_endpoint(picture, "default", "vpn"))
+    assert "BadEndpoint: it has room for one end only; new clients are refused" in told
+    assert "its newer spec is refused, the older one holds: no" in told
 
 
 def test_of_many_links_some_are_told_and_the_rest_counted():

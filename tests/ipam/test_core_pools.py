@@ -300,3 +300,29 @@ def test_an_endpoint_whose_own_spec_leaves_nothing_is_told_so(left_out, what):
     assert f"has {what}" in refusal.message
     if what == "nothing":
         assert "ipam.excludePrefixes" in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("prefix", "excluded", "words"),
+    [
+        ("172.16.1.0/32", (), "room for one end of a connection only in 172.16.1.0/32"),
+        ("2001:db8::/128", (), "room for one end of a connection only in 2001:db8::/128"),
+        ("172.16.1.0/31", ("172.16.1.0/31",), "nothing in 172.16.1.0/31, as its ipam.exclude"),
+    ],
+)
+def test_a_pool_without_room_for_two_ends_is_told_of_the_endpoint_as_of_the_client(
+    prefix, excluded, words
+):
+    state = a_state(an_endpoint(prefixes=(prefix,), exclude_prefixes=excluded))
+
+    refusal, pool = refused(state, a_request()), state.figures(("default", "vpn"))
+    assert pool.trouble.reason == refusal.reason == "BadEndpoint"
+    assert words in pool.trouble.message
+    assert pool.trouble.message in refusal.message
+
+
+def test_of_a_pool_with_room_for_two_ends_nothing_is_told():
+    assert (
+        a_state(an_endpoint(prefixes=("172.16.1.0/31",))).figures(("default", "vpn")).trouble
+        is None
+    )

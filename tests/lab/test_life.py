@@ -109,11 +109,29 @@ def test_interrupting_a_lab_in_the_foreground_ends_it(own_lab):
     assert traces.left() == []
 
 
-def test_kill_9_of_a_lab_in_the_foreground_ends_it(own_lab):
-    with own_lab.popen("lab", "up", "--services", "nats", "--nodes", "1") as process:
-        assert "the lab is up" in process.stdout.readline()
+def test_a_lab_in_the_foreground_tells_what_its_bus_stores(own_lab, tmp_path):
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text(
+        "apiVersion: v1\nkind: Pod\n"
+        "metadata: {name: app, annotations: {networkservicemesh.io: nobody-offers-this}}\n"
+        "spec: {containers: [{name: main, image: none, command: [sleep, '1000']}]}\n"
+    )
+    with own_lab.popen("lab", "up", "--tap", "--nodes", "1", "-f", str(manifest)) as process:
+        try:
+            assert any("log.nsm.refusal.default.app." in line for line in process.stdout)
+        finally:
+            process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait(15) == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--tap",)], ids=["silent", "tap"])
+def test_kill_9_of_a_lab_in_the_foreground_ends_it(own_lab, more):
+    with own_lab.popen("lab", "up", "--services", "nats,auth", "--nodes", "1", *more) as process:
+        assert any("the lab is up" in line for line in process.stdout)
         traces = Traces(own_lab)
         process.kill()
+        process.stdout.read()  # ends when nobody is left who holds it
     until("nothing is left", lambda: traces.left() == [])
 
 

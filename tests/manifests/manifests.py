@@ -19,6 +19,7 @@ from services._runtime.settings import RuntimeSettings
 ROOT = Path(__file__).parent.parent.parent
 K8S = ROOT / "k8s"
 SERVICES = ("auth", "watcher", "ipam", "plumber", "dns")
+PROBES = {"startupProbe": "/livez", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
 ROLES = {service: f"nsm-{service}" for service in SERVICES}
 
 Object = dict[str, Any]

@@ -128,6 +128,23 @@ def test_variables_of_compose_are_settings(name):
     assert COMPOSE[name]["command"] == [f"services.{name}"]
 
 
+def test_compose_asks_each_service_whether_it_is_ready_at_an_address_of_its_own():
+    services = [COMPOSE[name] for name in ("auth", "watcher", "ipam")]
+    assert len({each["environment"]["NSM_HEALTH_ADDRESS"] for each in services}) == len(services)
+    for each in services:
+        assert "NSM_HEALTH_ADDRESS" in each["healthcheck"]["test"][-1]
+
+
+def test_the_image_is_made_without_what_notes_the_hour_of_its_build():
+    """Two builds have the same files: bytecode by hash, none that pip wrote, no day in /etc/shadow."""
+    assert "PYTHONDONTWRITEBYTECODE=1" in found(r"FROM[^\n]+ AS build\n+(ENV.*)", DOCKERFILE)[0]
+    installs = re.findall(r"--python \S+ install \\\n(.*)", DOCKERFILE)
+    assert len(installs) == 2
+    assert all("--no-compile" in each for each in installs)
+    assert "compileall -q --invalidation-mode checked-hash /opt/venv/lib /app" in DOCKERFILE
+    assert not re.search(r"^[^#]*useradd", DOCKERFILE, re.MULTILINE)
+
+
 def test_what_compose_mounts_from_the_tree_exists():
     for name, service in COMPOSE.items():
         for volume in service.get("volumes", []):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lab.api import structural
 from lab.api.kinds import NETWORK_SERVICE_ENDPOINTS, NETWORK_SERVICES
 from schemas.grant import Collision, Pool, PoolFigures
-from services.watcher.core import describing, specs
+from services.watcher.core import describing, forms, specs
 from services.watcher.model import NetworkService, NetworkServiceEndpoint, Problem
 from tests.manifests.manifests import ROOT, definitions, load
 
@@ -176,7 +176,7 @@ def properties_of(node):
 
 @pytest.mark.parametrize(
     ("kind", "shape"),
-    [("NetworkService", specs._NetworkService), ("NetworkServiceEndpoint", specs._Endpoint)],
+    [("NetworkService", forms.NetworkService), ("NetworkServiceEndpoint", forms.Endpoint)],
 )
 def test_the_schema_names_exactly_the_fields_that_the_watcher_reads(kind, shape):
     expected = fields_of(msgspec.inspect.type_info(shape))

@@ -16,6 +16,7 @@ from services.plumber.settings import Settings as PlumberSettings
 from services.watcher.service import resources
 from tests.manifests import manifests
 from tests.manifests.manifests import (
+    PROBES,
     ROOT,
     SERVICES,
     found,
@@ -254,7 +255,7 @@ def test_probes_ask_the_port_where_health_is_served(service):
     (port,) = container["ports"]
     address = environment(workload_of(service))["NSM_HEALTH_ADDRESS"]["value"]
     assert address == f"$(POD_IP):{port['containerPort']}"
-    for probe, path in (("readinessProbe", "/readyz"), ("livenessProbe", "/livez")):
+    for probe, path in PROBES.items():
         asked = container[probe]["httpGet"]
         assert (asked["path"], asked["port"]) == (path, port["name"])
 

@@ -12,7 +12,16 @@ from services.webhook.service.answering import PATH, VERSION
 from services.webhook.service.material import SECRET
 from services.webhook.service.trust import CONFIGURATION
 from services.webhook.settings import Settings
-from tests.manifests.manifests import K8S, ROOT, known_settings, load, name_of, objects, pod_of
+from tests.manifests.manifests import (
+    K8S,
+    PROBES,
+    ROOT,
+    known_settings,
+    load,
+    name_of,
+    objects,
+    pod_of,
+)
 
 FOLDER = K8S / "components" / "webhook"
 (COMPONENT,) = load(FOLDER / "kustomization.yaml")
@@ -162,7 +171,7 @@ def test_variables_are_settings_and_the_image_is_that_of_the_project():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert container()["image"] == f"nsm-on-nats:{version}"
     assert container()["args"] == ["services.webhook"]
-    for probe, path in (("readinessProbe", "/readyz"), ("livenessProbe", "/livez")):
+    for probe, path in PROBES.items():
         assert container()[probe]["httpGet"] == {"path": path, "port": "health"}
 
 

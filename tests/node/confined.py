@@ -11,11 +11,14 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from services._node import netns
+from services._node import cni, netns
 from tests.manifests.manifests import pod_of, workload_of
+from tests.node.sandboxes import Pod
 
 ROOT = Path(__file__).parent.parent.parent
 SYSCTLS = "sysctls"
@@ -42,6 +45,17 @@ def capabilities_of(service: str) -> list[str]:
     (container,) = pod_of(workload_of(service))["containers"]
     added: list[str] = container["securityContext"]["capabilities"]["add"]
     return added
+
+
+@contextmanager
+def told_by_its_process(pod: Pod, results: Path) -> Iterator[Pod]:
+    """A Pod whose network has no name but that of its process, as docker's shim tells of it."""
+    enter: Any = lambda: subprocess.Popen(["sleep", "600"])  # noqa: E731
+    process = netns.in_netns(pod.netns, enter)
+    cni.write(results, msgspec.structs.replace(pod.result, netns=f"/proc/{process.pid}/ns/net"))
+    yield pod
+    process.kill()
+    process.wait()
 
 
 @contextmanager

@@ -49,6 +49,14 @@ def test_a_real_cache_file_is_understood() -> None:
     assert found.file_name == "kindnet-5f3c-eth0"
 
 
+def test_a_file_of_an_older_libcni_tells_the_namespace_by_its_interface() -> None:
+    """Containerd 1.6 writes no `netns`; the result names it for the end that the Pod has."""
+    older = REAL.replace(b'"netns":"/var/run/netns/cni-1a2b",', b"")
+    assert older != REAL
+    assert cni.parse(older) == cni.parse(REAL)
+    assert cni.parse(older.replace(b'"sandbox"', b'"other"')) is None
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b"{", REAL[:200], b"[]", b'{"kind":"cniCacheV1"}', REAL.replace(b"eth0", b"lo")],

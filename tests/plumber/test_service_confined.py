@@ -2,11 +2,9 @@
 
 import asyncio
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +12,7 @@ import pytest
 from schemas.grant import Connection
 from schemas.state import EndStatus, NodeFacts, Status
 from schemas.subjects import NodeKey, StatusKey
-from services._node import cni, netns, nft, nft_tunnels
+from services._node import netns, nft, nft_tunnels
 from services._runtime.bus import Bus
 from services.plumber.service import Plumber
 from services.plumber.settings import Settings
@@ -40,16 +38,10 @@ def nodes(tmp_path: Path, pods: Callable[..., Pod]) -> Nodes:
 
 @pytest.fixture
 def local(pods: Callable[..., Pod], world: World) -> Iterator[Pod]:
-    """A client whose network has no name but that of its process, as docker's shim tells of it."""
     pod, gateway = pods("local"), pods("gateway")
     gateway.attach(world.results)
-    enter: Any = lambda: subprocess.Popen(["sleep", "600"])  # noqa: E731
-    process = netns.in_netns(pod.netns, enter)
-    path = f"/proc/{process.pid}/ns/net"
-    cni.write(world.results, msgspec.structs.replace(pod.result, netns=path))
-    yield pod
-    process.kill()
-    process.wait()
+    with confined.told_by_its_process(pod, world.results):
+        yield pod
 
 
 @pytest.fixture

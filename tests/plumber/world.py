@@ -1,75 +1,31 @@
 """A bus, a CNI's results and a plumber: what the service's tests play on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from lab.nats import NatsServer
 from schemas.codec import Tombstone
-from schemas.grant import Connection
-from schemas.intent import Leader
 from schemas.state import Status
 from schemas.subjects import StatusKey
 from services._runtime.bus import Bus
-from services._runtime.mirror import Mirror
-from services._runtime.streams import STATE
 from services.plumber.service import Plumber
 from services.plumber.settings import Settings
+from tests.node.world import NodeWorld
 from tests.plumber.grants import NODE
 
 STATUS = StatusKey(NODE, "default", "client", "nsm0")
 
 
-class World:
-    """A bus, the results of a CNI, and the test in the part of ipam and the watcher."""
+class World(NodeWorld):
+    """And plumbers."""
 
     def __init__(self, directory: Path, nats: NatsServer, bus: Bus) -> None:
-        self.nats = nats
-        self.bus = bus
-        self.results = directory / "results"
+        super().__init__(directory, nats, bus)
         self.settings = Settings(
             node=NODE, cni_results=str(self.results), runtime_dir=str(directory / "run")
         )
-        self.told: list[tuple[Any, Any]] = []
-        self.state = Mirror(bus, STATE, ["nsm.>"], on_change=self._note)
-
-    def _note(self, key: Any, message: Any) -> None:
-        self.told.append((key, message))
-
-    async def lead(self, *, complete: bool) -> None:
-        incarnations = await self.bus.ensure_streams()
-        await self.bus.publish(
-            Leader(service="ipam", holder="test", incarnations=incarnations, complete=complete)
-        )
-
-    async def grant(self, grant: Connection) -> None:
-        await self.bus.publish(grant)
-
-    async def release(self, grant: Connection) -> None:
-        await self.bus.bury(
-            grant.key, Tombstone(released=grant.client.pod.uid, revision=grant.revision)
-        )
-
-    async def until(self, condition: Callable[[], Any], *, seconds: float = 30) -> Any:
-        """The condition's value once it holds; the test fails after some seconds."""
-        try:
-            async with asyncio.timeout(seconds):
-                while not (value := condition()):
-                    await asyncio.sleep(0.005)
-        except TimeoutError:
-            pytest.fail(f"never came true; told so far: {self.told[-3:]}")
-        return value
-
-    async def until_read(self, key: Any) -> Any:
-        """What the subject of `key` holds, as soon as it holds something."""
-        async with asyncio.timeout(10):
-            while (found := await self.bus.read(key)) is None:
-                await asyncio.sleep(0.005)
-        return found[0]
 
     def status(self, key: StatusKey = STATUS) -> Status | None:
         found = self.state.items.get(key)

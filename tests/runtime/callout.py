@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from lab.nats import NatsServer, clear_ports, command, write_config
 from services._runtime.access import Access
+from services._runtime.client import Client
 from services.auth import keyring
 from services.auth.core import encoding
 from services.auth.core.encoding import SERVER, USER

@@ -15,6 +15,7 @@ from schemas.live import Alive
 from schemas.subjects import BadSubject, ConnectionKey, LeaderKey
 from services._runtime import streams
 from services._runtime.bus import Bus, WrongSequence
+from services._runtime.client import Client
 from services._runtime.errors import Refused
 from services._runtime.lease import expecting
 from services._runtime.wire import Lost
@@ -250,7 +251,8 @@ async def test_the_log_shows_what_was_committed_and_nothing_else(
     bus: Bus, nats_server: NatsServer
 ) -> None:
     tapped: list[tuple[str, bytes]] = []
-    tap = await nats.connect(nats_server.url)
+    tap = Client()
+    await tap.connect(nats_server.url)
 
     async def take(message: Msg) -> None:
         tapped.append((message.subject, message.data))

@@ -60,6 +60,26 @@ async def test_a_replicated_bus_survives_its_leader_and_keeps_the_fence(cluster:
     await bus.close()
 
 
+async def test_an_owner_of_fewer_copies_takes_none_away(cluster: Cluster) -> None:
+    """From one server to three: for the length of a rollout there are owners of both settings."""
+    urls = ",".join(cluster.urls)
+    old, new = [await Bus.connect(urls, name="ipam", replicas=copies) for copies in (1, 3)]
+
+    async def copies() -> set[int]:
+        told = [await old.api(f"STREAM.INFO.{config['name']}") for config in streams.configs(1)]
+        return {each["config"]["num_replicas"] for each in told}
+
+    async with asyncio.timeout(60):
+        await old.ensure_streams()
+        assert await copies() == {1}
+        await new.ensure_streams()
+        assert await copies() == {3}
+        await old.ensure_streams()
+        assert await copies() == {3}
+    await old.close()
+    await new.close()
+
+
 @pytest.mark.parametrize("owner", [True, False], ids=["owner", "node"])
 async def test_a_replica_that_is_still_catching_up_takes_nothing_away(
     cluster: Cluster, owner: bool

@@ -24,6 +24,7 @@ from services._runtime.streams import GRANT, INTENT
 from services.watcher.adapters import Kube
 from services.watcher.service import Watcher
 from services.watcher.settings import Settings
+from tests.runtime.helpers import running
 
 
 class Cluster:
@@ -169,18 +170,6 @@ async def reader(bus: Bus) -> AsyncIterator[Reader]:
     async with running(found.mirror.run()):
         await found.mirror.synced.wait()
         yield found
-
-
-@asynccontextmanager
-async def running(*work: Any) -> AsyncIterator[None]:
-    """Coroutines that run beside a block and end with it."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(each) for each in work]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
 
 
 @asynccontextmanager

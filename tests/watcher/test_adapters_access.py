@@ -13,8 +13,8 @@ from services.watcher import model
 from services.watcher.adapters import Informer, Kube, Resource
 from tests.kube import secure as secured
 from tests.kube.secure import NEW, OLD, Secure, until
+from tests.runtime.helpers import running
 from tests.watcher.builders import a_pod
-from tests.watcher.conftest import running
 
 
 @pytest.fixture

@@ -550,3 +550,17 @@ async def story(tmp_path: Any, steps: list[tuple[str, str]]) -> None:
 @given(steps=st.lists(STEPS, min_size=3, max_size=25))
 def test_any_events_and_faults_in_any_order_end_in_what_a_list_says(tmp_path, steps):
     asyncio.run(story(tmp_path, steps))
+
+
+async def test_a_server_that_is_away_is_a_trouble_until_it_is_back(settled):
+    async with informed(settled) as seen:
+        assert not seen.informer.trouble()
+        await settled.stop()
+        async with asyncio.timeout(20):
+            while not seen.informer.trouble():
+                await asyncio.sleep(0.01)
+        assert PATH in seen.informer.trouble()
+        await settled.restart()
+        async with asyncio.timeout(20):
+            while seen.informer.trouble():
+                await asyncio.sleep(0.01)

@@ -122,6 +122,24 @@ def test_a_collision_names_both_prefixes_the_user_and_the_remedy():
 
 
 @pytest.mark.parametrize(
+    ("free", "prefix", "reason"),
+    [
+        (252, "172.16.1.0/24", "UsedAround"),
+        (127, "172.16.1.0/24", "UsedAround"),
+        (126, "172.16.1.0/24", "PrefixCollision"),
+        (252, "10.96.0.0/12", "PrefixCollision"),  # no prefix of it: a route
+    ],
+)
+def test_the_reason_of_a_collision_tells_whether_anything_is_to_be_done(free, prefix, reason):
+    collision = Collision(prefix=prefix, overlaps="172.16.1.0/25", used_by="x")
+    family = PoolFigures(family=4, prefixes=("172.16.1.0/24",), size=254, free=free)
+    pool = a_pool(family, collisions=(collision,))
+    found = condition(told(pool=pool), "PrefixCollision")
+    assert (found["status"], found["reason"]) == ("True", reason)
+    assert ("nothing needs to be done" in found["message"]) == (reason == "UsedAround")
+
+
+@pytest.mark.parametrize(
     ("connections", "expected"),
     [
         ({}, ("Unknown", "NoClients")),

@@ -115,15 +115,20 @@ def test_a_typo_in_an_endpoint_withdraws_nothing_and_says_that_it_has_no_effect(
     offered = intent.message(key)
     bad = endpoint(ipam={"prefixes": ["172.16.1.0/33"]})
     touched = intent.put(model.NetworkServiceEndpoint, bad.ref, bad)
-    assert touched.keys == set()
-    assert intent.message(key) == offered
+    assert touched.keys == {key}
     (about,) = touched.notices
     assert "has no effect as it is written" in intent.notices[about].message
+    # Its clients look at their own Pods, not at the endpoint's object.
+    offered = msgspec.structs.replace(offered, refused=intent.notices[about].message)
+    assert intent.message(key) == offered
     more = pod("vpn-1", labels=VPN)
     assert intent.put(model.Pod, more.ref, more).keys == {EndpointKey("default", "vpn", "vpn-1")}
     unready = pod("vpn-0", labels=VPN, ready=False)
     intent.put(model.Pod, unready.ref, unready)
     assert intent.message(key) == msgspec.structs.replace(offered, ready=False)
+    good = endpoint()
+    intent.put(model.NetworkServiceEndpoint, good.ref, good)
+    assert not intent.message(key).refused
     assert intent.put(model.NetworkServiceEndpoint, bad.ref, None).keys
     assert not [each for each in intent.desired if isinstance(each, EndpointKey)]
 
@@ -141,7 +146,9 @@ def test_after_a_restart_what_stands_of_a_bad_endpoint_goes_on_and_is_kept_fresh
         else:
             intent.stand(key, standing)
             assert intent.put(model.NetworkServiceEndpoint, bad.ref, bad).keys == {key}
-        assert intent.message(key) == standing
+        refused = intent.message(key).refused
+        assert "172.16.1.0/33" in refused
+        assert intent.message(key) == msgspec.structs.replace(standing, refused=refused)
         assert intent.message(EndpointKey("default", "vpn", "vpn-1")) is None
         unready = pod("vpn-0", labels=VPN, ready=False, ips=["10.244.1.9"])
         address = PrefixKey("pod", "10-244-1-0")

@@ -12,7 +12,7 @@ from services.watcher.core.news import WARNING, Announcement
 from services.watcher.model import ObjectRef
 from services.watcher.service import announcing
 from services.watcher.service.announcing import Announcer
-from tests.watcher.conftest import running
+from tests.runtime.helpers import running
 from tests.watcher.test_adapters_writing import a_going_namespace
 
 POD = ObjectRef(api_version="v1", kind="Pod", namespace="default", name="client", uid="one")

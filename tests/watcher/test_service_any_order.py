@@ -34,8 +34,9 @@ from services.watcher.adapters import Informer
 from services.watcher.adapters.decoding import Decoder
 from services.watcher.core.intent import Intent
 from services.watcher.service.publishing import OURS
+from tests.runtime.helpers import running
 from tests.watcher.builders import a_node, a_pod, an_endpoint, an_object
-from tests.watcher.conftest import Cluster, Reader, a_watcher, running
+from tests.watcher.conftest import Cluster, Reader, a_watcher
 
 SYSTEM = "nsm-system"
 EXAMPLES = int(os.environ.get("NSM_WATCHER_EXAMPLES", "20"))

@@ -94,7 +94,7 @@ async def test_a_collision_comes_and_goes(cluster, nats, reader, ipam):
         await ipam.publish(msgspec.structs.replace(POOL, collisions=(collision,)))
         await ipam.complete()
         await cluster.until(
-            NETWORK_SERVICE_ENDPOINTS, "vpn", says("PrefixCollision", "True", "PrefixCollision")
+            NETWORK_SERVICE_ENDPOINTS, "vpn", says("PrefixCollision", "True", "UsedAround")
         )
         await ipam.publish(POOL)
         await cluster.until(

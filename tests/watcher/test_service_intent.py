@@ -4,6 +4,7 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 
+import msgspec
 import pytest
 
 from lab.api.kinds import (
@@ -402,13 +403,15 @@ async def test_a_typo_in_an_endpoint_withdraws_nothing_even_over_a_restart(clust
     endpoint = EndpointKey("default", "vpn", "vpn-0")
     async with a_watcher(cluster, nats):
         await reader.until(lambda: leading(reader))
-        before = await reader.sequence(endpoint)
+        offered = reader.get(endpoint)
         bad = {"spec": {"ipam": {"prefixes": ["172.16.1.0/33"]}}}
         store.patch(NETWORK_SERVICE_ENDPOINTS, "default", "vpn", bad)
         ((kind, message),) = await until_told(cluster, "InvalidSpec")
         assert kind == "NetworkServiceEndpoint"
         assert "has no effect as it is written" in message
-        assert await reader.sequence(endpoint) == before
+        await reader.until(lambda: reader.get(endpoint).refused == message)
+        assert reader.get(endpoint) == msgspec.structs.replace(offered, refused=message)
+        before = await reader.sequence(endpoint)
     guard = await reader.sequence(LeaderKey("watcher"))
     async with a_watcher(cluster, nats):
         await until_another_term_is_complete(reader, guard)

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from services._runtime.errors import Conflict, Unavailable
 from services.watcher.service import queueing
 from services.watcher.service.queueing import Workqueue
-from tests.watcher.conftest import running
+from tests.runtime.helpers import running
 
 
 class Work:

@@ -1,11 +1,14 @@
 """What became of wishes, back onto the Pod. ipam and the node are played by the test, over a real bus."""
 
+import asyncio
+
 import msgspec
 from structlog.testing import capture_logs
 
 from lab.api.kinds import NETWORK_SERVICE_ENDPOINTS, PODS
 from schemas.grant import Refusal
 from schemas.state import NodeFacts
+from schemas.subjects import LeaseKey
 from services._runtime.mirror import Mirror
 from services._runtime.streams import GRANT, STATE
 from services.watcher import model
@@ -446,8 +449,36 @@ async def test_other_addresses_are_told_with_the_old_ones_and_why(cluster, nats,
         await ipam.publish(moved)
         await ipam.bus.publish(a_status(moved))
         await until_event(cluster, "Readdressed")
-    pod = cluster.store.get(PODS, "default", "client")
+        # The Event may come before the status.
+        pod = await cluster.until(
+            PODS, "client", lambda pod: shown(pod)[0]["ips"] == ["172.16.2.2"]
+        )
     assert condition(pod) == ("True", "Connected")
-    assert shown(pod)[0]["ips"] == ["172.16.2.2"]
     said = events(cluster)["Readdressed", "Warning"]["message"]
     assert "172.16.2.2 now instead of 172.16.1.2: 172.16.1.0/24 is excluded" in said
+
+
+async def test_the_lease_tells_of_annotations_without_effect_and_of_an_api_server_that_is_away(
+    cluster, nats, reader
+):
+    async def until(holds):
+        async with asyncio.timeout(20):
+            while True:
+                found = await reader.bus.read(LeaseKey("watcher"))
+                if found is not None and holds(found[0].word):
+                    return found[0].word
+                await asyncio.sleep(0.05)
+
+    cluster.store.create(PODS, a_pod("typo", asks="svc?x"))
+    async with a_watcher(cluster, nats):
+        word = await until(lambda word: word.notes)
+        assert word.notes[0].startswith("1 Pod with an annotation that has no effect")
+        assert "default/typo" in word.notes[0]
+        assert not word.troubles
+        cluster.store.delete(PODS, "default", "typo", grace_seconds=0)
+        await until(lambda word: not word.notes)
+        await cluster.stop()
+        word = await until(lambda word: word.troubles)
+        assert "the API server tells nothing of /api" in word.troubles[0]
+        await cluster.restart()
+        await until(lambda word: not word.troubles)

@@ -18,10 +18,10 @@ async def api():
         yield api
 
 
-async def test_what_is_made_is_read_and_replaced(api, tmp_path):
+async def test_what_is_there_is_read_and_replaced(api, tmp_path):
     async with Kube(api.kubeconfig(tmp_path)) as kube:
         assert await kube.read(PATH) is None
-        await kube.create(SECRETS, BODY)
+        api.put(PATH, BODY)
         found = await kube.read(PATH)
         assert found
         await kube.replace(PATH, {**found, "data": {"a": "c"}})
@@ -33,9 +33,7 @@ async def test_what_is_made_is_read_and_replaced(api, tmp_path):
 
 async def test_who_is_slower_is_told(api, tmp_path):
     async with Kube(api.kubeconfig(tmp_path)) as kube:
-        await kube.create(SECRETS, BODY)
-        with pytest.raises(Conflict):
-            await kube.create(SECRETS, BODY)
+        api.put(PATH, BODY)
         found = await kube.read(PATH)
         assert found
         await kube.replace(PATH, found)
@@ -63,13 +61,6 @@ async def test_who_can_help_is_in_the_kind_of_the_error(api, tmp_path, status, k
     async with Kube(api.kubeconfig(tmp_path)) as kube:
         with pytest.raises(kind, match=f"GET {PATH}: {status} .*trouble"):
             await kube.read(PATH)
-
-
-async def test_what_could_not_be_made_is_no_success(api, tmp_path):
-    api.statuses = [404]  # the namespace is not there
-    async with Kube(api.kubeconfig(tmp_path)) as kube:
-        with pytest.raises(Denied, match=f"POST {SECRETS}: 404"):
-            await kube.create(SECRETS, BODY)
 
 
 async def test_a_rotated_authority_of_the_api_server_needs_no_restart(tmp_path, monkeypatch):

@@ -6,12 +6,12 @@ import os
 import signal
 import sys
 
-import aiohttp
 import pytest
 
 from schemas.annotation import ANNOTATION
 from services.webhook.service.material import SECRET
 from services.webhook.service.trust import CONFIGURATION_PATH
+from tests.runtime.helpers import ready
 from tests.webhook.world import SECRETS, Api, a_configuration, an_empty_secret
 
 POD = {"metadata": {"name": "p", "annotations": {ANNOTATION: "vpn"}}, "spec": {}}
@@ -22,18 +22,6 @@ async def a_process(**environ: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.webhook", env=env, stderr=asyncio.subprocess.PIPE
     )
-
-
-async def ready(port: int) -> None:
-    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
-        while True:
-            try:
-                async with session.get(f"http://127.0.0.1:{port}/readyz") as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.05)
 
 
 async def test_the_process_answers_and_ends_in_order(tmp_path, unused_tcp_port_factory):

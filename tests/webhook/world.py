@@ -90,7 +90,6 @@ class Api:
     async def served(self) -> AsyncIterator["Api"]:
         app = web.Application(middlewares=[self._trouble])
         app.router.add_get("/{path:.*}", self._get)
-        app.router.add_post("/{path:.*}", self._post)
         app.router.add_put("/{path:.*}", self._replace)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
@@ -112,14 +111,6 @@ class Api:
     async def _get(self, request: web.Request) -> web.Response:
         found = self.objects.get(request.path)
         return web.json_response(found or {}, status=200 if found else 404)
-
-    async def _post(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        path = f"{request.path}/{body['metadata']['name']}"
-        if path in self.objects:
-            return web.json_response({"reason": "AlreadyExists"}, status=409)
-        self.writes.append(f"POST {path}")
-        return web.json_response(self.put(path, body), status=201)
 
     async def _replace(self, request: web.Request) -> web.Response:
         body = await request.json()

@@ -8,9 +8,16 @@ from tools.reference.table import code, table
 _INTRO = """# Reasons
 
 Stable words in conditions, Events, the status annotation, refusals on the bus and logs. The message
-beside a reason names the thing and the value; this page says what to do.
+beside a reason names the thing and the value; this page says what to do, and who: the *user* who wrote the
+annotation, the endpoint or the Pod, or the *operator* of the mesh, whom `nsm status` tells.
 
 """
+
+
+def _whose(reason: reasons.Reason) -> str:
+    if not reason.remedy:
+        return ""
+    return "user" if reason.is_users else "operator"
 
 
 def page(_root: Path) -> str:
@@ -19,6 +26,9 @@ def page(_root: Path) -> str:
         ("Pods and objects", reasons.OBJECTS),
         ("Logins to the bus", reasons.LOGINS),
     ):
-        rows = [(code(name), reason.meaning, reason.remedy) for name, reason in group.items()]
-        parts += [f"## {title}\n\n", table(["reason", "meaning", "what to do"], rows)]
+        rows = [
+            (code(name), reason.meaning, _whose(reason), reason.remedy)
+            for name, reason in group.items()
+        ]
+        parts += [f"## {title}\n\n", table(["reason", "meaning", "who acts", "what to do"], rows)]
     return "".join(parts)

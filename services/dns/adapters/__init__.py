@@ -4,7 +4,7 @@ from services._node.places import Place
 from services.dns.adapters.capture import Capture, captured_ports
 from services.dns.adapters.errors import Conflict, Gone, Refused
 from services.dns.adapters.kernel import Kernel
-from services.dns.adapters.resolv import NoServers, cluster_servers, node_servers
+from services.dns.adapters.resolv import NoServers, cluster_servers, node_searches, node_servers
 
 __all__ = [
     "Capture",
@@ -16,5 +16,6 @@ __all__ = [
     "Refused",
     "captured_ports",
     "cluster_servers",
+    "node_searches",
     "node_servers",
 ]

@@ -1,4 +1,7 @@
-"""The cluster's DNS servers: as told, else those that this process itself would ask."""
+"""The cluster's DNS servers: as told, else those that this process itself would ask. What its node searches: only here.
+
+A kubelet writes the `resolv.conf` of this process as that of every Pod of the node that asks the cluster's DNS.
+"""
 
 import ipaddress
 from pathlib import Path
@@ -30,6 +33,23 @@ def cluster_servers(told: str, *, resolv_conf: Path = RESOLV_CONF) -> tuple[str,
 def node_servers(told: str) -> tuple[str, ...]:
     """Addresses of the servers that the nodes' own resolv.conf names; none if not told. Raises NoServers."""
     return _told(told, "DNS_NODE_SERVERS") if told else ()
+
+
+def node_searches(cluster_domain: str, *, resolv_conf: Path = RESOLV_CONF) -> tuple[str, ...]:
+    """Search domains that the kubelet takes from its node; none if this process's file is not a kubelet's."""
+    try:
+        lines = [line.split() for line in resolv_conf.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError):
+        return ()
+    lists = [line[1:] for line in lines if line and line[0] in {"search", "domain"}]
+    found = (
+        [domain.rstrip(".").lower() for domain in lists[-1]] if lists else []
+    )  # the last one counts
+    of_services = f"svc.{cluster_domain}"
+    if of_services not in found:
+        return ()
+    own = (cluster_domain, of_services)
+    return tuple(d for d in found if d and d not in own and not d.endswith(f".{of_services}"))
 
 
 def _told(told: str, setting: str) -> tuple[str, ...]:

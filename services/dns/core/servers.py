@@ -163,21 +163,27 @@ class Server:
         """Packets came over a lane."""
         pending, answers, told = lane.pending, self._answers, False
         for packet in packets:
-            new_id = packet[:2]
-            found = pending.get(new_id)
-            if found is None or len(packet) > MAX_DATAGRAM:
+            found = pending.pop(packet[:2], None)
+            if found is None:
                 self._unexpected(packet, now, "unexpected packet of an upstream")
                 continue
             flight, bit, sent_at = found
+            if told and flight.done:
+                # Most answers come after the one that won: this is all they may cost.
+                flight.unheard &= ~bit
+                continue
             query = flight.query
-            if not (
-                packet.startswith(query.question, 12)
-                and packet[2] & 0xF8 == 0x80
-                and packet[4:6] == b"\0\1"
-            ) and not is_reply_to(packet, query):
+            if len(packet) > MAX_DATAGRAM or (
+                not (
+                    packet.startswith(query.question, 12)
+                    and packet[2] & 0xF8 == 0x80
+                    and packet[4:6] == b"\0\1"
+                )
+                and not is_reply_to(packet, query)
+            ):
+                pending[packet[:2]] = found  # the right one may still come
                 self._unexpected(packet, now, "reply to another question")
                 continue
-            del pending[new_id]
             pilot = flight.pilot
             if pilot is self:
                 self._probed(flight, answered=True, now=now)

@@ -28,6 +28,7 @@ from services.dns.adapters import (
     Refused,
     captured_ports,
     cluster_servers,
+    node_searches,
     node_servers,
 )
 from services.dns.model import Limits, Profile
@@ -85,8 +86,9 @@ class Dns:
         self._granted = Granted(
             self._grants.items,
             cluster_servers(settings.cluster_servers),
-            node_servers(settings.node_servers),
-            settings.cluster_domain,
+            node_servers=node_servers(settings.node_servers),
+            node_searches=node_searches(settings.cluster_domain),
+            cluster_domain=settings.cluster_domain,
         )
         self._sandboxes = Sandboxes(
             self._kernel,

@@ -32,12 +32,15 @@ class Granted:
         self,
         items: Mapping[Any, Any],
         cluster_servers: tuple[str, ...],
+        *,
         node_servers: tuple[str, ...] = (),
+        node_searches: tuple[str, ...] = (),
         cluster_domain: str = "cluster.local",
     ) -> None:
         self._items = items
         self._cluster = cluster_servers
         self._node = node_servers
+        self._searches = node_searches
         self._domain = cluster_domain
         self._keys: dict[ResolverKey, set[ConnectionKey]] = {}
 
@@ -95,12 +98,13 @@ class Granted:
         return tuple(dict.fromkeys((*servers, *named))) or self._cluster
 
     def _searches_of(self, pod: PodRef) -> tuple[str, ...]:
-        """The search list of its resolv.conf, but for domains that only its node knows."""
-        if pod.dns_policy in {"None", "Default"}:
+        """The search list of its resolv.conf."""
+        if pod.dns_policy == "None":
             return pod.searches
         domain = self._domain
         cluster = (f"{pod.namespace}.svc.{domain}", f"svc.{domain}", domain)
-        return tuple(dict.fromkeys((*cluster, *pod.searches)))
+        first = () if pod.dns_policy == "Default" else cluster
+        return tuple(dict.fromkeys((*first, *self._searches, *pod.searches)))
 
     def _of(self, pod: ResolverKey) -> Iterable[Connection]:
         for key in self._keys.get(pod, ()):

@@ -55,13 +55,15 @@ def _families(
 ) -> list[int]:
     """All of the pool. Of carved prefixes, which come and go with their supernets, what stands keeps those it has."""
     spaces = pool.spaces
-    if not is_automatic or wish.standing is None:
+    if wish.standing is None:
         return list(spaces)
-    kept = [f for f in spaces if f in preferred and spaces[f].owns(preferred[f])]
-    if not kept:
-        return list(spaces)
+    # Nobody's address changes when prefixes are written in another order.
+    families = list(preferred if preferred.keys() == spaces.keys() else spaces)
+    kept = [f for f in families if f in preferred and spaces[f].owns(preferred[f])]
+    if not is_automatic or not kept:
+        return families
     needed = reach.families_of(wish.endpoint)
-    return [f for f in spaces if f in kept or f in needed]
+    return [f for f in families if f in kept or f in needed]
 
 
 def _pair(
@@ -170,11 +172,9 @@ def _exhausted(state: State, space: Space, wish: Wish) -> Problem:
             f"has none of {_counted(space.size)} left outside of prefixes in use: {'; '.join(found[:3])}",
             is_general=True,
         )
-    if space.size < 2:
-        left = "nothing" if not space.size else "room for one end of a connection only"
-        by = ", as its ipam.excludePrefixes leave the rest out" if space.left_out else ""
-        why = f"has {left} in {names}{by}: a connection takes two addresses"
-        return Problem("BadEndpoint", why, is_general=True)
+    too_small = reach.too_small(space)
+    if too_small is not None:
+        return too_small
     # Those given back count as taken: when a node confirms elsewhere, the text stays as it is.
     numbers = f"{space.used + space.held} of {_counted(space.size)} taken"
     if space.excluded:

@@ -160,7 +160,7 @@ def explain_endpoint(picture: Picture, namespace: str, name: str) -> list[Line]:
     if isinstance(pool, grant.Pool):
         lines += _of_pool(pool)
     for key, endpoint in pods[:1]:  # all Pods of an object say the same
-        lines += [Line(f"declares {words}", key.subject) for words in _declared(endpoint)]
+        lines += [Line(words, key.subject) for words in _declared(endpoint)]
     return lines + few(_of_pod(key, endpoint, granted) for key, endpoint in pods)
 
 
@@ -173,6 +173,9 @@ def _of_pool(pool: grant.Pool) -> Iterator[Line]:
             f"{each.held} held back, {each.excluded} excluded, {each.free} free{largest}",
             pool.key.subject,
         )
+    if pool.trouble is not None:
+        words = f"{pool.trouble.reason}: it {pool.trouble.message}; new clients are refused"
+        yield Line(words, pool.key.subject)
     for collision in pool.collisions:
         yield Line(
             f"{collision.prefix} collides with {collision.overlaps} ({collision.used_by})",
@@ -203,10 +206,12 @@ def _ways(connection: Connection) -> Iterator[str]:
 
 
 def _declared(endpoint: intent.Endpoint) -> Iterator[str]:
+    if endpoint.refused:
+        yield f"its newer spec is refused, the older one holds: {endpoint.refused}"
     if endpoint.routes:
-        yield f"routes {_routes(endpoint.routes)}"
+        yield f"declares routes {_routes(endpoint.routes)}"
     for policy in endpoint.policies:
-        yield f"policy {_policy(policy)}"
+        yield f"declares policy {_policy(policy)}"
 
 
 def _policy(policy: intent.Policy) -> str:

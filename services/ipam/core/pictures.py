@@ -142,15 +142,24 @@ def own_addresses(picture: Picture, block: Block) -> Iterator[Line]:
 def routes(picture: Picture, block: Block) -> Iterator[Line]:
     told = set()
     for key, endpoint in picture.of(intent.Endpoint):
-        of_policies = [route for policy in endpoint.policies for route in policy.routes]
-        for route in (*endpoint.routes, *of_policies):
-            known = (key.namespace, key.endpoint, route.destination)
-            if known not in told and _overlaps(route.destination, block):
+        for text, words in _declared(endpoint):
+            known = (key.namespace, key.endpoint, words)
+            if known not in told and (_overlaps(text, block) or _is_same_default(text, block)):
                 told.add(known)
                 yield Line(
-                    f"endpoint {key.namespace}/{key.endpoint} declares the route {route.destination} to its clients",
+                    f"endpoint {key.namespace}/{key.endpoint} declares {words} to its clients",
                     key.subject,
                 )
+
+
+def _declared(endpoint: intent.Endpoint) -> Iterator[tuple[str, str]]:
+    """Prefixes that an endpoint's routes and policies speak of, and in which words."""
+    of_policies = [route for policy in endpoint.policies for route in policy.routes]
+    for route in (*endpoint.routes, *of_policies):
+        yield route.destination, f"the route {route.destination}"
+    for policy in endpoint.policies:
+        if policy.source:
+            yield policy.source, f"a policy of what comes from {policy.source}"
 
 
 def pools_of(
@@ -233,6 +242,14 @@ def _overlaps(text: str, block: Block) -> bool:
     if other[0] != block[0] or not other[2]:
         return False
     return other[1] <= blocks.last_of(block) and block[1] <= blocks.last_of(other)
+
+
+def _is_same_default(text: str, block: Block) -> bool:
+    """Asked about 0.0.0.0/0 itself, a default route is what is meant."""
+    try:
+        return not block[2] and read_block_loosely(text) == block
+    except ValueError:
+        return False
 
 
 def _is_edge(text: str, host: Host) -> bool:

@@ -7,6 +7,7 @@ from schemas import grant, intent
 from services.ipam.core import blocks
 from services.ipam.core.blocks import Block
 from services.ipam.core.pool import Pool
+from services.ipam.core.spaces import Space
 
 Lacks = Sequence[grant.Lack]
 
@@ -31,7 +32,21 @@ class Problem(NamedTuple):
 
 def trouble_of(endpoint: intent.Endpoint, pool: Pool, lacks: Lacks) -> Problem | None:
     """Why an endpoint serves no new client, if it serves none."""
-    return nothing_to_give(lacks) if not pool.spaces else problem_of(endpoint, pool, lacks)
+    if not pool.spaces:
+        return nothing_to_give(lacks)
+    cramped = (problem for space in pool.spaces.values() if (problem := too_small(space)))
+    return next(cramped, None) or problem_of(endpoint, pool, lacks)
+
+
+def too_small(space: Space) -> Problem | None:
+    """A family of a pool whose spec never has room for both ends of a connection."""
+    if space.size >= 2:
+        return None
+    left = "nothing" if not space.size else "room for one end of a connection only"
+    names = ", ".join(map(blocks.show, space.own))
+    by = ", as its ipam.excludePrefixes leave the rest out" if space.left_out else ""
+    why = f"has {left} in {names}{by}: a connection takes two addresses"
+    return Problem("BadEndpoint", why, is_general=True)
 
 
 def nothing_to_give(lacks: Lacks) -> Problem:

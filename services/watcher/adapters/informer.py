@@ -39,6 +39,8 @@ _RETRY_OPTIONAL_SECONDS = 60.0  # such a kind comes with an upgrade of the clust
 _BELIEVE_MISSING_AFTER = 3  # answers in a row: objects that we have not seen yet may be on the bus
 _BACKOFF_SECONDS = (0.1, 5.0)
 _MOST_AWAY_SECONDS = 15.0  # whatever Retry-After says: who does not look grows old
+_TOLD_AFTER = 5  # failures in a row: some three seconds
+_MOST_SILENT_SECONDS = 120.0  # a list after 70 is to be answered by then
 _FAIR_WATCH_SECONDS = 2.0  # one that lasted this long says that the server is well
 
 
@@ -93,6 +95,8 @@ class Informer:
         self._decoder = Decoder(resource.kind)
         self._changed: dict[Ref, Any] = {}  # to be told: what each was before
         self._failures = 0
+        self._reason = ""  # of the last failure
+        self._is_watching = False
         self._missing = 0
         self._unreadable: set[Ref] = set()
         self._heard: float | None = None
@@ -100,6 +104,15 @@ class Informer:
     def silent_seconds(self) -> float:
         """How long the server has said nothing of this kind; a list once a minute counts, too."""
         return math.inf if self._heard is None else time.monotonic() - self._heard
+
+    def trouble(self) -> str:
+        """Why edits of this kind are not seen; empty: they are, as far as anybody can tell."""
+        # A watch that stands is a good sign long before it has anything to tell.
+        if self._failures >= _TOLD_AFTER and not self._is_watching:
+            return self._reason
+        if self._heard is not None and self.silent_seconds() > _MOST_SILENT_SECONDS:
+            return f"no word for {self.silent_seconds():.0f} s"
+        return ""
 
     async def run(self) -> None:
         """List and watch for ever."""
@@ -169,6 +182,7 @@ class Informer:
                 asyncio.timeout(self._silence) as silence,
                 self._kube.stream(self.resource.path, query) as chunks,
             ):
+                self._is_watching = True
                 async for together in lines.split(chunks):
                     self._heard = time.monotonic()
                     silence.reschedule(loop.time() + self._silence)
@@ -180,6 +194,7 @@ class Informer:
             )
             self._version = ""
         finally:
+            self._is_watching = False
             if loop.time() - begun >= _FAIR_WATCH_SECONDS:
                 self._recovered()
         if loop.time() - begun < _FAIR_WATCH_SECONDS:
@@ -291,6 +306,7 @@ class Informer:
     async def _pause(self, exc: Exception | None) -> None:
         """Longer each time, and never in step with others."""
         self._failures += 1
+        self._reason = str(exc or "each watch ends at once")
         seconds = min(self._least * 2 ** (self._failures - 1), self._most) * random.uniform(0.5, 1)
         if isinstance(exc, Unavailable) and exc.after is not None:
             after = min(exc.after, _MOST_AWAY_SECONDS)

@@ -17,6 +17,7 @@ from services.watcher.wording import listed, shorten
 
 ACCEPTED = "Accepted"
 NO_PREFIXES = "NoPrefixes"
+USED_AROUND = "UsedAround"  # beside a collision that harms nobody yet
 FORWARDING = "Forwarding"
 OURS = (ACCEPTED, PREFIX_COLLISION, FORWARDING)
 
@@ -129,23 +130,26 @@ def _collision(facts: Facts) -> _Word:
         return _Word("True", NO_PREFIXES, _with_remedy(told, remedy))
     if not pool.collisions:
         return _Word("False", "NoCollision", "no prefix and no route overlaps a prefix in use")
-    return _Word("True", PREFIX_COLLISION, _with_remedy(_overlaps(pool), _mending(pool)))
+    return _overlapping(pool)
 
 
-def _mending(pool: Pool) -> str:
-    """What to do about collisions; where enough is left, nothing."""
+def _overlapping(pool: Pool) -> _Word:
+    """What collides, and what to do about it; where only prefixes do and enough is left, nothing."""
     prefixes = _prefixes(pool)
+    has_room = all(2 * each.free >= each.size for each in pool.families)
+    has_routes = any(each.prefix not in prefixes for each in pool.collisions)
     remedies = []
     if any(each.prefix in prefixes for each in pool.collisions):
         left = " and ".join(f"{_number(f.free)} of {_number(f.size)}" for f in pool.families)
-        spare = all(2 * each.free >= each.size for each in pool.families)
-        todo = "nothing needs to be done while these suffice" if spare else "choose another prefix"
+        todo = "nothing needs to be done while these suffice"
+        todo = todo if has_room else "choose another prefix"
         remedies.append(f"what overlaps is not given, {left} addresses are free beside it: {todo}")
-    if any(each.prefix not in prefixes for each in pool.collisions):
+    if has_routes:
         remedies.append(
             "a connection with such a route is refused, choose another destination or give the prefix free"
         )
-    return "; ".join(remedies)
+    reason = USED_AROUND if has_room and not has_routes else PREFIX_COLLISION
+    return _Word("True", reason, _with_remedy(_overlaps(pool), "; ".join(remedies)))
 
 
 def _with_remedy(told: list[str], remedy: str) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from schemas.intent import Endpoint, NetworkService, PrefixesInUse, Request
 from schemas.subjects import EndpointKey, Key, NetworkServiceKey, PrefixKey, RequestKey
 from services.watcher import model
-from services.watcher.core import misfits, owners, prefixes, requests, specs, spoiled
+from services.watcher.core import misfits, offers, owners, prefixes, requests, specs, spoiled
 from services.watcher.core.addresses import Addresses
 from services.watcher.model import ObjectRef, Pod, Problem, Ref, Subject
 
@@ -33,6 +33,7 @@ class Intent:
     def __init__(self, *, system_namespace: str) -> None:
         self.pods: dict[Ref, Pod] = {}
         self.wanted: dict[Ref, requests.Wanted] = {}
+        self.unheeded: dict[Ref, None] = {}  # Pods whose annotation has no effect as it is written
         self.notices: dict[ObjectRef, Problem] = {}
         self.objects: dict[Subject, model.OurObject] = {}
         self._desired: dict[Key, Any] = {}
@@ -40,8 +41,7 @@ class Intent:
         self._owners = owners.Owners(excluded=self._excluded)
         self._namespaces: dict[str, model.Namespace] = {}
         self._nodes: dict[str, model.Node] = {}
-        # None: it cannot be read and never could; what stands of it goes on.
-        self._endpoints: dict[str, dict[str, specs.EndpointSpec | None]] = {}
+        self._endpoints: dict[str, dict[str, offers.Written]] = {}
         self._problem_refs: dict[tuple[type[Any], Ref], ObjectRef] = {}
         self._bad_specs: dict[Subject, Problem] = {}
         self._misfits = misfits.Misfits()
@@ -124,7 +124,8 @@ class Intent:
                 self._network_service(ref, found, touched)
         elif isinstance(key, EndpointKey):
             _keep(self._standing_endpoints, key, message if isinstance(message, Endpoint) else None)
-            if self._endpoints.get(key.namespace, _NOTHING).get(key.endpoint, "") is None:
+            written = self._endpoints.get(key.namespace, _NOTHING).get(key.endpoint)
+            if written is not None and written.spec is None:
                 self._endpoint_pod(key, touched)
         elif isinstance(key, PrefixKey) and key.source == prefixes.EXCLUDED.source:
             self._exclusions.add(key)
@@ -255,16 +256,18 @@ class Intent:
         namespace, name = ref
         told = specs.read_endpoint(found) if found else None
         problem = told if isinstance(told, Problem) else None
-        specs_here = self._endpoints.setdefault(namespace, {})
-        known, before = name in specs_here, specs_here.pop(name, None)
+        written_here = self._endpoints.setdefault(namespace, {})
+        before = written_here.get(name)
+        after = None
         if found is not None:
-            # Withdrawing what is offered would cut live connections for a typo: what was goes on.
-            specs_here[name] = told if isinstance(told, specs.EndpointSpec) else before
-        is_same = (known, before) == (name in specs_here, specs_here.get(name))
-        if not specs_here:
+            kept = before.spec if before is not None else None
+            spec = told if isinstance(told, specs.EndpointSpec) else kept
+            after = offers.Written(spec=spec, problem=problem)
+        _keep(written_here, name, after)
+        if not written_here:
             del self._endpoints[namespace]
         # Its own status changes an object every second: that is no reason to look at every Pod.
-        for pod in () if is_same else self._pods_of_namespace.get(namespace, ()):
+        for pod in () if after == before else self._pods_of_namespace.get(namespace, ()):
             self._endpoint_pod(EndpointKey(namespace, name, pod), touched)
         _keep(self.objects, (model.NetworkServiceEndpoint, ref), found)
         subject = (model.NetworkServiceEndpoint, ref)
@@ -287,6 +290,10 @@ class Intent:
         if after == before:
             return
         _keep(self.wanted, ref, after if after.asks else None)
+        if after.problem is None:
+            self.unheeded.pop(ref, None)
+        else:
+            self.unheeded[ref] = None
         touched.pods.add(ref)
         now = {request.key: request for request in after.requests}
         for request in before.requests:
@@ -297,40 +304,15 @@ class Intent:
 
     def _endpoint_pod(self, key: EndpointKey, touched: Touched) -> None:
         pod = self.pods.get((key.namespace, key.pod))
-        offered = self._endpoints.get(key.namespace, _NOTHING)
+        written = self._endpoints.get(key.namespace, _NOTHING).get(key.endpoint)
         message = None
-        if pod is not None and key.endpoint in offered and _serves(pod):
-            message = self._offer(key, pod, offered[key.endpoint])
+        if pod is not None and written is not None:
+            standing, ready = self._standing_endpoints.get(key), self._ready(pod.node)
+            message = offers.offer(key.endpoint, pod, written, standing, node_ready=ready)
         self._set(key, message, touched)
-        if self._misfits.put(key, misfit=_misfit(pod, offered.get(key.endpoint))):
+        if self._misfits.put(key, misfit=offers.misfit(pod, written)):
             self._notice_pod((key.namespace, key.pod), touched)
             self._notice_endpoint((key.namespace, key.endpoint), touched)
-
-    def _offer(
-        self, key: EndpointKey, pod: Pod, spec: specs.EndpointSpec | None
-    ) -> Endpoint | None:
-        ref = requests.pod_ref(pod, node_ready=self._ready(pod.node))
-        if spec is None:
-            standing = self._standing_endpoints.get(key)
-            if standing is None or standing.pod.uid != pod.uid:
-                return None
-            return msgspec.structs.replace(
-                standing, pod=ref, ready=_may_get_more(pod), leaving=pod.terminating
-            )
-        if not spec.selector.selects(pod.labels):
-            return None
-        return Endpoint(
-            endpoint=key.endpoint,
-            pod=ref,
-            ready=_may_get_more(pod),
-            leaving=pod.terminating,
-            network_services=spec.network_services,
-            labels=spec.labels,
-            ipam=spec.ipam,
-            routes=spec.routes,
-            policies=spec.policies,
-            dns=spec.dns,
-        )
 
     def _ready(self, node: str) -> bool:
         found = self._nodes.get(node)
@@ -365,25 +347,6 @@ class Intent:
 
 
 _UNASKED = requests.Wanted()
-
-
-def _serves(pod: Pod) -> bool:
-    return bool(pod.node) and not (pod.terminal or pod.host_network)
-
-
-def _may_get_more(pod: Pod) -> bool:
-    return pod.ready and not pod.terminating
-
-
-def _misfit(pod: Pod | None, spec: specs.EndpointSpec | None) -> bool:
-    """Whether this Pod would serve if it had a network of its own."""
-    return (
-        pod is not None
-        and pod.host_network
-        and not (pod.terminating or pod.terminal)
-        and spec is not None
-        and spec.selector.selects(pod.labels)
-    )
 
 
 def _keep(table: dict[Any, Any], key: Any, value: Any) -> None:

@@ -1,63 +1,30 @@
 """Specs of our own kinds: what they mean, or one Problem that names field, reason and remedy.
 
-How fields may be spelled, the anchor's way too, is in `fields`.
+What may be written is in `forms`; how fields may be spelled, the anchor's way too, in `fields`.
 """
 
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
 from schemas import intent, values
-from services.watcher.core import fields, hops, limits
+from services.watcher.core import fields, forms, hops, limits
 from services.watcher.core.fields import BadField
 from services.watcher.model import NetworkService, NetworkServiceEndpoint, OurObject, Problem
 
 INVALID = "InvalidSpec"
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _PROTOCOLS = ("", "tcp", "udp", "sctp", "icmp", "ipv6-icmp")
-Text = str | int  # YAML reads 6666 as a number
-Texts = tuple[str, ...] | None
-
-
-class Expression(msgspec.Struct, frozen=True, kw_only=True):
-    key: str
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: Texts = None
-
-    def holds(self, labels: dict[str, str]) -> bool:
-        given, listed = labels.get(self.key), self.values or ()
-        match self.operator:
-            case "In":
-                return given is not None and given in listed
-            case "NotIn":
-                return given is None or given not in listed
-            case "Exists":
-                return given is not None
-            case "DoesNotExist":
-                return given is None
-
-
-class Selector(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Kubernetes' label selector; the empty one selects everything."""
-
-    match_labels: dict[str, str] | None = None
-    match_expressions: tuple[Expression, ...] | None = None
-
-    def selects(self, labels: dict[str, str]) -> bool:
-        wanted = self.match_labels or {}
-        return all(labels.get(key) == value for key, value in wanted.items()) and all(
-            each.holds(labels) for each in self.match_expressions or ()
-        )
 
 
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What every endpoint Pod of one NetworkServiceEndpoint offers."""
 
     network_services: tuple[str, ...]
-    selector: Selector
+    selector: forms.Selector
     labels: dict[str, str]
     ipam: intent.IpamSpec
     routes: tuple[intent.Route, ...]
@@ -65,77 +32,10 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     dns: intent.Dns | None
 
 
-class _Ipam(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    prefixes: Texts = None
-    exclude_prefixes: Texts = None
-    addressing: str | None = None
-
-
-class _Route(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    destination: str
-    next_hop: str | None = None
-
-
-class _Policy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    source: str | None = None
-    protocol: str | None = None
-    destination_port: Text | None = None
-    source_port: Text | None = None
-    routes: tuple[_Route, ...] | None = None
-
-
-class _Dns(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    servers: Texts = None
-    domains: Texts = None
-    search_domains: Texts = None
-
-
-class _ServiceLabels(msgspec.Struct, frozen=True, kw_only=True):
-    labels: dict[str, str] | None = None
-
-
-class _Endpoint(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    network_services: Texts = None
-    labels: dict[str, str] | None = None
-    network_service_labels: dict[str, _ServiceLabels] | None = None
-    pod_selector: Selector | None = None
-    ipam: _Ipam | None = None
-    routes: tuple[_Route, ...] | None = None
-    policies: tuple[_Policy, ...] | None = None
-    dns: _Dns | None = None
-
-
-class _Destination(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    destination_selector: dict[str, str] | None = None
-    weight: Annotated[int, msgspec.Meta(ge=0)] | None = None
-
-
-class _Match(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    source_selector: dict[str, str] | None = None
-    routes: tuple[_Destination, ...] | None = None
-    fallthrough: bool | None = None
-
-
-class _NetworkService(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    payload: str | None = None
-    matches: tuple[_Match, ...] | None = None
-    allowed_namespaces: Texts = None
-
-
-# Of the anchor's registry; `metadata` chooses among its forwarders.
-_PASSED_OVER: dict[type[Any], set[str]] = {
-    _Endpoint: {"name", "url", "expirationTime", "initialRegistrationTime", "pathIds"},
-    _NetworkService: {"name", "pathIds"},
-    _Match: {"metadata"},
-}
-_ENDPOINTS = fields.Reader(_Endpoint, kind="networkserviceendpoint", passed_over=_PASSED_OVER)
-_NETWORK_SERVICES = fields.Reader(_NetworkService, kind="networkservice", passed_over=_PASSED_OVER)
-
-
 def read_endpoint(found: NetworkServiceEndpoint) -> EndpointSpec | Problem:
     """What a NetworkServiceEndpoint says."""
     try:
-        return _endpoint(_ENDPOINTS.read(found.spec))
+        return _endpoint(forms.ENDPOINTS.read(found.spec))
     except BadField as exc:
         return _invalid(found, exc)
 
@@ -143,7 +43,7 @@ def read_endpoint(found: NetworkServiceEndpoint) -> EndpointSpec | Problem:
 def read_network_service(found: NetworkService) -> intent.NetworkService | Problem:
     """What a NetworkService says."""
     try:
-        spec = _NETWORK_SERVICES.read(found.spec)
+        spec = forms.NETWORK_SERVICES.read(found.spec)
         return _network_service(found, spec)
     except BadField as exc:
         return _invalid(found, exc)
@@ -170,7 +70,7 @@ def _invalid(found: OurObject, exc: BadField) -> Problem:
     )
 
 
-def _endpoint(spec: _Endpoint) -> EndpointSpec:
+def _endpoint(spec: forms.Endpoint) -> EndpointSpec:
     names = spec.network_services or ()
     if not names:
         raise BadField("networkServices", "it is empty", "name at least one network service")
@@ -185,7 +85,7 @@ def _endpoint(spec: _Endpoint) -> EndpointSpec:
     _check_sizes(spec)
     if spec.pod_selector is None:
         raise BadField("podSelector", "it is missing", "write podSelector: {matchLabels: {…}}")
-    ipam = _ipam(spec.ipam or _Ipam())
+    ipam = _ipam(spec.ipam or forms.Ipam())
     routes = _routes(spec.routes, "routes")
     policies = tuple(
         _policy(each, f"policies[{at}]") for at, each in enumerate(spec.policies or ())
@@ -202,7 +102,7 @@ def _endpoint(spec: _Endpoint) -> EndpointSpec:
     )
 
 
-def _check_sizes(spec: _Endpoint) -> None:
+def _check_sizes(spec: forms.Endpoint) -> None:
     policies = spec.policies or ()
     _no_more(len(policies), limits.MOST_POLICIES, "policies", "policies")
     routes = len(spec.routes or ())
@@ -220,7 +120,7 @@ def _no_more(count: int, most: int, field: str, what: str) -> None:
         )
 
 
-def _labels(spec: _Endpoint) -> dict[str, str]:
+def _labels(spec: forms.Endpoint) -> dict[str, str]:
     labels = dict(spec.labels or {})
     for name, of_service in (spec.network_service_labels or {}).items():
         for key, value in (of_service.labels or {}).items():
@@ -233,7 +133,7 @@ def _labels(spec: _Endpoint) -> dict[str, str]:
     return labels
 
 
-def _ipam(spec: _Ipam) -> intent.IpamSpec:
+def _ipam(spec: forms.Ipam) -> intent.IpamSpec:
     addressing = spec.addressing or "shared"
     if addressing not in ("shared", "pointToPoint"):
         raise BadField(
@@ -283,11 +183,11 @@ def _remedy(text: str, parse: Callable[[str], object], example: str) -> str:
     return f"write {meant} for this address alone, or a network such as {wider}"
 
 
-def _routes(routes: tuple[_Route, ...] | None, field: str) -> tuple[intent.Route, ...]:
+def _routes(routes: tuple[forms.Route, ...] | None, field: str) -> tuple[intent.Route, ...]:
     return tuple(_route(each, f"{field}[{at}]") for at, each in enumerate(routes or ()))
 
 
-def _route(route: _Route, field: str) -> intent.Route:
+def _route(route: forms.Route, field: str) -> intent.Route:
     to = _checked(
         route.destination, f"{field}.destination", limits.destination, "write 10.20.0.0/16"
     )
@@ -304,7 +204,7 @@ def _route(route: _Route, field: str) -> intent.Route:
     return intent.Route(destination=str(to), next_hop=via)
 
 
-def _policy(policy: _Policy, field: str) -> intent.Policy:
+def _policy(policy: forms.Policy, field: str) -> intent.Policy:
     protocol = (policy.protocol or "").lower()
     if protocol not in _PROTOCOLS:
         raise BadField(
@@ -326,7 +226,7 @@ def _policy(policy: _Policy, field: str) -> intent.Policy:
     )
 
 
-def _ports(text: Text | None, field: str) -> str:
+def _ports(text: forms.Text | None, field: str) -> str:
     written = "" if text is None else str(text)
     if not written:
         return ""
@@ -337,7 +237,7 @@ def _ports(text: Text | None, field: str) -> str:
     return written
 
 
-def _dns(spec: _Dns) -> intent.Dns:
+def _dns(spec: forms.Dns) -> intent.Dns:
     return intent.Dns(
         servers=_each(
             spec.servers, "dns.servers", limits.server, "write an address such as 172.16.1.1"
@@ -347,7 +247,7 @@ def _dns(spec: _Dns) -> intent.Dns:
     )
 
 
-def _domains(texts: Texts, field: str) -> tuple[str, ...]:
+def _domains(texts: forms.Texts, field: str) -> tuple[str, ...]:
     written = texts or ()
     names = tuple(text.strip(".").lower() for text in written)
     _no_more(len(names), limits.MOST_NAMES, field, "domains")
@@ -367,7 +267,7 @@ def _domain_remedy(name: str, field: str) -> str:
     return "write corp.example"
 
 
-def _network_service(found: NetworkService, spec: _NetworkService) -> intent.NetworkService:
+def _network_service(found: NetworkService, spec: forms.NetworkService) -> intent.NetworkService:
     payload = (spec.payload or "IP").upper()
     if payload not in ("IP", "ETHERNET"):
         raise BadField("payload", f"{spec.payload!r} is unknown", "write IP or ETHERNET")

@@ -5,12 +5,14 @@ Caches are warm in every replica; publishing, reporting and announcing run for w
 
 import asyncio
 import time
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from prometheus_client import Gauge
 
 from schemas.codec import Tombstone
 from schemas.intent import PodRef
+from schemas.live import Word
 from schemas.state import Status
 from schemas.subjects import Key, LeaderKey, StatusKey
 from services._runtime.bus import Bus
@@ -131,9 +133,11 @@ class Watcher:
             for mirror in (self._own, self._grants, self._states):
                 group.create_task(mirror.run())
             group.create_task(self._say_ready())
-            group.create_task(
-                lead(self._bus, "watcher", self._own, self._decide, holder=self._holder)
-            )
+            group.create_task(self._lead())
+
+    async def _lead(self) -> None:
+        word = partial(seen_by, self._informers, self.intent)
+        await lead(self._bus, "watcher", self._own, self._decide, holder=self._holder, word=word)
 
     async def _say_ready(self) -> None:
         for informer in self._informers:
@@ -216,6 +220,26 @@ def _about(pod: PodRef) -> ObjectRef:
     return ObjectRef(
         api_version="v1", kind="Pod", namespace=pod.namespace, name=pod.name, uid=pod.uid
     )
+
+
+def seen_by(informers: Sequence[Informer], intent: Intent) -> Word:
+    """What the lease tells people: an API server that keeps silent, Pods whose annotation has no effect."""
+    silent = [(each.resource.title, why) for each in informers if (why := each.trouble())]
+    return Word(
+        troubles=(_of_api(*silent[0], len(silent) - 1),) if silent else (),
+        notes=(_of_unheeded(intent.unheeded),) if intent.unheeded else (),
+    )
+
+
+def _of_api(title: str, why: str, more: int) -> str:
+    kinds = title + (f" and more ({more})" if more else "")
+    return f"the API server tells nothing of {kinds}: edits wait, connections stay ({why})"
+
+
+def _of_unheeded(pods: Collection[model.Ref]) -> str:
+    namespace, name = next(iter(pods))
+    counted = f"{len(pods)} Pod" + ("" if len(pods) == 1 else "s")
+    return f"{counted} with an annotation that has no effect as it is written, such as {namespace}/{name}"
 
 
 async def start(settings: Settings, runtime: Runtime) -> None:

@@ -1,0 +1,52 @@
+"""The firewall in the way: it closes the tunnels' port of a node, both ways, and nothing else."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from cli.labs import in_child
+from lab import blocking
+from lab.layout import Layout
+from lab.network import Network, Node
+from schemas.grant import TUNNEL_PORT
+from services._node import netns
+from tests.lab.test_network import _alone
+
+NODES = (Node(number=1), Node(number=2))
+
+
+def _arrives(network: Network, sender: Node, receiver: Node, port: int) -> bool:
+    with (
+        netns.open_socket(network.path(receiver), socket.AF_INET, socket.SOCK_DGRAM) as hears,
+        netns.open_socket(network.path(sender), socket.AF_INET, socket.SOCK_DGRAM) as speaks,
+    ):
+        hears.bind((str(receiver.address), port))
+        hears.settimeout(0.3)
+        try:
+            speaks.sendto(b"x", (str(receiver.address), port))
+            return hears.recv(10) == b"x"
+        except (TimeoutError, PermissionError):  # the second: dropped on its way out
+            return False
+
+
+def _block(directory: Path) -> int:
+    _alone()
+    network = Network(Layout(directory), NODES)
+    network.build()
+    one, two = NODES
+    both = ((one, two), (two, one))
+    assert all(_arrives(network, *way, TUNNEL_PORT) for way in both)
+    for _ in range(2):  # twice is once
+        blocking.block(network.path(two), is_blocked=True)
+    assert not any(_arrives(network, *way, TUNNEL_PORT) for way in both)
+    assert all(_arrives(network, *way, TUNNEL_PORT + 1) for way in both)
+    for _ in range(2):
+        blocking.block(network.path(two), is_blocked=False)
+    assert all(_arrives(network, *way, TUNNEL_PORT) for way in both)
+    return 0
+
+
+@pytest.mark.e2e
+def test_the_port_is_closed_both_ways_until_it_is_opened(tmp_path):
+    assert in_child(lambda: _block(tmp_path)) == 0
