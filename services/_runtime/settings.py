@@ -3,9 +3,11 @@
 An empty variable counts as not set: manifests often render empty values.
 """
 
+import argparse
 import os
 import re
 import socket
+import sys
 from collections.abc import Mapping
 from typing import Literal, TypeVar
 
@@ -50,7 +52,7 @@ def load(
     environ = os.environ if environ is None else environ
     values: dict[str, object] = {}
     for field in msgspec.structs.fields(struct):
-        variable = f"{prefix.rstrip('_')}_{field.name}".upper()
+        variable = _variable(prefix, field.name)
         text = environ.get(variable, "")
         if text:
             values[field.name] = _value(variable, text, field.type)
@@ -59,9 +61,42 @@ def load(
     return struct(**values)
 
 
+def given(struct: type[StructType], service: str) -> StructType:
+    """Settings of a service's process, which takes no arguments; ends it with its help or with what is wrong."""
+    variables = [*_described(struct, service), *_described(RuntimeSettings, "nsm")]
+    argparse.ArgumentParser(
+        prog=f"python -m services.{service}",
+        description="Settings are environment variables; docs/reference/settings.md tells what each is for.",
+        epilog="\n".join(variables),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
+    try:
+        return load(struct, service)
+    except SettingsError as exc:
+        sys.exit(f"{service}: {exc}")
+
+
 def masked(settings: msgspec.Struct) -> dict[str, object]:
     """The settings as they may be printed: secrets and passwords inside addresses are hidden."""
     return {name: _masked(name, getattr(settings, name)) for name in settings.__struct_fields__}
+
+
+def _described(struct: type[msgspec.Struct], prefix: str) -> list[str]:
+    """The variables, each with its default."""
+    return [
+        f"{_variable(prefix, field.name)}={_default(field)}"
+        for field in msgspec.structs.fields(struct)
+    ]
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "(required)"
+    return "(host name)" if field.default is msgspec.NODEFAULT else str(field.default)
+
+
+def _variable(prefix: str, name: str) -> str:
+    return f"{prefix.rstrip('_')}_{name}".upper()
 
 
 def _value(variable: str, text: str, kind: object) -> object:

@@ -1,5 +1,9 @@
 """Settings come from the environment, say what is wrong with them, and hide their secrets."""
 
+import os
+import subprocess
+import sys
+
 import msgspec
 import pytest
 
@@ -46,3 +50,40 @@ def test_secrets_are_masked_when_printed_and_where_they_lie_is_not() -> None:
     assert masked(RuntimeSettings(token_file="/run/token"))["token_file"] == "/run/token"
     url = masked(RuntimeSettings(nats_url="nats://user:pass@host:4222"))["nats_url"]
     assert url == "nats://***@host:4222"
+
+
+@pytest.mark.parametrize("service", ["watcher", "ipam", "plumber", "dns", "webhook"])
+def test_a_service_tells_its_settings_and_starts_with_no_word_it_does_not_know(
+    service: str,
+) -> None:
+    asked, unknown = (_run(service, word) for word in ("--help", "once"))
+    assert asked.returncode == 0
+    assert {"NSM_NATS_URL=nats://127.0.0.1:4222", "NSM_HOLDER=(host name)"} <= set(
+        asked.stdout.splitlines()
+    )
+    assert f"{service.upper()}_" in asked.stdout
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "unrecognized arguments: once" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("service", "variable"),
+    [("watcher", "WATCHER_WRITES_IN_FLIGHT"), ("ipam", "IPAM_POOL_INTERVAL")],
+)
+def test_a_service_with_a_bad_setting_ends_in_one_line(service: str, variable: str) -> None:
+    ended = _run(service, **{variable: "many"})
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"{service}: {variable}='many' cannot be used")
+
+
+def _run(service: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"services.{service}", *words]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | environment,
+    )
