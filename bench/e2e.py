@@ -13,9 +13,11 @@ ping. Where the time goes is told in steps that follow each other:
     told       `ready`              → the Pod's condition says so (nobody waits for it)
 
 Beside it, in the same run: three messages through a nats-server of its own, each sent when the one before was
-heard, which is what the bus alone takes (`python -m bench.plumber` has the kernel's part).
+heard, which is what the bus alone takes (`python -m bench.plumber` has the kernel's part); at last, how soon what is
+broken is whole again (`bench.repairs`).
 A Pod's network is made by the lab's kubelet, which is one process for all nodes: bursts of new Pods wait for it,
-bursts of Pods that run and are annotated do not. `all` is the time from the first request to the API to the last
+bursts of Pods that run and are annotated do not: those are the product's part alone. Below each burst stands whose
+processor time it took. `all` is the time from the first request to the API to the last
 answer; `lost` counts pings that were sent after `ready` in vain.
 """
 
@@ -34,7 +36,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from bench import repairs
+from bench import repairs, shares
 from bench.figures import Table, duration, median, worst_of_99
 from bench.floor import bus_hops
 from bench.journeys import INTERFACE, NAMESPACE, Journey, Journeys
@@ -120,8 +122,10 @@ async def _measure(layout: Layout, size: Size) -> int:
         for count in size.bursts:
             found = await bench.burst(count)
             table.row(f"{count} new Pods at once", *_cells(found, together=True))
+            print(f"    processor ms per Pod: {bench.spent}", flush=True)
             found = await bench.burst(count, annotated=True)
             table.row(f"{count} running Pods, annotated", *_cells(found, together=True))
+            print(f"    processor ms per Pod: {bench.spent}", flush=True)
         await repairs.tell(journeys.api, layout, layout.read_state(), len(NODES))
     return 0
 
@@ -144,6 +148,7 @@ class Bench:
         self._journeys = journeys
         self._api = journeys.api
         self._slots = asyncio.Semaphore(_IN_FLIGHT)
+        self.spent = ""  # the processor time of the last Pods together, by process
 
     async def prepare(self) -> None:
         """An endpoint with a Pod on each node, and one that has a Pod on another node only."""
@@ -178,12 +183,14 @@ class Bench:
         if annotated:
             await self._together(self._api.create(PODS, pod) for pod in pods)
             await self._journeys.until_running(names)
+        before = shares.now()
         async with asyncio.TaskGroup() as group:
             asked = [
                 group.create_task(self._ask(pod, service, annotated=annotated)) for pod in pods
             ]
         found = [each.result() for each in asked]
         await self._journeys.end(found)
+        self.spent = shares.told(before, shares.now(), per=len(found))
         await self._together(
             self._api.delete(PODS, NAMESPACE, name, grace_seconds=0) for name in names
         )

@@ -54,6 +54,7 @@ class Journey(msgspec.Struct, kw_only=True):
     ready: float = 0.0
     answered: float = 0.0  # the first ping
     told: float = 0.0  # the Pod's condition says it
+    uid: str = ""
     peer: str = ""
     lost: int = 0  # pings that were sent after `ready` and not answered
 
@@ -187,14 +188,16 @@ class Journeys:
             case Connection():
                 journey.grant = journey.grant or now
                 journey.peer = body.server.addresses[0].partition("/")[0]
+                self._arrived(journey)
             case Status(client=client) if client is not None and client.state == "ready":
-                self._arrived(journey, client.uid, now)
+                journey.ready, journey.uid = journey.ready or now, client.uid
+                self._arrived(journey)
 
-    def _arrived(self, journey: Journey, uid: str, now: float) -> None:
-        if journey.ready or not journey.peer:
+    def _arrived(self, journey: Journey) -> None:
+        """Of grant and status either may be heard first: they are of two streams."""
+        if journey.network or not (journey.ready and journey.peer):
             return
-        journey.ready = now
-        pod = self._layout.pod_dir(uid)
+        pod = self._layout.pod_dir(journey.uid)
         journey.network = (pod / "netns").lstat().st_mtime
         assert self._tasks is not None
         self._tasks.create_task(self._ping(journey, pod / "netns"))
