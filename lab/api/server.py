@@ -101,10 +101,11 @@ class LabApi:
             watch.feed.end()
         if self._runner is not None:
             server = self._runner.server
+            if server is not None:
+                # Who was accepted before the socket closed may be let in after everybody was seen off.
+                server.connection_made = _turn_away  # type: ignore[method-assign,assignment]
             await self._runner.cleanup()
             self._runner = None
-            await asyncio.sleep(0)  # who was being let in meanwhile is in now, and nobody's
-            _abort(server)
 
     def _expire(self) -> None:
         self.store.expire_events()
@@ -226,3 +227,7 @@ def _abort(server: web.Server | None) -> None:
     for connection in server.connections if server is not None else ():
         if connection.transport is not None:
             connection.transport.abort()
+
+
+def _turn_away(_: object, transport: asyncio.Transport) -> None:
+    transport.abort()
