@@ -181,8 +181,11 @@ def iperf3(between: Between, seconds: float) -> str:
     serve = ["iperf3", "--server", "--one-off", "--forceflush", "--bind", between.address]
     with _started(between.server, serve) as server:
         assert server.stdout is not None
-        while "listening" not in server.stdout.readline():
-            pass
+        for line in server.stdout:
+            if "listening" in line:
+                break
+        else:
+            raise RuntimeError(f"iperf3 --server ended with {server.wait()}")
         ask = ["iperf3", "--json", "--client", between.address, "--time", str(max(1, int(seconds)))]
         with _started(between.client, ask) as client:
             answer, _ = client.communicate()

@@ -165,12 +165,16 @@ def never_given(asked: values.Address | values.Prefix) -> str:
 
 def _of_nobody(picture: "Picture", namespace: str, name: str, *, ask_lab: bool) -> "Sequence[Line]":
     """Of a name that the bus does not speak of. Raises Problem unless it is a Pod's."""
+    from cli import cluster, offering  # noqa: PLC0415 slow to import
     from services.ipam.core.explaining import Line  # noqa: PLC0415
 
     pod = f"{namespace}/{name}"
     there = pods.exists(namespace, name) if ask_lab else None
     if there:
         return [Line(f"pod {pod} asks for no network service and offers none")]
+    for each in cluster.endpoints_in([namespace], is_lab=ask_lab):
+        if each.metadata.name == name:
+            return [Line(offering.why_idle(each))]
     offered = sorted(
         f"{key.namespace}/{endpoint.endpoint}"
         for key, endpoint in picture.of(intent.Endpoint)

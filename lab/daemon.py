@@ -122,12 +122,16 @@ class _Lab:
         return self._supervisor.statuses()
 
     def kill(self, name: str, number: int, *, hold: bool) -> None:
-        self._known(name)
-        self._supervisor.kill(name, number, hold=hold)
+        self._supervisor.kill(self._process(name), number, hold=hold)
 
     def start(self, name: str) -> None:
-        self._known(name)
-        self._supervisor.release(name)
+        process = self._process(name)
+        node = process.partition("/")[2]
+        if self._kubelet.is_stopped(node):
+            raise LabProblem(
+                f"{process} runs on {node}, which is stopped; start it whole: nsm lab node start {node}"
+            )
+        self._supervisor.release(process)
 
     async def stop_node(self, name: str) -> None:
         """Power off: its services, its Pods and its cable; Kubernetes says NotReady."""
@@ -165,10 +169,13 @@ class _Lab:
     def _services_of(self, node: str) -> list[str]:
         return [name for name in self._supervisor.names if name.endswith(f"/{node}")]
 
-    def _known(self, name: str) -> None:
-        if name not in self._supervisor.names:
-            known = ", ".join(self._supervisor.names) or "none"
-            raise LabProblem(f"no process {name!r} in this lab; there are: {known}")
+    def _process(self, name: str) -> str:
+        """A process by its name, or by that of its log: nats-1 is nats/1."""
+        for known in self._supervisor.names:
+            if name in (known, known.replace("/", "-")):
+                return known
+        known = ", ".join(self._supervisor.names) or "none"
+        raise LabProblem(f"no process {name!r} in this lab; there are: {known}")
 
     def _node(self, name: str) -> Node:
         for node in self._nodes:

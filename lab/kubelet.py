@@ -49,6 +49,9 @@ class Kubelet:
         for worker in crashed:
             await worker.over.wait()
 
+    def is_stopped(self, node: str) -> bool:
+        return node in self._stopped
+
     def start_node(self, name: str) -> None:
         """As after a boot: every Pod bound to the node gets a new sandbox under its old UID."""
         self._stopped.discard(name)

@@ -3,6 +3,7 @@
 import ast
 import itertools
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,14 @@ def _anchors(page: Path) -> set[str]:
         again = (f"{name}-{number}" for number in itertools.count(1))
         found.add(name if name not in found else next(each for each in again if each not in found))
     return found
+
+
+def test_no_file_keeps_the_marks_of_a_merge():
+    names = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split("\0")
+    marked = re.compile(rb"^(<<<<<<<|>>>>>>>) ", re.MULTILINE)
+    assert not [n for n in names if (ROOT / n).is_file() and marked.search((ROOT / n).read_bytes())]
 
 
 def test_every_relative_link_of_the_docs_leads_somewhere():

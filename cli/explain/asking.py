@@ -4,16 +4,11 @@ Of the bus only what is about the Pod, and who could serve it: in a large mesh t
 """
 
 import asyncio
-import contextlib
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
-from cli import dns, labs, plumb
+from cli import cluster, dns, labs, offering, plumb
 from cli.bus import reading
 from cli.explain.model import Evidence
 from cli.problems import Problem
@@ -36,9 +31,6 @@ _OF_ALL = (
     subjects.LeaseKey,
     subjects.AliveKey,
 )
-# One that hangs is no reason to hang: what the bus says is told without it.
-_API_SECONDS = 3
-_KUBECTL_SECONDS = 8  # it asks more than once
 _PLUMBER_PORT, _DNS_PORT = "9641", "9642"  # of a node, as the manifests have them
 
 
@@ -47,6 +39,8 @@ def gather(server: str, namespace: str, name: str, *, is_lab: bool, kubeconfig: 
     told, malformed, dns_nodes = asyncio.run(_read(server, namespace, name))
     pod, home, api_note = _from_api(namespace, name, is_lab=is_lab, kubeconfig=kubeconfig)
     plumbers, plumber_note = _from_plumbers(f"{namespace}/{name}")
+    homes = offering.homes_of_unserved(each.message for each in told.values())
+    offered = cluster.endpoints_in(homes, is_lab=is_lab, kubeconfig=kubeconfig)
     answer, dns_note = _from_dns(f"{namespace}/{name}", pod.node if pod else "")
     return Evidence(
         namespace=namespace,
@@ -54,6 +48,7 @@ def gather(server: str, namespace: str, name: str, *, is_lab: bool, kubeconfig: 
         told=told,
         pod=pod,
         home=home,
+        endpoints=offered,
         plumbers=tuple(plumbers),
         dns=answer,
         api_note=api_note,
@@ -119,62 +114,10 @@ def _from_api(
     """The Pod, its Namespace, and why they are not known."""
     try:
         if is_lab and not kubeconfig:
-            return *_from_lab(namespace, name), ""
-        return *_from_kubectl(namespace, name, kubeconfig), ""
+            return *cluster.pod_of_lab(namespace, name), ""
+        return *cluster.pod_by_kubectl(namespace, name, kubeconfig), ""
     except Problem as problem:
         return None, None, str(problem)
-
-
-def _from_lab(namespace: str, name: str) -> tuple[Pod | None, Namespace | None]:
-    from cli import kube  # noqa: PLC0415 slow to import
-    from lab.api.client import Client  # noqa: PLC0415
-    from lab.api.kinds import NAMESPACES, PODS  # noqa: PLC0415
-
-    async def find(client: Client) -> tuple[Any, Any]:
-        try:
-            async with asyncio.timeout(_API_SECONDS):
-                pod = await client.find(PODS, namespace, name)
-                return pod, await client.find(NAMESPACES, "", namespace)
-        except TimeoutError as exc:
-            raise Problem(f"the API server does not answer within {_API_SECONDS} s") from exc
-
-    pod, home = kube.run(find)
-    return (
-        msgspec.convert(pod, Pod) if pod else None,
-        msgspec.convert(home, Namespace) if home else None,
-    )
-
-
-def _from_kubectl(
-    namespace: str, name: str, kubeconfig: str
-) -> tuple[Pod | None, Namespace | None]:
-    pod = _kubectl(["pod", name, "-n", namespace], kubeconfig)
-    home = None
-    with contextlib.suppress(Problem):  # who may see a Pod need not see its Namespace
-        home = _kubectl(["namespace", namespace], kubeconfig)
-    return (
-        msgspec.json.decode(pod, type=Pod) if pod else None,
-        msgspec.json.decode(home, type=Namespace) if home else None,
-    )
-
-
-def _kubectl(what: list[str], kubeconfig: str) -> bytes:
-    """An object as JSON; empty: there is none. Raises Problem. kubectl knows every way to log in to a cluster."""
-    found = shutil.which("kubectl")
-    if found is None:
-        raise Problem("there is no kubectl here")
-    chosen = ["--kubeconfig", kubeconfig] if kubeconfig else []
-    command = [found, *chosen, "get", *what, "-o", "json", f"--request-timeout={_API_SECONDS}s"]
-    try:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=_KUBECTL_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise Problem(f"kubectl: {exc}") from exc
-    if done.returncode == 0:
-        return done.stdout
-    said = done.stderr.decode(errors="replace").strip().splitlines()
-    if any("(NotFound)" in line for line in said):
-        return b""
-    raise Problem(f"kubectl: {said[-1] if said else f'exit code {done.returncode}'}")
 
 
 def _from_plumbers(pod: str) -> tuple[list[Any], str]:

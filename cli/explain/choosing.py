@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
+from cli import offering
 from cli.explain.model import Evidence, Stage
 from cli.explain.words import labels
 from cli.remedies import Place, of_reason
@@ -17,6 +18,7 @@ _MOST = 5  # candidates told of each sort
 _OF_CHOICE = frozenset(
     {
         "NoEndpoint",
+        "InvalidSpec",
         "NoMatchingEndpoint",
         "EndpointNotReady",
         "EndpointNodeNotReady",
@@ -43,6 +45,16 @@ def chosen(found: Evidence, request: intent.Request, facts: Facts, place: Place)
             if nobody
             else "ipam has not answered yet",
             remedy=place.see("ipam"),
+        )
+        return
+    yield from _refused(found, request, refusal)
+
+
+def _refused(found: Evidence, request: intent.Request, refusal: grant.Refusal) -> Iterator[Stage]:
+    idle = offering.without_pods(request, found.endpoints)
+    if refusal.reason == offering.NOBODY and idle is not None:
+        yield Stage(name="chosen", state="ok", lines=("nothing",)).wrong(
+            f"{refusal.reason}: {offering.why_idle(idle)}", offering.remedy(idle)
         )
         return
     is_choice = refusal.reason in _OF_CHOICE

@@ -6,7 +6,7 @@ import msgspec
 
 from cli.status.survey import Told
 from schemas.subjects import Key
-from services.watcher.model import Namespace, Pod
+from services.watcher.model import Namespace, NetworkServiceEndpoint, Pod
 
 State = Literal["ok", "wrong", "waits", "none", "unknown"]
 
@@ -64,6 +64,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     told: dict[Key, Told]
     pod: Pod | None = None  # as the API server has it
     home: Namespace | None = None  # its Namespace
+    endpoints: tuple[NetworkServiceEndpoint, ...] = ()  # of network services that nobody offers
     plumbers: tuple[Any, ...] = ()  # their answers about it
     dns: Any | None = None  # answer of its node's dns service
     api_note: str = ""  # why `pod` is not known; empty with None: it is not there

@@ -156,7 +156,7 @@ def _item(found: Evidence, interface: str, asks: Wanted | None, place: Place) ->
         assert granted is not None
         return _left(interface, granted, place)
     asked = _published(found, written, published, place, is_known=asks is not None)
-    facts = facts_of(request, found.told)
+    facts = facts_of(request, found.told, found.endpoints)
     stages = (
         asked,
         *choosing.chosen(found, request, facts, place),

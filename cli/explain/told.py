@@ -14,7 +14,9 @@ def told_to_pod(found: Evidence, asks: Wanted | None, place: Place) -> Stage:
         why = found.api_note or "the Pod is gone from Kubernetes"
         return Stage(name="told", state="unknown", lines=(f"condition not known: {why}",))
     shown = report.showing(found.pod)
-    must = report.report(found.pod, asks, shown, lambda each: facts_of(each, found.told))
+    must = report.report(
+        found.pod, asks, shown, lambda each: facts_of(each, found.told, found.endpoints)
+    )
     if must is None:
         return Stage(name="told", state="none", lines=())
     if shown.connected is None:

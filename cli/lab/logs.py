@@ -1,10 +1,11 @@
 """`nsm lab logs`: what a process or a Pod's container wrote."""
 
+import contextlib
 import glob
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -17,7 +18,8 @@ def logs(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="lab, clusterdns, nats, auth, watcher, plumber/NODE, dns/NODE …, or pod/NAME.",
+            help="lab, clusterdns, nats, auth, watcher, plumber/NODE, dns/NODE …: of several replicas or nodes all, "
+            "or one as nats/1; or pod/NAME.",
             show_default=False,
         ),
     ] = None,
@@ -36,36 +38,57 @@ def logs(
         for path in sorted(here.logs.rglob("*.log")):
             print(path)
         return
-    path = _path(here, name, namespace, container)
-    with path.open(errors="replace") as file:
-        lines = file.readlines()
-        sys.stdout.writelines(lines[-tail:] if tail else lines)
+    paths = _paths(here, name, namespace, container)
+    with contextlib.ExitStack() as stack:
+        files = {path: stack.enter_context(path.open(errors="replace")) for path in paths}
+        _print(files, tail=tail, follow=follow)
+
+
+def _print(files: dict[Path, TextIO], *, tail: int, follow: bool) -> None:
+    """Each as it stands, then what is added to any; of several each part is headed by whose it is."""
+    headed: Path | None = None if len(files) > 1 else next(iter(files))
+    is_first = True
+    while is_first or follow:
+        is_silent = True
+        for path, file in files.items():
+            lines = file.readlines()
+            if not lines:
+                continue
+            is_silent = False
+            if path != headed:
+                print(f"==> {path.stem} <==")
+                headed = path
+            sys.stdout.writelines(lines[-tail:] if tail and is_first else lines)
         sys.stdout.flush()
-        while follow:
-            line = file.readline()
-            if line:
-                sys.stdout.write(line)
-                sys.stdout.flush()
-            else:
-                time.sleep(0.1)
+        if follow and is_silent:
+            time.sleep(0.1)
+        is_first = False
 
 
-def _path(here: Layout, name: str, namespace: str, container: str) -> Path:
+def _paths(here: Layout, name: str, namespace: str, container: str) -> list[Path]:
+    """Logs of a Pod, of a process, or of all of a service: there is one at least. Raises Problem."""
     kind, slash, pod = name.partition("/")
     if slash and kind in ("pod", "pods", "po"):
-        stem = glob.escape(fitting(f"{namespace}_{pod}"))
-        wanted = glob.escape(container) or "*"
-        found = sorted((here.logs / "pods").glob(f"{stem}_{wanted}.log"))
-        if len(found) > 1:
-            names = ", ".join(path.stem.rsplit("_", 1)[1] for path in found)
-            raise Problem(f"pod {namespace}/{pod} has containers {names}; choose with -c")
-        if found:
-            return found[0]
-        raise Problem(f"no log of pod {namespace}/{pod}: no container with a command ran")
+        return [_of_pod(here, namespace, pod, container)]
     path = here.log(name)
-    if not path.exists():
-        raise Problem(
-            f"no log {path}; of a Pod: nsm lab logs pod/{name.rpartition('/')[2]}; "
-            "of a process: a name of nsm lab ps; all there are: nsm lab logs"
-        )
-    return path
+    if path.exists():
+        return [path]
+    of_service = sorted(here.logs.glob(f"{glob.escape(path.stem)}-*.log"))
+    if of_service:
+        return of_service
+    raise Problem(
+        f"no log {path}; of a Pod: nsm lab logs pod/{name.rpartition('/')[2]}; "
+        "of a process: a name of nsm lab ps; all there are: nsm lab logs"
+    )
+
+
+def _of_pod(here: Layout, namespace: str, pod: str, container: str) -> Path:
+    stem = glob.escape(fitting(f"{namespace}_{pod}"))
+    wanted = glob.escape(container) or "*"
+    found = sorted((here.logs / "pods").glob(f"{stem}_{wanted}.log"))
+    if len(found) > 1:
+        names = ", ".join(path.stem.rsplit("_", 1)[1] for path in found)
+        raise Problem(f"pod {namespace}/{pod} has containers {names}; choose with -c")
+    if found:
+        return found[0]
+    raise Problem(f"no log of pod {namespace}/{pod}: no container with a command ran")

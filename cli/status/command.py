@@ -34,7 +34,7 @@ def status(
 
 
 def _found(server: str) -> Status:
-    from cli import connecting, persons  # noqa: PLC0415
+    from cli import cluster, connecting, offering, persons  # noqa: PLC0415
     from cli.status import judging, survey  # noqa: PLC0415
 
     is_lab = labs.is_bus_of_lab(server)
@@ -46,6 +46,9 @@ def _found(server: str) -> Status:
         reason, _, remedy = str(problem).partition("; ")
         wrong = (*down, Wrong(f"nothing can be read: {reason}", remedy or "nsm status --help"))
         return Status(well=False, wrong=wrong)
+    homes = offering.homes_of_unserved(each.message for each in sight.told)
+    endpoints = cluster.endpoints_in(homes, is_lab=is_lab)
+    sight = msgspec.structs.replace(sight, endpoints=endpoints)
     judged = judging.judge(sight, Place(is_lab=is_lab))
     if down:
         return msgspec.structs.replace(judged, well=False, wrong=(*down, *judged.wrong))

@@ -18,7 +18,7 @@ LEADERS = ("watcher", "ipam")
 
 def judge(sight: Sight, place: Place) -> Status:
     """Everything that can be told of a sight."""
-    judged = judge_all(sight.told, sight.now)
+    judged = judge_all(sight.told, sight.now, sight.endpoints)
     services = tuple(_service(name, sight) for name in LEADERS)
     nodes = tuple(_nodes(sight))
     counts, behind = count(judged, sight.told), lag(judged, sight.followers)

@@ -17,6 +17,7 @@ from cli.problems import Problem
 from schemas import codec, subjects
 from schemas.subjects import Key
 from services._runtime import streams
+from services.watcher.model import NetworkServiceEndpoint
 
 _KINDS = (
     subjects.RequestKey,
@@ -96,6 +97,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     streams: tuple[Stream, ...]
     followers: tuple[Follower, ...] | None
     malformed: tuple[str, ...] = ()
+    endpoints: tuple[NetworkServiceEndpoint, ...] = ()  # where nobody offers what is asked for
 
 
 async def look(url: str, shown: str) -> Sight:

@@ -1,5 +1,6 @@
 """Where faults meet requests: the middleware in front of all others, and the route that people tell faults to."""
 
+import asyncio
 from typing import Protocol
 
 import msgspec
@@ -18,7 +19,7 @@ class Server(Protocol):
     store: Store
     faults: Faults
 
-    def cut(self) -> None: ...
+    def cut(self, *, but: asyncio.BaseTransport | None = None) -> None: ...
 
     def rotate(self, token: str) -> None: ...
 
@@ -33,16 +34,16 @@ class Mischief:
     def __init__(self, server: Server) -> None:
         self._server = server
 
-    def befall(self, fault: Fault) -> None:
-        """Raises ApiError (Expired): a backup from so long ago is not kept."""
+    def befall(self, fault: Fault, *, told_over: asyncio.BaseTransport | None = None) -> None:
+        """Raises ApiError (Expired): a backup from so long ago is not kept. Who told it gets his answer."""
         server = self._server
         match fault.what:
             case "cut-all":
-                server.cut()
+                server.cut(but=told_over)
             case "compact":
                 server.store.compact()
             case "restore":
-                server.cut()
+                server.cut(but=told_over)
                 server.store.restore(max(server.store.version - fault.back, 1))
             case "jump":
                 server.store.jump(fault.seconds)
@@ -55,7 +56,7 @@ class Mischief:
         """POST a fault, GET those to come, DELETE them all."""
         try:
             if request.method == hdrs.METH_POST:
-                self.befall(misbehaving.read(await request.read()))
+                self.befall(misbehaving.read(await request.read()), told_over=request.transport)
         except ApiError as error:
             return responses.refuse(error)
         if request.method == hdrs.METH_DELETE:

@@ -112,9 +112,9 @@ class LabApi:
         loop = asyncio.get_running_loop()
         self._expiry = loop.call_later(_EXPIRY_SECONDS, self._expire)
 
-    def cut(self) -> None:
-        """Close all connections now, in the middle of whatever they say."""
-        _abort(self._runner.server if self._runner is not None else None)
+    def cut(self, *, but: asyncio.BaseTransport | None = None) -> None:
+        """Close all connections now but one, in the middle of whatever they say."""
+        _abort(self._runner.server if self._runner is not None else None, but=but)
 
     def rotate(self, token: str) -> None:
         """From now on only this token is let in."""
@@ -223,9 +223,9 @@ class LabApi:
             self._watches.discard(watch)
 
 
-def _abort(server: web.Server | None) -> None:
+def _abort(server: web.Server | None, *, but: asyncio.BaseTransport | None = None) -> None:
     for connection in server.connections if server is not None else ():
-        if connection.transport is not None:
+        if connection.transport is not None and connection.transport is not but:
             connection.transport.abort()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cli import kube, labs, pods
+from cli import cluster, kube, labs, pods
 from cli.explain import asking, stages, telling
 from cli.explain.model import Evidence, Explanation
 from cli.problems import Problem
@@ -19,7 +19,15 @@ from schemas.intent import Destination, Dns, Match, NetworkService, Request
 from schemas.state import Resolver, Upstream
 from schemas.subjects import StatusKey
 from services._runtime.bus import Bus
-from services.watcher.model import Condition, Metadata, Namespace, Pod, PodSpec, PodStatus
+from services.watcher.model import (
+    Condition,
+    Metadata,
+    Namespace,
+    NetworkServiceEndpoint,
+    Pod,
+    PodSpec,
+    PodStatus,
+)
 from tests.builders import (
     a_connection,
     a_leader,
@@ -381,6 +389,41 @@ def test_that_the_endpoints_newer_spec_is_refused_is_told_to_both_ends(name):
     assert stage.state == "ok"
 
 
+def the_endpoint(**spec: Any) -> NetworkServiceEndpoint:
+    written = {"networkServices": ["vpn"], "podSelector": {"matchLabels": {"app": "x"}}, **spec}
+    metadata = Metadata(name="vpn", namespace="default", uid="u", generation=1)
+    return NetworkServiceEndpoint(metadata=metadata, spec=written)
+
+
+def test_an_endpoint_that_cannot_be_read_is_why_nobody_serves_as_the_pod_is_told():
+    told = Condition(type=CONDITION, status="False", reason="InvalidSpec")
+    found = explained(
+        evidence(
+            *ALIVE,
+            a_request(),
+            a_refusal(),
+            pod=the_pod(status=PodStatus(conditions=(told,))),
+            endpoints=(the_endpoint(ipam={"prefixes": ["172.21.0.1/24"]}),),
+        )
+    )
+    assert found.first.startswith("nsm-vpn: chosen: InvalidSpec: network service vpn: ")
+    assert "ipam.prefixes[0]" in found.first
+    assert "write 172.21.0.0/24" in found.first
+    assert found.remedy == "correct the field that is named"
+    assert found.told.state == "ok"
+
+
+def test_an_endpoint_whose_selector_matches_no_pod_is_named():
+    found = explained(evidence(*ALIVE, a_request(), a_refusal(), endpoints=(the_endpoint(),)))
+    assert found.first.startswith(
+        "nsm-vpn: chosen: NoEndpoint: NetworkServiceEndpoint default/vpn is there, but its podSelector"
+    )
+    assert "create" not in found.remedy
+    other = the_endpoint(networkServices=["other"])
+    found = explained(evidence(*ALIVE, a_request(), a_refusal(), endpoints=(other,)))
+    assert "create an endpoint" in found.remedy
+
+
 def test_a_rule_that_chose_is_named():
     rules = NetworkService(
         namespace="default", name="vpn", matches=(Match(routes=(Destination(),)),)
@@ -469,13 +512,13 @@ def test_why_the_cluster_does_not_tell_is_told(tmp_path, monkeypatch, script, sa
     kubectl.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(Problem, match=said):
-        asking._kubectl(["pod", "x"], "")
+        cluster._kubectl(["pod", "x"], "")
 
 
 def test_where_there_is_no_kubectl_that_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Problem, match="no kubectl"):
-        asking._kubectl(["pod", "x"], "")
+        cluster._kubectl(["pod", "x"], "")
 
 
 def test_a_dead_server_that_the_endpoint_names_leads_to_its_spec():
@@ -500,7 +543,7 @@ def test_an_api_server_that_hangs_is_named_and_not_waited_for(monkeypatch, look)
 
     monkeypatch.setattr(kube, "run", lambda action: asyncio.run(action(Hanging())))
     monkeypatch.setattr(labs, "running", lambda: None)
-    monkeypatch.setattr(asking, "_API_SECONDS", 0.01)
+    monkeypatch.setattr(cluster, "_API_SECONDS", 0.01)
     monkeypatch.setattr(pods, "_API_SECONDS", 0.01)
     if look == "pods":
         assert pods.found_in_lab("default", "client") is None

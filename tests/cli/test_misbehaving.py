@@ -51,6 +51,25 @@ async def test_a_fault_may_be_written_as_json(api, nsm):
     assert (fault.what, fault.lasts) == ("drop", 60)
 
 
+@pytest.mark.parametrize("fault", ["cut-all", "restore"])
+async def test_who_has_all_connections_cut_gets_an_answer_and_nobody_else(api, nsm, fault):
+    async def watched(client):
+        return [event async for event in client.watch(PODS)]
+
+    async with Client(api.url) as client, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(cut(watched(client)))
+        while not api._watches:
+            await asyncio.sleep(0.005)
+        assert await nsm("misbehave", fault) == "nothing is to go wrong any more\n"
+        assert await watching
+
+
+async def cut(asking):
+    with pytest.raises(ClientError):
+        await asking
+    return True
+
+
 async def test_behave_lets_in_again_whom_a_rotation_shut_out(api, nsm):
     await nsm("misbehave", "rotate", "--token", "other")
     async with Client(api.url) as client:

@@ -31,6 +31,7 @@ from tests.builders import (
     a_status,
     node_facts,
 )
+from tests.cli.test_explain import the_endpoint
 from tests.cli.test_main import nsm
 from tests.runtime.callout import GuardedNats, Tokens, answering
 from tests.runtime.helpers import Leading, mirroring, running
@@ -333,6 +334,11 @@ NOTED: dict[str, tuple[Sight, str, str]] = {
         a_sight(more=(OLD, told(a_refusal("other")))),
         "1 request refused, NoEndpoint: default/other nsm-vpn",
         "nsm explain default/other",
+    ),
+    "an endpoint that cannot be read": (
+        a_sight(more=(OLD, told(a_refusal("other"))), endpoints=(the_endpoint(labels="x"),)),
+        "1 request refused, InvalidSpec: default/other nsm-vpn",
+        "correct the field that is named",
     ),
     "an annotation that has no effect": (
         a_sight(more=(told(a_lease(notes=("3 Pods with an annotation, such as a/b",))),)),

@@ -204,8 +204,9 @@ def test_a_malformed_edit_leaves_what_stands(cluster, vpn):
 def test_a_route_reaches_what_is_behind_the_endpoint(cluster, namespace):
     behind = (
         "import fcntl, signal, socket, struct\n"
-        "request = struct.pack('16sH2x4s8x', b'lo:1', 2, socket.inet_aton('10.21.0.5'))\n"
-        "fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8916, request)\n"
+        "for code, address in (0x8916, '10.21.0.5'), (0x891C, '255.255.255.255'):\n"
+        "    request = struct.pack('16sH2x4s8x', b'lo:1', 2, socket.inet_aton(address))\n"
+        "    fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), code, request)\n"
         "signal.pause()\n"
     )
     container = {"name": "c", "image": "none", "command": ["python3", "-c", behind]}

@@ -42,6 +42,27 @@ async def test_nothing_is_due_after_the_end_of_a_term(waiting: tuple[Seeking, Ag
     made, agenda = waiting
     made.wait(KEY)
     made.close()
-    await asyncio.sleep(seeking.PATIENCE_SECONDS * 2)
+    other = RequestKey("default", "other", "nsm-1")
+    later = Seeking(agenda)
+    later.wait(other)  # a timer that was set after it fires after it
+    async with asyncio.timeout(10):
+        await agenda.wake.wait()
 
+    assert agenda.take() == other
     assert not agenda
+
+
+async def test_a_request_that_goes_leaves_nothing_behind(waiting: tuple[Seeking, Agenda]) -> None:
+    made, agenda = waiting
+    gone = [RequestKey("default", f"client-{number}", "nsm-1") for number in range(10)]
+    for key in gone:
+        made.wait(key)
+        made.forget(key)
+    made.wait(KEY)
+    async with asyncio.timeout(10):
+        await agenda.wake.wait()
+    assert agenda.take() == KEY
+    assert not agenda
+
+    made.forget(KEY)
+    assert not made.is_over(KEY), "another Pod of that name starts anew"

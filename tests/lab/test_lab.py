@@ -278,6 +278,28 @@ def test_an_unknown_process_or_node_is_told_with_those_there_are(lab):
     assert done.returncode == 1 and "node1, node2" in done.stderr
 
 
+def test_a_service_of_several_processes_is_named_as_a_whole_or_one_by_one(own_lab):
+    own_lab.up("--services", "nats,dns", "--nats", "3")
+    done = own_lab.run("lab", "kill", "nats-2")
+    assert done.returncode == 0, done.stderr
+    told = own_lab.nsm("lab", "logs", "nats")
+    assert [line for line in told.splitlines() if line.startswith("==>")] == [
+        "==> nats-1 <==",
+        "==> nats-2 <==",
+        "==> nats-3 <==",
+    ]
+    one = own_lab.nsm("lab", "logs", "nats/1", "--tail", "2")
+    assert one == own_lab.nsm("lab", "logs", "nats-1", "--tail", "2")
+    assert len(one.splitlines()) == 2
+
+    own_lab.nsm("lab", "node", "stop", "node1")
+    done = own_lab.run("lab", "start", "dns/node1")
+    assert done.returncode == 1
+    assert "nsm lab node start node1" in done.stderr
+    own_lab.nsm("lab", "node", "start", "node1")
+    own_lab.nsm("lab", "start", "dns-node1")
+
+
 def _container(lab: Lab, pod: str) -> dict[str, Any]:
     statuses = lab.pod(pod)["status"].get("containerStatuses") or [{"restartCount": 0}]
     return dict(statuses[0])

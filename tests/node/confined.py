@@ -52,10 +52,12 @@ def told_by_its_process(pod: Pod, results: Path) -> Iterator[Pod]:
     """A Pod whose network has no name but that of its process, as docker's shim tells of it."""
     enter: Any = lambda: subprocess.Popen(["sleep", "600"])  # noqa: E731
     process = netns.in_netns(pod.netns, enter)
-    cni.write(results, msgspec.structs.replace(pod.result, netns=f"/proc/{process.pid}/ns/net"))
-    yield pod
-    process.kill()
-    process.wait()
+    try:
+        cni.write(results, msgspec.structs.replace(pod.result, netns=f"/proc/{process.pid}/ns/net"))
+        yield pod
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Informer: the truth arrives, whatever happens to the connection. Over real HTTP."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -239,6 +240,19 @@ async def test_an_idle_kind_is_listed_now_and_then_without_a_warning(api, tmp_pa
             api.put(a_pod("b"))
             await seen.until(lambda: seen.names == {"a", "b"})
     assert {each["log_level"] for each in logs} <= {"debug", "info"}
+
+
+async def test_a_watch_that_is_taken_is_a_word_though_nothing_happens(api, tmp_path):
+    async with informed(tmp_path) as seen:
+        await api.watched(1)
+        assert seen.informer is not None
+        seen.informer._heard = time.monotonic() - 1000
+        api.cut_watches()
+        async with asyncio.timeout(10):
+            while seen.informer.silent_seconds() > 100:
+                await asyncio.sleep(0.005)
+        assert len(api.lists) == 1
+        assert not seen.informer.trouble()
 
 
 async def test_the_api_server_knows_us_by_name(api, tmp_path):

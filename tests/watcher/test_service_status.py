@@ -1,6 +1,8 @@
 """What became of wishes, back onto the Pod. ipam and the node are played by the test, over a real bus."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 from structlog.testing import capture_logs
@@ -16,7 +18,7 @@ from services.watcher.adapters import Events
 from services.watcher.core.intent import Intent
 from services.watcher.core.report import showing
 from services.watcher.model import STATUS_ANNOTATION
-from services.watcher.service import reporting
+from services.watcher.service import reporting, seen_by
 from services.watcher.service.announcing import Announcer
 from services.watcher.service.reporting import Reporter
 from tests.watcher.builders import a_grant, a_pod, a_status, an_endpoint, read
@@ -482,3 +484,12 @@ async def test_the_lease_tells_of_annotations_without_effect_and_of_an_api_serve
         assert "the API server tells nothing of /api" in word.troubles[0]
         await cluster.restart()
         await until(lambda word: not word.troubles)
+
+
+def test_what_an_api_server_says_at_length_does_not_cost_the_lease():
+    silent: Any = SimpleNamespace(
+        resource=SimpleNamespace(title="pods"), trouble=lambda: "a page of a proxy " * 100_000
+    )
+    (trouble,) = seen_by([silent], Intent(system_namespace="nsm-system")).troubles
+    assert len(trouble) < 1_000
+    assert "pods" in trouble

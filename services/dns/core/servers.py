@@ -181,7 +181,9 @@ class Server:
                 )
                 and not is_reply_to(packet, query)
             ):
-                pending[packet[:2]] = found  # the right one may still come
+                pending[packet[:2]] = (
+                    found  # the right one may still come; it counts as young again
+                )
                 self._unexpected(packet, now, "reply to another question")
                 continue
             pilot = flight.pilot

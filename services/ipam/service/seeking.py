@@ -32,6 +32,12 @@ class Seeking:
         self._over.discard(key)
         return is_over
 
+    def forget(self, key: RequestKey) -> None:
+        """The request went: another Pod of that name starts anew."""
+        self._over.discard(key)
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+
     def close(self) -> None:
         for timer in self._timers.values():
             timer.cancel()

@@ -112,6 +112,7 @@ class Settling:
         )
         refusal = standing if isinstance(standing, grant.Refusal) else None
         if not isinstance(request, intent.Request):
+            self._following.seeking.forget(key)
             return abandon(state, key, refusal=refusal)
         writes = settle(
             state,

@@ -216,13 +216,14 @@ class Kernel:
 
     def _admit(self, peers: frozenset[str]) -> None:
         try:
-            with contextlib.ExitStack() as stack:
-                opened = Nft(self._node or None)
-                # After a change the kernel cleans up before the socket is closed: 10 ms without any use to us.
-                stack.callback(self._closers.submit, opened.close)
+            opened = Nft(self._node or None)
+            try:
                 if peers == self._admitted and (not peers or nft_tunnels.stands(opened)):
                     return
                 nft_tunnels.admit(opened, peers, port=TUNNEL_PORT)
+            finally:
+                # After a change the kernel cleans up before the socket is closed: 10 ms without any use to us.
+                self._closers.submit(opened.close)
         except OSError as exc:
             raise Refused(f"guard of the tunnel port: {exc.strerror or exc}") from exc
         self._admitted = peers

@@ -103,7 +103,7 @@ class Informer:
         self._heard: float | None = None
 
     def silent_seconds(self) -> float:
-        """How long the server has said nothing of this kind; a list once a minute counts, too."""
+        """How long the server has said nothing of this kind; a list or a watch that it takes counts, too."""
         return math.inf if self._heard is None else time.monotonic() - self._heard
 
     def trouble(self) -> str:
@@ -144,6 +144,7 @@ class Informer:
         query = {**self.resource.query, "limit": str(_PAGE)}
         while True:
             body = await self._kube.get(self.resource.path, query)
+            self._heard = time.monotonic()
             metadata, page = self._decoder.page(body)
             try:
                 for each in page:
@@ -155,7 +156,6 @@ class Informer:
                 break
             query["continue"] = metadata.remaining
         self._missing = 0
-        self._heard = time.monotonic()
         self._keep_only(found)
         self._version = metadata.resource_version
         self._sync()
@@ -186,6 +186,7 @@ class Informer:
                 self._kube.stream(self.resource.path, query) as chunks,
             ):
                 self._is_watching = True
+                self._heard = time.monotonic()  # that it is taken is a word
                 async for together in lines.split(chunks):
                     self._heard = time.monotonic()
                     silence.reschedule(loop.time() + self._silence)

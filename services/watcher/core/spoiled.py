@@ -1,7 +1,11 @@
 """Spoiled offers: endpoints that cannot be read and never could, and those who wait for what they would offer."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+import msgspec
+
+from schemas.grant import Refusal
+from schemas.intent import Request
 from services.watcher.core import requests, specs
 from services.watcher.model import NetworkServiceEndpoint, OurObject, Problem, Ref, Subject
 
@@ -22,6 +26,24 @@ def offer(
         ):
             return problem
     return None
+
+
+def home(request: Request) -> str:
+    """The namespace whose network service is meant, as far as the request says."""
+    return request.network_service_namespace or request.pod.namespace
+
+
+def explained(
+    request: Request, refusal: Refusal, spoiled: Callable[[str, str], Problem | None]
+) -> Refusal:
+    """Who asks for an endpoint that cannot be read, of which ipam knows nothing, hears what is wrong there."""
+    if refusal.reason != "NoEndpoint":
+        return refusal
+    problem = spoiled(home(request), request.network_service)
+    if problem is None:
+        return refusal
+    message = f"network service {request.network_service}: {problem.message}"
+    return msgspec.structs.replace(refusal, reason=problem.reason, message=message)
 
 
 def asking_in(wanted: Mapping[Ref, requests.Wanted], namespace: str) -> Iterator[Ref]:

@@ -35,8 +35,10 @@ from services.watcher.service.describing import Describer
 from services.watcher.service.publishing import Publisher
 from services.watcher.service.reporting import Reporter
 from services.watcher.settings import Settings
+from services.watcher.wording import shorten
 
 NOT_PUBLISHED = "NotPublished"
+_REASON_BYTES = 500
 
 
 def resources(system_namespace: str) -> list[Resource]:
@@ -224,7 +226,12 @@ def _about(pod: PodRef) -> ObjectRef:
 
 def seen_by(informers: Sequence[Informer], intent: Intent) -> LeaderReport:
     """What the lease tells people: an API server that keeps silent, Pods whose annotation has no effect."""
-    silent = [(each.resource.title, why) for each in informers if (why := each.trouble())]
+    silent = [
+        # What a server says may be of any length, and a lease that is too long is lost.
+        (each.resource.title, shorten(why, _REASON_BYTES))
+        for each in informers
+        if (why := each.trouble())
+    ]
     return LeaderReport(
         troubles=(_of_api(*silent[0], len(silent) - 1),) if silent else (),
         notes=(_of_unheeded(intent.unheeded),) if intent.unheeded else (),

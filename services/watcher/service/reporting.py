@@ -25,6 +25,7 @@ from schemas.subjects import (
 from services._runtime.mirror import Mirror
 from services.watcher.adapters import Denied, Kube, Missing, pods
 from services.watcher.core import report as reports
+from services.watcher.core import spoiled
 from services.watcher.core.intent import Intent
 from services.watcher.core.news import announcements
 from services.watcher.core.requests import Wanted
@@ -277,28 +278,19 @@ class Reporter:
         status = self._states.items.get(told)
         if not isinstance(status, Status) or status.client is None or status.client.uid != pod.uid:
             status = None
+        if refusal is not None:
+            refusal = spoiled.explained(request, refusal, self._intent.spoiled_offer)
         if grant is None and refusal is None:
             settled = self._grants.complete(granted)
         else:
             settled = refusal is not None or status is not None or self._states.complete(told)
         return reports.Facts(
             grant=grant,
-            refusal=self._explained(request, refusal),
+            refusal=refusal,
             status=status,
             resolver=self._resolver(request),
             settled=settled,
         )
-
-    def _explained(self, request: Request, refusal: Refusal | None) -> Refusal | None:
-        """Who asks for an endpoint that cannot be read, of which ipam knows nothing, hears what is wrong there."""
-        if refusal is None or refusal.reason != "NoEndpoint":
-            return refusal
-        namespace = request.network_service_namespace or request.pod.namespace
-        problem = self._intent.spoiled_offer(namespace, request.network_service)
-        if problem is None:
-            return refusal
-        message = f"network service {request.network_service}: {problem.message}"
-        return msgspec.structs.replace(refusal, reason=problem.reason, message=message)
 
     def _resolver(self, request: Request) -> Resolver | None:
         pod = request.pod

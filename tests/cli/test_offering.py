@@ -1,0 +1,78 @@
+"""NetworkServiceEndpoints that offer nothing, asked of the lab's API server."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from cli import cluster, ipam, offering
+from lab.api.kinds import NAMESPACES, NETWORK_SERVICE_ENDPOINTS
+from schemas.grant import Refusal
+from services.ipam.core.explaining import Picture
+from services.watcher.model import Metadata, NetworkServiceEndpoint
+from tests.builders import a_pod, a_refusal, a_request
+from tests.cli.standin import lab_api
+
+
+def body(namespace, **spec):
+    return {
+        "metadata": {"name": "vpn", "namespace": namespace},
+        "spec": {"networkServices": ["vpn"], "podSelector": {"matchLabels": {"app": "x"}}, **spec},
+    }
+
+
+BAD = {"prefixes": ["172.21.0.1/24"]}
+
+
+@pytest.fixture
+async def api(monkeypatch):
+    async with lab_api(monkeypatch) as server:
+        server.store.create(NAMESPACES, {"metadata": {"name": "team"}})
+        server.store.create(NETWORK_SERVICE_ENDPOINTS, body("default"))
+        server.store.create(NETWORK_SERVICE_ENDPOINTS, body("team", ipam=BAD))
+        yield server
+
+
+async def asked(*namespaces):
+    found = await asyncio.to_thread(cluster.endpoints_in, namespaces, is_lab=True)
+    return [each.ref for each in found]
+
+
+async def test_nobody_is_asked_where_everybody_is_served(api):
+    await api.stop()
+    assert await asked() == []
+    assert await asked("default") == []  # nor is it an error that nobody answers
+
+
+async def test_endpoints_of_the_namespaces_are_read(api):
+    assert await asked("team") == [("team", "vpn")]
+    assert await asked("team", "default") == [("default", "vpn"), ("team", "vpn")]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "said"),
+    [
+        ("default", "NetworkServiceEndpoint default/vpn is there, but its podSelector matches no"),
+        ("team", "InvalidSpec: NetworkServiceEndpoint team/vpn has no effect as it is written"),
+    ],
+)
+async def test_an_endpoint_of_which_the_bus_does_not_speak_is_explained(api, namespace, said):
+    (line,) = await asyncio.to_thread(
+        ipam._of_nobody, Picture.from_messages([]), namespace, "vpn", ask_lab=True
+    )
+    assert line.text.startswith(said)
+
+
+def test_only_the_namespace_that_is_meant_counts():
+    metadata = Metadata(name="vpn", namespace="team", uid="u", generation=1)
+    spoilt = NetworkServiceEndpoint(metadata=metadata, spec=body("team", ipam=BAD)["spec"])
+    here: Refusal = a_refusal()
+    assert offering.explained(a_request(), here, [spoilt]) == here
+    there = msgspec.structs.replace(a_request(), network_service_namespace="team")
+    assert offering.explained(there, here, [spoilt]).reason == "InvalidSpec"
+    full = a_refusal(reason="PoolExhausted")
+    assert offering.explained(there, full, [spoilt]) == full
+    assert offering.homes_of_unserved([there, here]) == {"team"}
+    assert offering.homes_of_unserved([there, full]) == set()
+    own = msgspec.structs.replace(a_request(), pod=a_pod(namespace="other"))
+    assert offering.homes_of_unserved([own, here]) == set()
