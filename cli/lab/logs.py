@@ -4,6 +4,7 @@ import contextlib
 import glob
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -44,7 +45,7 @@ def logs(
         _print(files, tail=tail, follow=follow)
 
 
-def _print(files: dict[Path, TextIO], *, tail: int, follow: bool) -> None:
+def _print(files: Mapping[Path, TextIO], *, tail: int, follow: bool) -> None:
     """Each as it stands, then what is added to any; of several each part is headed by whose it is."""
     headed: Path | None = None if len(files) > 1 else next(iter(files))
     is_first = True
