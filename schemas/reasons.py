@@ -187,8 +187,7 @@ OBJECTS: dict[str, Reason] = {
     ),
     "Accepted": Reason("the spec of the object is understood"),
     "UsedAround": Reason(
-        "a part of the endpoint's prefixes is in use elsewhere and is not given; at least half of its addresses is "
-        "free beside it"
+        "a part of the endpoint's prefixes is in use elsewhere and is not given: at most half of its addresses"
     ),
     "NoCollision": Reason("no prefix and no route of the endpoint overlaps a prefix in use"),
     "SomeFailed": Reason(
