@@ -33,28 +33,30 @@ async def log_in(server: str, who: Person) -> Client:
     except OSError as exc:
         raise Problem(f"NSM_TLS_CA={access.tls_ca}: {exc}") from exc
     refused: list[Exception] = []
+    last: Exception | None = None
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             while len(refused) < _LOGINS:
                 try:
                     return await _attempt(server, who)
-                except (ssl.SSLError, NoTls) as exc:
+                except (ssl.SSLCertVerificationError, NoTls) as exc:
                     raise Problem(f"NATS at {shown(server)}: {_of_tls(exc, access)}") from exc
                 except (OSError, nats.errors.Error) as exc:
+                    last = exc
                     if is_about_login(exc):
                         refused.append(exc)
                 await asyncio.sleep(_RETRY_SECONDS)
     except TimeoutError:
         pass
-    reason = str(refused[0]) if refused else "no answer"
+    reason = str(refused[0] if refused else last or "") or "no answer"
     raise Problem(f"NATS at {shown(server)} does not let us in: {reason}; {who.remedy}")
 
 
-def _of_tls(exc: ssl.SSLError | NoTls, access: Access) -> str:
+def _of_tls(exc: ssl.SSLCertVerificationError | NoTls, access: Access) -> str:
     """Neither token nor auth was asked: what both sides think of certificates."""
     if isinstance(exc, NoTls):
         return str(exc)
-    why = getattr(exc, "verify_message", "") or exc.reason or str(exc)
+    why = exc.verify_message or str(exc)
     trusted = (
         f"NSM_TLS_CA={access.tls_ca}" if access.tls_ca else "the system (NSM_TLS_CA is not set)"
     )

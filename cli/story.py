@@ -28,8 +28,9 @@ class Failed(Exception):
 class Story:
     """Runs the commands, shows them, and stops at the first that fails."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._directory = directory
+        self._sleep = sleep
         self._environment = {**os.environ, "NSM_LAB_DIR": str(directory)}
         self._events = directory / "events.txt"
         self._watching: subprocess.Popen[bytes] | None = None
@@ -180,7 +181,7 @@ class Story:
         while not holds():
             if time.monotonic() - started > seconds:
                 raise Failed(f"expected that {text} within {seconds:.0f} s")
-            time.sleep(PAUSE_SECONDS)
+            self._sleep(PAUSE_SECONDS)
         if is_shown:
             print(f"  ok: {text}", flush=True)
         return time.monotonic() - started

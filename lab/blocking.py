@@ -4,14 +4,17 @@ In the node's own network, in a table of its own, so that everything else of the
 other node sees what an operator sees whose cloud is closed: packets leave, none arrive.
 """
 
+import errno
+
 from schemas.grant import TUNNEL_PORT
 from services._node import nft_rules
 from services._node.netns import Target
-from services._node.nft import Nft
+from services._node.nft import Nft, NftError
 
 _TABLE = "lab_firewall"
 _UDP = bytes([17])
 _PRIORITY = -20  # before the plumber's
+_ABSENT = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT})
 
 
 def block(node: Target, *, is_blocked: bool) -> None:
@@ -27,3 +30,8 @@ def block(node: Target, *, is_blocked: bool) -> None:
             ]
     with Nft(node) as socket:
         socket.transact(messages)
+
+
+def remedy(exc: NftError) -> str:
+    """What to do about it, to be told behind it; empty: nothing that we know of."""
+    return "; the kernel needs nf_tables (modprobe it)" if exc.errno in _ABSENT else ""

@@ -164,7 +164,7 @@ class _Lab:
         try:
             await asyncio.to_thread(blocking.block, path, is_blocked=is_blocked)
         except NftError as exc:
-            raise LabProblem(f"{name}: {exc}; the kernel needs nf_tables (modprobe it)") from exc
+            raise LabProblem(f"{name}: {exc}{blocking.remedy(exc)}") from exc
 
     def _services_of(self, node: str) -> list[str]:
         return [name for name in self._supervisor.names if name.endswith(f"/{node}")]

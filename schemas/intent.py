@@ -90,6 +90,12 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> EndpointKey:
         return EndpointKey(self.pod.namespace, self.endpoint, self.pod.name)
 
+    @property
+    def edited_in_vain(self) -> tuple[str, ...]:
+        """What an explanation says of a refused edit: a line, or none."""
+        told = f"its newer spec is refused, the older one holds: {self.refused}"
+        return (told,) if self.refused else ()
+
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
     """A set of endpoints by label, with its share."""

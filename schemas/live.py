@@ -5,7 +5,7 @@ import msgspec
 from schemas.subjects import AliveKey, LeaseKey
 
 
-class Word(msgspec.Struct, frozen=True, kw_only=True):
+class LeaderReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a leader sees and nobody else on the bus does, in words for people."""
 
     troubles: tuple[str, ...] = ()  # an operator should act
@@ -17,7 +17,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
     service: str
     holder: str
-    word: Word = Word()
+    word: LeaderReport = LeaderReport()
 
     @property
     def key(self) -> LeaseKey:

@@ -42,9 +42,13 @@ OBJECTS: dict[str, Reason] = {
         "endpoints exist, none has the labels; all are listed", "correct the labels", is_users=True
     ),
     "EndpointNotReady": Reason(
-        "the endpoint Pod, or its node, is not Ready, or it is being deleted; a new Pod is warned after ten seconds",
+        "the endpoint Pod is not Ready, or it is being deleted; a new Pod is warned after ten seconds",
         "see its events",
         is_users=True,
+    ),
+    "EndpointNodeNotReady": Reason(
+        "the endpoint Pod's node is not Ready; a new Pod is warned after ten seconds",
+        "see the node: `kubectl describe node`",
     ),
     "NotAllowed": Reason(
         "the namespace behind the `@` has no such network service, or does not allow the Pod's namespace",
@@ -63,8 +67,8 @@ OBJECTS: dict[str, Reason] = {
         "an address or route would overlap a prefix in use, another connection of the Pod, or what the node of the "
         "Pod has not taken down yet; both are named. An Event on a connected Pod: it keeps what a prefix covers now, "
         "for nothing else is free",
-        "do as the message says; mostly: choose another prefix or route",
-        is_users=True,
+        "do as the message says; mostly: choose another prefix or route; "
+        "of what a node has not taken down yet: see its plumber",
     ),
     "NodeSilent": Reason(
         "since the bus was lost a node has not told what it still has; an endpoint with a Pod "

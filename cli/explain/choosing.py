@@ -21,6 +21,7 @@ _OF_CHOICE = frozenset(
         "InvalidSpec",
         "NoMatchingEndpoint",
         "EndpointNotReady",
+        "EndpointNodeNotReady",
         "NotAllowed",
         "AmbiguousNetworkService",
     }
@@ -92,13 +93,7 @@ def _why(found: Evidence, request: intent.Request, granted: grant.Connection) ->
     yield f"because {', and '.join(reasons)}"
     offered = found.told.get(EndpointKey(granted.endpoint_namespace, granted.endpoint, pod.name))
     if offered is not None and isinstance(offered.message, intent.Endpoint):
-        yield from refused_spec(offered.message)
-
-
-def refused_spec(endpoint: intent.Endpoint) -> Iterator[str]:
-    """That an endpoint was edited in vain."""
-    if endpoint.refused:
-        yield f"its newer spec is refused, the older one holds: {endpoint.refused}"
+        yield from offered.message.edited_in_vain
 
 
 def _others(

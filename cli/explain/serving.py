@@ -1,6 +1,5 @@
 """What the Pod is as an endpoint Pod: which clients it has, and whether its ends stand."""
 
-from cli.explain.choosing import refused_spec
 from cli.explain.model import Evidence, Stage
 from cli.output import few
 from cli.remedies import of_reason
@@ -17,7 +16,7 @@ def serves(found: Evidence) -> Stage:
     for each in offers:
         services = ", ".join(each.network_services)
         lines.append(f"{services}, as a Pod of endpoint {found.namespace}/{each.endpoint}")
-        lines += refused_spec(each)
+        lines += each.edited_in_vain
     connections = _connections(found)
     failing = [(c, end) for c in connections if (end := _own_end(found, c)) is None or end.reason]
     lines.append(f"connections: {len(connections)}, ready: {len(connections) - len(failing)}")

@@ -4,10 +4,11 @@ import contextlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
@@ -23,6 +24,7 @@ from lab.layout import SERVICES, TOKEN_SECONDS, Config, LabProblem, default_dire
 
 _RUNNING_SECONDS = 30.0
 _ORDERLY_SECONDS = 5.0
+_TAP_ENDED = "nsm: the tap ended, the lab goes on; have it back with: nsm tap 'log.nsm.>'"
 
 
 def up(  # noqa: PLR0917 options of a command
@@ -167,16 +169,31 @@ def _tapped() -> Iterator[None]:
         words,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_end_with_parent,  # noqa: PLW1509 there are no threads here
+        process_group=0,  # Ctrl-C is for us: it would seem to end by itself
+        preexec_fn=_end_with_parent,  # noqa: PLW1509 there are no threads here yet
     ) as process:
+        is_over = threading.Event()
+        hearing = threading.Thread(target=_pass_on, args=(process.stderr, is_over))
         try:
             assert process.stderr is not None
             said = process.stderr.readline()
             if not said.startswith("listening"):
                 raise Problem(f"--tap: {said.strip() or 'it ended at once'}")
+            hearing.start()
             yield
         finally:
+            is_over.set()
             process.terminate()
+            if hearing.ident is not None:
+                hearing.join()
+
+
+def _pass_on(pipe: IO[str], is_over: threading.Event) -> None:
+    """What the tap complains of goes where our own complaints do, and its end is told unless it is our doing."""
+    for line in pipe:
+        print(line, end="", file=sys.stderr, flush=True)
+    if not is_over.is_set():
+        print(_TAP_ENDED, file=sys.stderr, flush=True)
 
 
 def _stay(started: starting.Started, tell: Callable[[], None]) -> None:

@@ -77,6 +77,7 @@ class Bus:
         self.replicas = replicas
         self.owner = False  # of the streams: set by ensure_streams, which takes the same rights
         self.incarnations: dict[str, str] = {}
+        self._is_overruled = False  # by the copies that streams have
         self._wire = wire
         self._turns: dict[str, tuple[asyncio.Lock, list[None]]] = {}
         self._message_ids = itertools.count(1)
@@ -303,7 +304,14 @@ class Bus:
             if exc.err_code != STREAM_NOT_FOUND:
                 raise
             info = await self._create(config)
-        config = streams.corrected(config, info)
+        wanted, config = config, streams.corrected(config, info)
+        if config != wanted and not self._is_overruled:
+            self._is_overruled = True  # the same of every stream, after every cut
+            log.warning(
+                "streams keep the copies they have: they never shrink in a cluster",
+                copies=config["num_replicas"],
+                setting=wanted["num_replicas"],
+            )
         if any(info["config"].get(option) != value for option, value in config.items()):
             log.info("stream settings corrected", stream=name)
             info = await self._wire.api(f"STREAM.UPDATE.{name}", config)

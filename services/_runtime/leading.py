@@ -16,7 +16,7 @@ import structlog
 
 from schemas.codec import TOMBSTONE_TTL_SECONDS, Malformed, Tombstone, decode, encode
 from schemas.intent import Leader
-from schemas.live import Word
+from schemas.live import LeaderReport
 from schemas.subjects import Key, LeaderKey
 from services._runtime import streams
 from services._runtime.backoff import backoff
@@ -150,7 +150,7 @@ async def lead(
     *,
     holder: str,
     lease_seconds: int = LEASE_SECONDS,
-    word: Callable[[], Word] = Word,
+    word: Callable[[], LeaderReport] = LeaderReport,
 ) -> None:
     """Lead whenever we may, for ever: run `decide` with each term, cancelled when the term ends.
 

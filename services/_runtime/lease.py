@@ -11,8 +11,8 @@ from collections.abc import Callable
 import structlog
 
 from schemas.codec import Malformed, Tombstone, encode
+from schemas.live import LeaderReport
 from schemas.live import Lease as LeaseMessage
-from schemas.live import Word
 from schemas.subjects import LeaseKey
 from services._runtime.bus import Bus, WrongSequence
 
@@ -37,7 +37,7 @@ class Lease:
         holder: str,
         *,
         seconds: int,
-        word: Callable[[], Word] = Word,
+        word: Callable[[], LeaderReport] = LeaderReport,
     ) -> None:
         self._bus = bus
         self._key = LeaseKey(service)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
@@ -157,6 +158,31 @@ async def test_a_certificate_that_is_not_trusted_is_named_and_no_token_is_blamed
     assert "its certificate is not trusted by" in str(caught.value)
     assert (f"NSM_TLS_CA={wrong}" if is_set else "NSM_TLS_CA is not set") in str(caught.value)
     assert "token" not in str(caught.value)
+
+
+async def test_a_word_in_plain_where_tls_begins_is_no_question_of_trust_and_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connecting, "_TIMEOUT_SECONDS", 1.0)
+    came = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        came += 1
+        with contextlib.suppress(OSError):
+            writer.write(b'INFO {"server_id":"x","max_payload":1,"tls_required":true}\r\n')
+            await reader.read(1)  # it begins to speak TLS
+            writer.write(b"-ERR 'maximum connections exceeded'\r\n")
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Problem) as caught:
+            await connecting.connect(f"nats://127.0.0.1:{port}", name="nsm-tap")
+    assert "trusted" not in str(caught.value)
+    assert "WRONG_VERSION_NUMBER" in str(caught.value)
+    assert came > 2  # the first knocks
 
 
 async def test_a_server_without_tls_is_told_where_tls_is_wanted(

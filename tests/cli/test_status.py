@@ -72,6 +72,11 @@ def a_stream(name: str = streams.GRANT, **fields: Any) -> Stream:
     return Stream(**{**values, **fields})
 
 
+def a_lease(**said: tuple[str, ...]) -> live.Lease:
+    """The watcher's, with what it says beside it."""
+    return live.Lease(service="watcher", holder="holder-1", word=live.LeaderReport(**said))
+
+
 FOLLOWERS = (
     *(a_follower(name) for name in ("watcher", "ipam")),
     *(a_follower(role, "node1") for role in ("plumber", "dns")),
@@ -190,18 +195,18 @@ ILLS: dict[str, tuple[Sight, str, str]] = {
         "1 request refused, NodeSilent: default/other nsm-vpn",
         "nsm explain default/other",
     ),
+    "an endpoint's node is not Ready, although its plumber beats": (
+        a_sight(more=(OLD, told(a_refusal("other", reason="EndpointNodeNotReady")))),
+        "1 request refused, EndpointNodeNotReady: default/other nsm-vpn",
+        "kubectl describe node",
+    ),
+    "a connection collides with what a node still has": (
+        a_sight(more=(OLD, told(a_refusal("other", reason="PrefixCollision")))),
+        "1 request refused, PrefixCollision: default/other nsm-vpn",
+        "see its plumber",
+    ),
     "a leader sees what nobody else does": (
-        a_sight(
-            more=(
-                told(
-                    live.Lease(
-                        service="watcher",
-                        holder="holder-1",
-                        word=live.Word(troubles=("the API server tells nothing of pods",)),
-                    )
-                ),
-            )
-        ),
+        a_sight(more=(told(a_lease(troubles=("the API server tells nothing of pods",))),)),
         "watcher: the API server tells nothing of pods",
         "kubectl get --raw /readyz",
     ),
@@ -336,17 +341,7 @@ NOTED: dict[str, tuple[Sight, str, str]] = {
         "correct the field that is named",
     ),
     "an annotation that has no effect": (
-        a_sight(
-            more=(
-                told(
-                    live.Lease(
-                        service="watcher",
-                        holder="holder-1",
-                        word=live.Word(notes=("3 Pods with an annotation, such as a/b",)),
-                    )
-                ),
-            )
-        ),
+        a_sight(more=(told(a_lease(notes=("3 Pods with an annotation, such as a/b",))),)),
         "3 Pods with an annotation, such as a/b",
         "its condition",
     ),

@@ -226,7 +226,7 @@ def test_it_keeps_them_where_there_is_no_other_one():
 
     assert granted(state, a_request()) is before
     refusal = refused(state, a_request("late"))
-    assert refusal.reason == "EndpointNotReady"
+    assert refusal.reason == "EndpointNodeNotReady"
     assert "is on node node2, which is not Ready" in refusal.message
 
 
@@ -369,6 +369,7 @@ def test_of_many_candidates_twenty_are_named_and_the_rest_counted():
         ({"prefixes": ()}, "NoPrefixes"),
         ({"node": "node2"}, "RemoteNotSupported"),
         ({"ready": False}, "EndpointNotReady"),
+        ({"node_ready": False}, "EndpointNodeNotReady"),
     ],
 )
 def test_of_different_causes_the_one_nearest_to_a_connection_leads(nearer, reason):

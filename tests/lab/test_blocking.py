@@ -1,5 +1,6 @@
 """The firewall in the way: it closes the tunnels' port of a node, both ways, and nothing else."""
 
+import errno
 import socket
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lab.layout import Layout
 from lab.network import Network, Node
 from schemas.grant import TUNNEL_PORT
 from services._node import netns
+from services._node.nft import NftError
 from tests.lab.test_network import _alone
 
 NODES = (Node(number=1), Node(number=2))
@@ -45,6 +47,14 @@ def _block(directory: Path) -> int:
         blocking.block(network.path(two), is_blocked=False)
     assert all(_arrives(network, *way, TUNNEL_PORT) for way in both)
     return 0
+
+
+@pytest.mark.parametrize(
+    ("code", "is_told"),
+    [(errno.EOPNOTSUPP, True), (errno.EPROTONOSUPPORT, True), (errno.ETIMEDOUT, False)],
+)
+def test_a_module_is_the_remedy_only_where_the_kernel_lacks_it(code, is_told):
+    assert ("modprobe" in blocking.remedy(NftError(code, "x"))) == is_told
 
 
 @pytest.mark.e2e

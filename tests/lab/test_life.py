@@ -125,6 +125,25 @@ def test_a_lab_in_the_foreground_tells_what_its_bus_stores(own_lab, tmp_path):
         assert process.wait(15) == 0
 
 
+def test_a_tap_that_ends_by_itself_is_told_and_the_lab_goes_on(own_lab):
+    words = ("--tap", "--services", "nats,auth", "--nodes", "1")
+    with own_lab.popen("lab", "up", *words) as process:
+        try:
+            assert any("the lab is up" in line for line in process.stdout)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            taps = [
+                int(pid) for pid in children if b"tap" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            ]
+            os.kill(taps[0], signal.SIGKILL)
+            assert any("the tap ended, the lab goes on" in line for line in process.stderr)
+            assert process.poll() is None
+        finally:
+            process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait(15) == 0
+        assert "tap" not in process.stderr.read()
+
+
 @pytest.mark.parametrize("more", [(), ("--tap",)], ids=["silent", "tap"])
 def test_kill_9_of_a_lab_in_the_foreground_ends_it(own_lab, more):
     with own_lab.popen("lab", "up", "--services", "nats,auth", "--nodes", "1", *more) as process:

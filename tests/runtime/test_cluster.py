@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from schemas.subjects import LeaderKey
 from services._runtime import streams
@@ -74,8 +75,12 @@ async def test_an_owner_of_fewer_copies_takes_none_away(cluster: Cluster) -> Non
         assert await copies() == {1}
         await new.ensure_streams()
         assert await copies() == {3}
-        await old.ensure_streams()
+        with capture_logs() as logs:
+            for _ in range(2):
+                await old.ensure_streams()
         assert await copies() == {3}
+    (told,) = [each for each in logs if "never shrink" in each["event"]]  # not of every stream
+    assert (told["copies"], told["setting"]) == (3, 1)
     await old.close()
     await new.close()
 

@@ -288,6 +288,35 @@ async def test_a_missing_kind_has_no_objects_and_is_asked_for_again(api, tmp_pat
         await seen.until(lambda: seen.names == {"a"})
 
 
+@pytest.mark.parametrize("was_there", [True, False])
+@pytest.mark.parametrize("optional", [True, False])
+async def test_a_kind_that_is_missing_is_a_trouble_unless_it_is_optional(
+    api, tmp_path, monkeypatch, *, was_there, optional
+):
+    monkeypatch.setattr(informing, "_RETRY_MISSING_SECONDS", 0.01)
+    monkeypatch.setattr(informing, "_RETRY_OPTIONAL_SECONDS", 0.01)
+    monkeypatch.setattr(informing, "_MOST_SILENT_SECONDS", -1.0)  # a silence at once
+    api.put(a_pod("a"))
+    gone = [404] * 10_000
+    resource = Resource(kind=model.Pod, path=CUSTOM_PATH, optional=optional)
+    if not was_there:
+        api.list_answers.extend(gone)
+    async with informed(tmp_path, resource=resource) as seen:
+        if was_there:
+            await api.watched(1)
+            api.list_answers.extend(gone)
+            api.watch_answers.append(404)
+            api.end_watches()
+        await seen.until(lambda: seen.names == set())
+        assert seen.informer is not None
+        expected = "" if optional else "the kind is not installed, or may not be listed"
+        assert seen.informer.trouble() == expected
+        api.list_answers.clear()
+        monkeypatch.setattr(informing, "_MOST_SILENT_SECONDS", 120.0)
+        await seen.until(lambda: seen.names == {"a"})
+        assert not seen.informer.trouble()
+
+
 @pytest.mark.parametrize("answers", [1, 2])
 async def test_a_404_or_two_at_the_start_do_not_pass_for_a_list_of_nothing(
     api, tmp_path, monkeypatch, answers

@@ -122,17 +122,27 @@ def test_a_collision_names_both_prefixes_the_user_and_the_remedy():
 
 
 @pytest.mark.parametrize(
-    ("free", "prefix", "reason"),
+    ("excluded", "used", "prefix", "reason"),
     [
-        (252, "172.16.1.0/24", "UsedAround"),
-        (127, "172.16.1.0/24", "UsedAround"),
-        (126, "172.16.1.0/24", "PrefixCollision"),
-        (252, "10.96.0.0/12", "PrefixCollision"),  # no prefix of it: a route
+        (2, 0, "172.16.1.0/24", "UsedAround"),
+        (8, 246, "172.16.1.0/24", "UsedAround"),  # clients come and go: no part of the judgement
+        (127, 0, "172.16.1.0/24", "UsedAround"),
+        (128, 0, "172.16.1.0/24", "PrefixCollision"),
+        (2, 0, "10.96.0.0/12", "PrefixCollision"),  # no prefix of it: a route
     ],
 )
-def test_the_reason_of_a_collision_tells_whether_anything_is_to_be_done(free, prefix, reason):
+def test_the_reason_of_a_collision_tells_whether_anything_is_to_be_done(
+    excluded, used, prefix, reason
+):
     collision = Collision(prefix=prefix, overlaps="172.16.1.0/25", used_by="x")
-    family = PoolFigures(family=4, prefixes=("172.16.1.0/24",), size=254, free=free)
+    family = PoolFigures(
+        family=4,
+        prefixes=("172.16.1.0/24",),
+        size=254,
+        excluded=excluded,
+        used=used,
+        free=254 - excluded - used,
+    )
     pool = a_pool(family, collisions=(collision,))
     found = condition(told(pool=pool), "PrefixCollision")
     assert (found["status"], found["reason"]) == ("True", reason)

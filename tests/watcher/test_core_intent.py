@@ -67,6 +67,30 @@ def test_our_own_status_coming_back_touches_no_message():
     assert touched.pods == {shown.ref}
 
 
+def test_a_pod_whose_own_annotation_has_no_effect_is_unheeded_until_it_ends():
+    intent = an_intent(pod(asks="svc?x"))
+    assert set(intent.unheeded) == {("default", "client")}
+    ended = pod(asks="svc?x", phase="Succeeded")
+    intent.put(model.Pod, ended.ref, ended)
+    assert not intent.unheeded
+
+
+def test_an_ended_pod_with_a_typing_error_never_was_unheeded():
+    assert not an_intent(pod(asks="svc?x", phase="Failed")).unheeded
+
+
+@pytest.mark.parametrize("asks", ["svc/nsm-1", "svc?x"])
+def test_what_a_namespace_asks_for_in_vain_is_no_annotation_of_the_pod(asks):
+    below = read(
+        model.Namespace,
+        {"metadata": {"name": "default", "annotations": {"networkservicemesh.io": asks}}},
+    )
+    on_its_node = pod(host_network=True)
+    intent = an_intent(below, on_its_node)
+    assert intent.wanted[on_its_node.ref].problem is not None
+    assert not intent.unheeded
+
+
 def test_every_matching_pod_of_the_namespace_is_an_endpoint():
     intent = an_intent(
         pod("vpn-0", labels=VPN),

@@ -545,7 +545,7 @@ def test_what_a_predecessor_showed_as_covered_is_no_news():
     assert news(shown, told(found, covered)) == []
 
 
-@pytest.mark.parametrize("reason", ["EndpointNotReady", "NoEndpoint"])
+@pytest.mark.parametrize("reason", ["EndpointNodeNotReady", "EndpointNotReady", "NoEndpoint"])
 def test_only_what_is_new_may_wait_for_its_endpoint_without_a_warning(reason):
     found = pod(asks="svc/nsm-1, other/nsm-2")
 

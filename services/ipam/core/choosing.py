@@ -91,7 +91,7 @@ class Choice:
     def closed(self) -> Iterator[Fallen]:
         """Endpoint Pods that would do, and get no new connections."""
         for endpoint in self._able(self._named(group.closed for group in self._groups)):
-            yield Fallen(endpoint.key, "EndpointNotReady", _why_closed(endpoint))
+            yield Fallen(endpoint.key, *_why_closed(endpoint))
 
     def unfit(self) -> Iterator[Fallen]:
         """Endpoint Pods that are not for this client."""
@@ -287,9 +287,10 @@ def _words(labels: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
-def _why_closed(endpoint: intent.Endpoint) -> str:
+def _why_closed(endpoint: intent.Endpoint) -> tuple[str, str]:
+    """Reason and words. A node is not its users' to mend."""
     if endpoint.leaving:
-        return "is being deleted"
+        return "EndpointNotReady", "is being deleted"
     if endpoint.ready:
-        return f"is on node {endpoint.pod.node}, which is not Ready"
-    return "is not Ready"
+        return "EndpointNodeNotReady", f"is on node {endpoint.pod.node}, which is not Ready"
+    return "EndpointNotReady", "is not Ready"

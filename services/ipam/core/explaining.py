@@ -206,8 +206,7 @@ def _ways(connection: Connection) -> Iterator[str]:
 
 
 def _declared(endpoint: intent.Endpoint) -> Iterator[str]:
-    if endpoint.refused:
-        yield f"its newer spec is refused, the older one holds: {endpoint.refused}"
+    yield from endpoint.edited_in_vain
     if endpoint.routes:
         yield f"declares routes {_routes(endpoint.routes)}"
     for policy in endpoint.policies:

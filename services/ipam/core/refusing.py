@@ -19,7 +19,8 @@ REMEDIES = {
     "BadEndpoint": "correct the NetworkServiceEndpoint",
     "NoPrefixes": "add ipam.prefixes to the NetworkServiceEndpoint, or free a supernet of IPAM_AUTOMATIC_PREFIXES",
     "RemoteNotSupported": "mend that node, or run an endpoint Pod on the client's node",
-    "EndpointNotReady": "see why the endpoint Pod or its node is not Ready",
+    "EndpointNodeNotReady": "see why its node is not Ready",
+    "EndpointNotReady": "see why the endpoint Pod is not Ready",
     "NoMatchingEndpoint": "correct the labels in the annotation or on the endpoint",
 }
 _PRECEDENCE = {reason: at for at, reason in enumerate(REMEDIES)}

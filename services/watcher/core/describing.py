@@ -136,7 +136,8 @@ def _collision(facts: Facts) -> _Word:
 def _overlapping(pool: Pool) -> _Word:
     """What collides, and what to do about it; where only prefixes do and enough is left, nothing."""
     prefixes = _prefixes(pool)
-    has_room = all(2 * each.free >= each.size for each in pool.families)
+    # By what collides, not by what is free: clients come and go, and the reason must not with them.
+    has_room = all(2 * each.excluded <= each.size for each in pool.families)
     has_routes = any(each.prefix not in prefixes for each in pool.collisions)
     remedies = []
     if any(each.prefix in prefixes for each in pool.collisions):

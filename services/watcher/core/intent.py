@@ -287,13 +287,14 @@ class Intent:
                 node_ready=self._ready(pod.node),
                 standing=self._standing.get(ref, _NOTHING).values(),
             )
+        # Before what it asks for is compared: a Pod that ends asks for the same as ever.
+        if pod is not None and requests.is_unheeded(pod, after):
+            self.unheeded[ref] = None
+        else:
+            self.unheeded.pop(ref, None)
         if after == before:
             return
         _keep(self.wanted, ref, after if after.asks else None)
-        if after.problem is None:
-            self.unheeded.pop(ref, None)
-        else:
-            self.unheeded[ref] = None
         touched.pods.add(ref)
         now = {request.key: request for request in after.requests}
         for request in before.requests:

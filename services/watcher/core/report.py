@@ -340,7 +340,7 @@ def _fields(item: Shown) -> dict[str, object]:
 
 # What works is being renewed, or gets DNS in addition: a matter of moments.
 _RENEWED = frozenset({UPDATING, resolving.PENDING})
-_COMING = frozenset({"EndpointNotReady", "NoEndpoint"})
+_COMING = frozenset({"EndpointNodeNotReady", "EndpointNotReady", "NoEndpoint"})
 _NO_ANSWER = "ipam has not answered yet; is it running?"
 _WAITING_FOR_NEWS = "waiting for news from ipam and the node"
 _COMPLETED = Report(

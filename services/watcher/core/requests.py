@@ -104,6 +104,12 @@ def wanted(
     return Wanted(asks=True, requests=tuple(_request(ref, item, dns=dns) for item in items))
 
 
+def is_unheeded(pod: Pod, told: Wanted) -> bool:
+    """Whether its own annotation has no effect as it is written, and somebody could still correct it."""
+    is_own = annotation.ANNOTATION in pod.annotations
+    return told.problem is not None and is_own and not pod.terminal
+
+
 def _request(ref: PodRef, item: annotation.Item, *, dns: bool) -> Request:
     return Request(
         pod=ref,

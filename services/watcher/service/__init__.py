@@ -12,7 +12,7 @@ from prometheus_client import Gauge
 
 from schemas.codec import Tombstone
 from schemas.intent import PodRef
-from schemas.live import Word
+from schemas.live import LeaderReport
 from schemas.state import Status
 from schemas.subjects import Key, LeaderKey, StatusKey
 from services._runtime.bus import Bus
@@ -224,7 +224,7 @@ def _about(pod: PodRef) -> ObjectRef:
     )
 
 
-def seen_by(informers: Sequence[Informer], intent: Intent) -> Word:
+def seen_by(informers: Sequence[Informer], intent: Intent) -> LeaderReport:
     """What the lease tells people: an API server that keeps silent, Pods whose annotation has no effect."""
     silent = [
         # What a server says may be of any length, and a lease that is too long is lost.
@@ -232,7 +232,7 @@ def seen_by(informers: Sequence[Informer], intent: Intent) -> Word:
         for each in informers
         if (why := each.trouble())
     ]
-    return Word(
+    return LeaderReport(
         troubles=(_of_api(*silent[0], len(silent) - 1),) if silent else (),
         notes=(_of_unheeded(intent.unheeded),) if intent.unheeded else (),
     )
