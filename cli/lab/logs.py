@@ -41,7 +41,9 @@ def logs(
         return
     paths = _paths(here, name, namespace, container)
     with contextlib.ExitStack() as stack:
-        files = {path: stack.enter_context(path.open(errors="replace")) for path in paths}
+        files: dict[Path, TextIO] = {
+            path: stack.enter_context(path.open(errors="replace")) for path in paths
+        }
         _print(files, tail=tail, follow=follow)
 
 
