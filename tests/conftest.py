@@ -1,5 +1,6 @@
 """Fixtures for everyone: a real nats-server per test, and buses on it."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,7 +16,10 @@ def pytest_configure() -> None:
     """No example has a deadline: how long one takes is the machine's affair.
 
     Tracebacks are as plain as in production: with colours and local variables each takes a second or more.
+    In the background of a script SIGINT is ignored, which commands that are ended by Ctrl-C would inherit.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     hypothesis.settings.register_profile("nsm", deadline=None)
     hypothesis.settings.load_profile("nsm")
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
