@@ -24,6 +24,7 @@ from lab.api.errors import (
 from lab.api.history import Change
 from lab.api.identity import Issuer
 from lab.api.kinds import DEFINITIONS
+from lab.api.listening import Listener
 from lab.api.listing import ListQuery, list_page, parse_version
 from lab.api.misbehaving import Faults
 from lab.api.mischief import Mischief
@@ -65,7 +66,7 @@ class LabApi:
         self._options = options or ApiOptions()
         self._first_token = self._options.token
         self._watches: set[Watch] = set()
-        self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
         self._end_defined = store.shelf(DEFINITIONS).listen(self._definition_changed)
         self._expiry: asyncio.TimerHandle | None = None
         mischief = Mischief(self)
@@ -77,18 +78,10 @@ class LabApi:
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen; returns the URL. Port 0 takes a free one."""
-        runner = web.AppRunner(
-            self.app, handler_cancellation=True, access_log=None, shutdown_timeout=2
+        self._listener = await Listener.open(
+            self.app, host, port, handler_cancellation=True, shutdown_timeout=2
         )
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-        bound = runner.addresses[0]
-        self.url = f"http://{host}:{bound[1]}"
+        self.url = f"http://{host}:{self._listener.port}"
         self._expire()
         return self.url
 
@@ -99,13 +92,9 @@ class LabApi:
             self._expiry.cancel()
         for watch in self._watches:
             watch.feed.end()
-        if self._runner is not None:
-            server = self._runner.server
-            if server is not None:
-                # Who was accepted before the socket closed may be let in after everybody was seen off.
-                server.connection_made = _turn_away  # type: ignore[method-assign,assignment]
-            await self._runner.cleanup()
-            self._runner = None
+        if self._listener is not None:
+            await self._listener.close()
+            self._listener = None
 
     def _expire(self) -> None:
         self.store.expire_events()
@@ -114,7 +103,11 @@ class LabApi:
 
     def cut(self, *, but: asyncio.BaseTransport | None = None) -> None:
         """Close all connections now but one, in the middle of whatever they say."""
-        _abort(self._runner.server if self._runner is not None else None, but=but)
+        if self._listener is None:
+            return
+        for connection in self._listener.server.connections:
+            if connection.transport is not None and connection.transport is not but:
+                connection.transport.abort()
 
     def rotate(self, token: str) -> None:
         """From now on only this token is let in."""
@@ -221,13 +214,3 @@ class LabApi:
             return await watch.serve(request)
         finally:
             self._watches.discard(watch)
-
-
-def _abort(server: web.Server | None, *, but: asyncio.BaseTransport | None = None) -> None:
-    for connection in server.connections if server is not None else ():
-        if connection.transport is not None and connection.transport is not but:
-            connection.transport.abort()
-
-
-def _turn_away(_: object, transport: asyncio.Transport) -> None:
-    transport.abort()

@@ -15,6 +15,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
+from lab.api.listening import Listener
 from lab.nats import NatsServer, clear_ports, command, write_config
 from services._runtime.access import Access
 from services._runtime.bus import Bus
@@ -92,15 +93,13 @@ class TokenApi:
 
     @asynccontextmanager
     async def served(self) -> AsyncIterator[None]:
-        runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.port = runner.addresses[0][1]
+        listener = await Listener.open(self.application(), shutdown_timeout=0.1)
+        self.port = listener.port
         try:
             yield
         finally:
             self._released.set()
-            await runner.cleanup()
+            await listener.close()
 
     def kubeconfig(self, directory: Path) -> str:
         path = directory / "kubeconfig"

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from lab.api.listening import Listener
 from lab.api.server import LabApi
 from lab.api.store import Store
 from services._runtime.errors import Unavailable
@@ -90,7 +91,7 @@ class Secure:
         self.store = Store()
         self._app = app or (lambda: LabApi(self.store).app)
         self.port = 0
-        self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
 
     async def start(self, authority: Authority, *, clients: Authority | None = None) -> None:
         """Where it was before, with a certificate of that authority; `clients` signs those that may come."""
@@ -102,16 +103,15 @@ class Secure:
         if clients is not None:
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(cadata=clients.pem.decode())
-        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=context)
-        await site.start()
-        self.port = int(self._runner.addresses[0][1])
+        self._listener = await Listener.open(
+            self._app(), port=self.port, ssl_context=context, shutdown_timeout=0.1
+        )
+        self.port = self._listener.port
 
     async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._listener is not None:
+            await self._listener.close()
+            self._listener = None
 
     def kubeconfig(self, authority: Authority, *, user: Any = None, inline: bool = False) -> Path:
         """Names a file of the authority, or has it within."""

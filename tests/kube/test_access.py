@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from lab.api.listening import Listener
 from services._kube import Access, NoCluster, access
 from services._runtime.errors import Unavailable
 
@@ -47,15 +48,13 @@ class Doorkeeper:
     async def served(self) -> AsyncIterator["Doorkeeper"]:
         app = web.Application()
         app.router.add_get("/", self.answer)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        listener = await Listener.open(app, shutdown_timeout=0.1)
+        self.url = f"http://127.0.0.1:{listener.port}"
         self.write("first")
         try:
             yield self
         finally:
-            await runner.cleanup()
+            await listener.close()
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
+from lab.api.listening import Listener
+
 KUBECONFIG = """\
 apiVersion: v1
 kind: Config
@@ -39,8 +41,7 @@ class FaultyApi:
         self.watching = asyncio.Condition()
         self._history: list[tuple[int, bytes]] = []
         self._queues: dict[asyncio.Queue[bytes | None], tuple[web.Request, int]] = {}
-        self._site: web.TCPSite | None = None
-        self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
         self.url = ""
         self.bodies: deque[str] = deque()  # what it says instead of a list
         self.groups = 200  # how it answers who asks for its groups
@@ -50,20 +51,16 @@ class FaultyApi:
         app.router.add_get(PATH, self._get)
         app.router.add_get(CUSTOM_PATH, self._get)
         app.router.add_get("/apis", self._groups)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        assert self._runner.addresses
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self._listener = await Listener.open(app, shutdown_timeout=0.1)
+        self.url = f"http://127.0.0.1:{self._listener.port}"
         path = tmp_path / "kubeconfig"
         path.write_text(KUBECONFIG.format(url=self.url))
         return path
 
     async def stop(self) -> None:
         self.end_watches()
-        assert self._runner is not None
-        await self._runner.cleanup()
+        assert self._listener is not None
+        await self._listener.close()
 
     def put(self, found: dict[str, Any], *, told: bool = True) -> None:
         self.version += 1

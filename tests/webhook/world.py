@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from lab.api.listening import Listener
 from services._runtime.health import Health
 from services.webhook.adapters import Kube
 from services.webhook.service import Webhook
@@ -91,14 +92,12 @@ class Api:
         app = web.Application(middlewares=[self._trouble])
         app.router.add_get("/{path:.*}", self._get)
         app.router.add_put("/{path:.*}", self._replace)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.port = runner.addresses[0][1]
+        listener = await Listener.open(app, shutdown_timeout=0.1)
+        self.port = listener.port
         try:
             yield self
         finally:
-            await runner.cleanup()
+            await listener.close()
 
     @web.middleware
     async def _trouble(self, request: web.Request, handler: Any) -> web.StreamResponse:
