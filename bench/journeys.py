@@ -12,15 +12,13 @@ import struct
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from nats.aio.msg import Msg
 
-from cli import connecting
-from cli.listening import listen
+from bench.hearing import committed, heard
 from lab.api.client import Client
 from lab.api.kinds import PODS
 from lab.layout import Layout, State
@@ -95,17 +93,13 @@ class Journeys:
     @asynccontextmanager
     async def seen(cls, layout: Layout, state: State) -> AsyncIterator["Journeys"]:
         """Watching a lab."""
-        client = await connecting.connect(state.nats_url, name="nsm-bench")
-        try:
-            async with Client(state.api_url) as api, asyncio.TaskGroup() as tasks:
-                found = cls(layout, api)
-                found._tasks = tasks
-                await listen(client, f"{subjects.LOG_ROOT}.>", found._hear)
+        async with Client(state.api_url) as api, asyncio.TaskGroup() as tasks:
+            found = cls(layout, api)
+            found._tasks = tasks
+            async with heard(state.nats_url, found._hear, name="nsm-bench"):
                 watching = tasks.create_task(found._watch())
                 yield found
                 watching.cancel()
-        finally:
-            await client.close()
 
     def begin(self, name: str) -> Journey:
         """Call it right before the API is asked."""
@@ -217,9 +211,3 @@ class Journeys:
                         break
                 journey.lost += 1
         await self._note()
-
-
-def committed(message: Msg) -> float:
-    """When the server stored it, by the same clock as ours: it is on this machine."""
-    text = (message.headers or {}).get("Nats-Time-Stamp", "")
-    return datetime.fromisoformat(f"{text[:26]}Z").timestamp() if text else time.time()

@@ -16,14 +16,12 @@ from typing import Any, Self
 from nats.aio.msg import Msg
 
 from bench.figures import Table, duration, median
-from bench.journeys import INTERFACE, NAMESPACE, committed
-from cli import connecting
-from cli.listening import listen
+from bench.hearing import committed, heard
+from bench.journeys import INTERFACE, NAMESPACE
 from lab.api.client import Client
 from lab.api.kinds import PODS
 from lab.layout import Layout, State
 from lab.network import Network, Node
-from schemas import subjects
 from schemas.annotation import ANNOTATION
 from schemas.codec import decode
 from schemas.grant import End
@@ -182,13 +180,9 @@ class _Statuses:
     @classmethod
     @asynccontextmanager
     async def heard(cls, state: State) -> AsyncIterator[Self]:
-        client = await connecting.connect(state.nats_url, name="nsm-bench-repairs")
-        try:
-            statuses = cls()
-            await listen(client, f"{subjects.LOG_ROOT}.>", statuses._hear)
+        statuses = cls()
+        async with heard(state.nats_url, statuses._hear, name="nsm-bench-repairs"):
             yield statuses
-        finally:
-            await client.close()
 
     async def until(self, name: str, holds: Callable[[Status], bool]) -> Moment:
         """The first status of a Pod's connection that is as wanted, from now on or the newest."""
