@@ -39,6 +39,7 @@ import structlog
 from bench import repairs, shares
 from bench.figures import Table, duration, median, worst_of_99
 from bench.floor import bus_hops
+from bench.hearing import TOKEN_SECONDS
 from bench.journeys import INTERFACE, NAMESPACE, Journey, Journeys
 from cli import labs
 from lab import linux
@@ -70,7 +71,8 @@ def main() -> None:
     directory = Path(tempfile.mkdtemp(prefix="nsm-bench-"))
     os.environ["NSM_LAB_DIR"] = str(directory)
     try:
-        _nsm("lab", "up", "--detach", "--nodes", str(len(NODES)))
+        words = ("--nodes", str(len(NODES)), "--token-seconds", str(TOKEN_SECONDS))
+        _nsm("lab", "up", "--detach", *words)
         code = labs.in_child(lambda: _from_inside(Layout(directory), size))
     finally:
         _nsm("lab", "down")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bench.hearing import committed, heard
+from bench.hearing import CutError, Hear, committed, heard
 from lab.nats import NatsServer
 from schemas.state import SeenPrefixes
 from services._runtime.bus import Bus
@@ -59,11 +59,24 @@ async def test_a_message_that_cannot_be_read_ends_the_benchmark(
     async def hear(_message: Msg) -> None:
         raise ValueError("no time")
 
-    async def measure() -> None:
-        async with asyncio.timeout(10), heard(nats_server.url, hear, name="nsm-bench"):
-            await bus.publish(SeenPrefixes(node="node1"))
-            await asyncio.Event().wait()
+    with pytest.raises(ExceptionGroup) as caught:
+        await _measure(nats_server, bus, hear)
+    assert caught.group_contains(ValueError, match="no time")
+
+
+async def test_a_cut_connection_ends_the_benchmark(nats_server: NatsServer, bus: Bus) -> None:
+    """Nobody repeats what was committed meanwhile."""
+
+    async def hear(_message: Msg) -> None:
+        nats_server.kill()
 
     with pytest.raises(ExceptionGroup) as caught:
-        await measure()
-    assert caught.group_contains(ValueError, match="no time")
+        await _measure(nats_server, bus, hear)
+    assert caught.group_contains(CutError)
+
+
+async def _measure(server: NatsServer, bus: Bus, hear: Hear) -> None:
+    """Until something ends it."""
+    async with asyncio.timeout(10), heard(server.url, hear, name="nsm-bench"):
+        await bus.publish(SeenPrefixes(node="node1"))
+        await asyncio.Event().wait()
