@@ -130,32 +130,41 @@ class Sandboxes:
                 self._on_change(uids)
 
     async def _find(self, uid: str) -> None:
-        place: Place | None = None
-        try:
-            if (result := self._results.get(uid)) is not None:
-                place = await self._ask(result)
-            if place is None and (pod := self._sought.get(uid)) is not None:
-                place = (await self._ask_processes([pod])).get(uid)
-        except Exception as exc:  # noqa: BLE001  Refused, or our mistake: it costs this Pod, not the node
-            self._complain(uid, str(exc) or repr(exc))
+        """What was seen counts only if no other file came, and none went, meanwhile."""
+        while True:
+            result, reason = self._results.get(uid), ""
+            place: Place | None = None
+            try:
+                place = await self._look(uid, result)
+            except Exception as exc:  # noqa: BLE001  Refused, or our mistake: it costs this Pod, not the node
+                reason = str(exc) or repr(exc)
+            if self._results.get(uid) == result:
+                break
+        if reason:
+            self._complain(uid, reason)
             if uid not in self.places:
                 self.unreadable.add(uid)
             return  # what is known stays: not seeing is not being gone
         self.unreadable.discard(uid)
         if place is not None:
-            await self._enter(place)
+            self._enter(place)
         elif self.places.pop(uid, None) is not None:
             self._sought.pop(uid, None)
             self.ended.add(uid)
 
-    async def _enter(self, place: Place) -> None:
-        known = self.places.get(place.uid)
-        if (
-            known is None
-            or known.cookie != place.cookie
-            or not await self._finder.is_there(known)  # only its name ended
-        ):
-            self.places[place.uid] = place
+    async def _look(self, uid: str, result: CniResult | None) -> Place | None:
+        place: Place | None = None
+        if result is not None:
+            place = await self._ask(result)
+        if place is None and (pod := self._sought.get(uid)) is not None:
+            place = (await self._ask_processes([pod])).get(uid)
+        known = self.places.get(uid)
+        if place is None or known is None or known.cookie != place.cookie:
+            return place
+        return known if await self._finder.is_there(known) else place  # its name may have ended
+
+    def _enter(self, place: Place) -> None:
+        self.places[place.uid] = place
         self.ended.discard(place.uid)
         self._complaints.pop(place.uid, None)
 
@@ -185,7 +194,7 @@ class Sandboxes:
         for pod in pods:
             if pod.uid in found and pod.uid not in self.places:
                 self._sought[pod.uid] = pod
-                await self._enter(found[pod.uid])
+                self._enter(found[pod.uid])
                 came.add(pod.uid)
                 log.info("pod network found by its processes", uid=pod.uid)
         if came:

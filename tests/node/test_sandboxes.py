@@ -20,16 +20,31 @@ from tests.node.sandboxes import Pod, ensure_namespaces_allowed
 UID = "0d55a3c8-9f6e-4b1a-8a77-2f4f9e1b6c01"
 
 
+class Pause:
+    """Between what is seen and its being told."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.over = asyncio.Event()
+
+
 class Finder:
-    """Opens networks as the services do; raises what it is told to, once each."""
+    """Opens networks as the services do; raises what it is told to, once each, and may be slow to answer, once each."""
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
+        self.pauses: list[Pause] = []
 
     async def find_place(self, result: CniResult) -> Place:
-        if self.errors:
-            raise self.errors.pop(0)
-        return places.find(result)
+        pause = self.pauses.pop(0) if self.pauses else None
+        try:
+            if self.errors:
+                raise self.errors.pop(0)
+            return places.find(result)
+        finally:
+            if pause is not None:
+                pause.begun.set()
+                await pause.over.wait()
 
     async def is_there(self, place: Place) -> bool:
         return places.is_there(place)
@@ -268,3 +283,36 @@ async def test_a_new_sandbox_under_the_same_uid_is_another_place(world: World, p
         await world.until(lambda: world.sandboxes.places[UID] != former)
 
     assert world.sandboxes.places[UID].cookie == netns.cookie(pod.netns)
+
+
+async def test_a_network_that_ends_while_it_is_looked_for_has_ended(world: World, pod: Pod) -> None:
+    """Else it would be held for there for ever: no file names it any more."""
+    world.finder.errors = [TimeoutError("timed out")]
+    world.finder.pauses = [Pause(), slow := Pause()]
+    world.finder.pauses[0].over.set()
+    await world.sandboxes._update({UID: pod.result})
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.sandboxes.verify())
+        await slow.begun.wait()
+        await world.sandboxes._update({})
+        slow.over.set()
+
+    assert world.sandboxes.places == {}
+
+
+async def test_what_is_told_late_of_a_former_sandbox_ends_no_newer_one(
+    world: World, pod: Pod
+) -> None:
+    await world.sandboxes._update({UID: pod.result})
+    former = pod.result
+    netns.delete(former.netns)
+    pod.start()
+    world.finder.pauses = [slow := Pause()]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.sandboxes.verify())
+        await slow.begun.wait()
+        await world.sandboxes._update({UID: pod.result})
+        slow.over.set()
+
+    assert world.sandboxes.places[UID].cookie == netns.cookie(pod.netns)
+    assert world.sandboxes.ended == set()
