@@ -13,7 +13,7 @@ from schemas.subjects import StatusKey
 from services._node import cni, encoding, links, netns
 from services.plumber.adapters import writing
 from services.plumber.adapters.reading import GROUP
-from services.plumber.model import render_alias
+from services.plumber.model import Wiring, render_alias
 from tests.node.sandboxes import Pod
 from tests.plumber.grants import NODE, V4, a_grant, a_pod, with_client, with_server
 from tests.plumber.test_adapters import answers
@@ -331,6 +331,34 @@ async def test_the_end_of_a_grant_names_its_newest_revision(world: World, pair: 
         await world.buried("uid-client", 5)
 
     assert client.interfaces() == set()
+
+
+async def test_what_came_and_went_while_its_former_was_removed_is_confirmed(
+    world: World, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Pod is deleted, made anew under its name, and deleted again before the first one's link is gone."""
+    heir = with_client(a_grant(), pod=a_pod("client", uid="uid-heir"))
+    removing, may_go_on = asyncio.Event(), asyncio.Event()
+    async with world.plumber(sweep_seconds=60) as plumber:
+        clear = plumber._kernel.clear
+
+        async def clear_late(wiring: Wiring) -> None:
+            removing.set()
+            await may_go_on.wait()
+            await clear(wiring)
+
+        await world.grant(a_grant())
+        await world.client_is("ready")
+        monkeypatch.setattr(plumber._kernel, "clear", clear_late)
+        await world.release(a_grant())
+        await removing.wait()
+
+        await world.grant(heir)
+        await world.release(heir)
+        await world.until(lambda: plumber._past.released[heir.key].revision == heir.revision)
+        may_go_on.set()
+
+        await world.buried("uid-heir", heir.revision)
 
 
 # --- networks without IPv6

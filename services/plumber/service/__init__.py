@@ -323,8 +323,11 @@ class Plumber:
         if key not in self._connections.held:
             self._check_readable({newest[0]})
         await self._connections.release(key)
+        is_over = key not in self._grants.items  # else it was granted anew meanwhile
+        if is_over:  # what came and went meanwhile is told along: nobody will remember it
+            newest = max(newest, self._past.newest(key) or newest, key=lambda each: each[1])
         self._connections.bury(key, *newest, again=key in self._past.released)
-        if key not in self._grants.items:  # not granted anew meanwhile
+        if is_over:
             self._past.forget(key)
 
 

@@ -67,7 +67,11 @@ class Past:
 
     def bury_former(self, key: ConnectionKey, former: tuple[str, int]) -> None:
         """Nothing of it stands any more, and that is told: once is enough."""
-        self._replaced.pop(key, None)
+        replaced = self._replaced.get(key)
+        if (
+            replaced is not None and replaced.revision <= former[1]
+        ):  # else another one came meanwhile
+            del self._replaced[key]
         self._buried[key] = former
 
     def forget(self, key: ConnectionKey) -> None:
