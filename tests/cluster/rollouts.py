@@ -145,7 +145,9 @@ class Workload:
     def _template(self) -> Json:
         labels = {"app": self._name, "revision": str(self._revision)}
         metadata = {"labels": labels, "annotations": self._annotations}
-        return {"metadata": metadata, "spec": {"containers": [{"name": "c", "image": "none"}]}}
+        # A scheduler that is nobody: where a real one runs, and kubelets, these Pods are the story's all the same.
+        spec = {"schedulerName": "story", "containers": [{"name": "c", "image": "none"}]}
+        return {"metadata": metadata, "spec": spec}
 
     def _body(self) -> Json:
         spec: Json = {"replicas": self._replicas, "template": self._template()}
