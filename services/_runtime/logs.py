@@ -50,4 +50,10 @@ def _libraries(shared: list[Processor], last: list[Processor]) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
+    handler.addFilter(_is_news)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False of what asyncio says of every TLS connection that the server ends: each try, while logins are refused."""
+    return not (record.name == "asyncio" and "eof_received() has no effect" in record.getMessage())

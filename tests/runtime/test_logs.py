@@ -1,0 +1,30 @@
+"""Logs of libraries: in our form, from WARNING on, without what tells nobody anything."""
+
+import logging
+
+import pytest
+import structlog
+
+from services._runtime import logs
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def test_the_end_of_a_tls_connection_is_no_news_and_what_else_asyncio_warns_of_is(capsys):
+    logs.configure("ipam", form="json")
+    asyncio = logging.getLogger("asyncio")
+    asyncio.warning("returning true from eof_received() has no effect when using ssl")
+    asyncio.warning("socket.send() raised exception.")
+    asyncio.info("below the level")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "socket.send() raised exception." in line
+    assert '"service": "ipam"' in line
