@@ -164,6 +164,41 @@ def test_a_default_route_is_told_to_who_asks_for_it_alone(default, other):
     assert words not in of("192.0.2.1", picture)
 
 
+def a_connection_with(**declared):
+    state = a_state(an_endpoint(**declared))
+    connection = granted(state, a_request("a"))
+    return Picture.from_messages([(connection.key, connection)])
+
+
+@pytest.mark.parametrize(("default", "other"), [("0.0.0.0/0", "::/0"), ("::/0", "0.0.0.0/0")])
+def test_who_has_a_default_route_is_told_to_who_asks_for_it(default, other):
+    own = {"prefixes": ("172.16.2.0/24", "2001:db8::/112")}
+    everywhere = (intent.Route(destination=default),)
+    source = "192.0.2.201/32" if default == "0.0.0.0/0" else "2001:db8:1::1/128"
+    connection = "connection nsm-1 of pod default/a to endpoint default/vpn (pod vpn-pod) has a "
+    for declared, words in (
+        ({"routes": everywhere}, "default route"),
+        ({"policies": (intent.Policy(protocol="tcp", routes=everywhere),)}, "default route for"),
+        ({"policies": (intent.Policy(source=source),)}, "default route for"),
+    ):
+        picture = a_connection_with(**own, **declared)
+        assert connection + words in text(explain_prefix(picture, ip_network(default)))
+        assert "default route" not in text(explain_prefix(picture, ip_network(other)))
+
+
+def test_an_address_that_a_policy_gives_is_its_clients_and_a_prefix_it_matches_is_not():
+    policies = (
+        intent.Policy(source="192.0.2.201/32", protocol="tcp"),
+        intent.Policy(source="192.0.2.0/24", protocol="udp"),
+    )
+    picture = a_connection_with(policies=policies)
+    told = of("192.0.2.201", picture)
+    assert (
+        "192.0.2.201 is the client's, too, by a policy of connection nsm-1 of pod default/a" in told
+    )
+    assert "client's" not in of("192.0.2.0", picture)
+
+
 def test_a_pod_tells_each_interface_and_what_it_serves():
     picture, _ = a_bus()
 

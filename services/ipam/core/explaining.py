@@ -41,6 +41,7 @@ def explain_prefix(picture: Picture, prefix: Prefix) -> list[Line]:
     """Who holds anything of a prefix, who excludes it, which pools and routes overlap it."""
     block = blocks.of_prefix(prefix)
     lines = [
+        *few(pictures.defaults(picture, block)),
         *few(pictures.in_use(picture, block)),
         *few(pictures.own_addresses(picture, block)),
         *few(pictures.pools_overlapping(picture, block)),

@@ -83,6 +83,31 @@ def held_by_grants(picture: Picture, block: Block) -> Iterator[Line]:
                     f"{text} is the {role}'s on {_connection(connection)}, since revision {connection.revision}",
                     connection.key.subject,
                 )
+        sources = (each.source for each in connection.policies if blocks.read_source(each))
+        for text in _within(dict.fromkeys(sources), block):
+            yield Line(
+                f"{text} is the client's, too, by a policy of {_connection(connection)}",
+                connection.key.subject,
+            )
+
+
+def defaults(picture: Picture, block: Block) -> Iterator[Line]:
+    """Asked about 0.0.0.0/0 or ::/0 itself: whom connections lead everywhere."""
+    for connection in picture.connections():
+        if any(_is_same_default(route.destination, block) for route in connection.client.routes):
+            words = "has a default route"
+        elif any(_leads_everywhere(policy, block) for policy in connection.policies):
+            words = "has a default route for what a policy matches"
+        else:
+            continue
+        yield Line(f"{_connection(connection)} {words}", connection.key.subject)
+
+
+def _leads_everywhere(policy: intent.Policy, block: Block) -> bool:
+    if policy.routes:
+        return any(_is_same_default(route.destination, block) for route in policy.routes)
+    is_other = policy.source and read_block_loosely(policy.source)[0] != block[0]
+    return not block[2] and not is_other
 
 
 def held_back(picture: Picture, block: Block) -> Iterator[Line]:
