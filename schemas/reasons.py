@@ -17,6 +17,7 @@ class Reason(NamedTuple):
 # What one service says and another one acts on, and what several say.
 PEER_SILENT = "PeerSilent"  # after some 1.6 seconds without an answer
 PREFIX_COLLISION = "PrefixCollision"
+NOT_RELEASED = "NotReleased"
 
 # Of conditions and Events on Pods and on our objects, and of refusals and statuses on the bus.
 OBJECTS: dict[str, Reason] = {
@@ -64,11 +65,15 @@ OBJECTS: dict[str, Reason] = {
         "the pool is full; the numbers are in the message", "add a prefix", is_users=True
     ),
     PREFIX_COLLISION: Reason(
-        "an address or route would overlap a prefix in use, another connection of the Pod, or what the node of the "
-        "Pod has not taken down yet; both are named. An Event on a connected Pod: it keeps what a prefix covers now, "
-        "for nothing else is free",
-        "do as the message says; mostly: choose another prefix or route; "
-        "of what a node has not taken down yet: see its plumber",
+        "an address or route of the endpoint would overlap a prefix in use, or another connection of the Pod; both are "
+        "named. An Event on a connected Pod: it keeps what a prefix covers now, for nothing else is free",
+        "do as the message says; mostly: choose another prefix or route",
+        is_users=True,
+    ),
+    NOT_RELEASED: Reason(
+        "an address or route overlaps that of a former connection of the Pod, which the Pod's node has not taken down "
+        "yet; both are named",
+        "it is granted as soon as the node has; if that takes long, see the plumber there",
     ),
     "NodeSilent": Reason(
         "since the bus was lost a node has not told what it still has; an endpoint with a Pod "

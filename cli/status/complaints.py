@@ -207,7 +207,9 @@ def _told(judged: Iterable[Judged], *, users: bool) -> Iterator[Wrong]:
     for each in judged:
         shown = each.item.shown
         waits = shown.state == "waiting"
-        if shown.state == "ready" or (waits and each.age < PATIENCE_SECONDS):
+        if shown.state == "ready":
+            continue
+        if each.age < PATIENCE_SECONDS and (waits or not users):
             continue
         if waits and each.facts.grant is None:
             continue  # told by of_lag

@@ -201,9 +201,9 @@ ILLS: dict[str, tuple[Sight, str, str]] = {
         "kubectl describe node",
     ),
     "a connection collides with what a node still has": (
-        a_sight(more=(OLD, told(a_refusal("other", reason="PrefixCollision")))),
-        "1 request refused, PrefixCollision: default/other nsm-vpn",
-        "see its plumber",
+        a_sight(more=(OLD, told(a_refusal("other", reason="NotReleased")))),
+        "1 request refused, NotReleased: default/other nsm-vpn",
+        "see the plumber there",
     ),
     "a leader sees what nobody else does": (
         a_sight(more=(told(a_lease(troubles=("the API server tells nothing of pods",))),)),
@@ -339,6 +339,11 @@ NOTED: dict[str, tuple[Sight, str, str]] = {
         a_sight(more=(OLD, told(a_refusal("other"))), endpoints=(the_endpoint(labels="x"),)),
         "1 request refused, InvalidSpec: default/other nsm-vpn",
         "correct the field that is named",
+    ),
+    "a prefix that the cluster uses": (
+        a_sight(more=(OLD, told(a_refusal("other", reason="PrefixCollision")))),
+        "1 request refused, PrefixCollision: default/other nsm-vpn",
+        "choose another prefix",
     ),
     "an annotation that has no effect": (
         a_sight(more=(told(a_lease(notes=("3 Pods with an annotation, such as a/b",))),)),

@@ -350,7 +350,7 @@ def test_a_pods_new_interface_waits_for_what_its_node_has_not_taken_down(routes)
     refusal = settled(state, a_request(service=waits, interface="i2")).refused
 
     assert refusal is not None
-    assert refusal.reason == "PrefixCollision"
+    assert refusal.reason == "NotReleased"
     assert "connection i1 of pod default/client" in refusal.message
     assert again(state, a_request("another", service=waits)).revision == 1
     state.gone(a_request(interface="i1").key, node="node1", revision=before.revision)

@@ -317,6 +317,20 @@ async def test_a_kind_that_is_missing_is_a_trouble_unless_it_is_optional(
         assert not seen.informer.trouble()
 
 
+async def test_one_404_is_no_trouble_yet(api, tmp_path, monkeypatch):
+    monkeypatch.setattr(informing, "_RETRY_MISSING_SECONDS", 3600.0)
+    async with informed(tmp_path, resource=CUSTOM) as seen:
+        await api.watched(1)
+        api.watch_answers.append(404)
+        api.end_watches()
+        informer = seen.informer
+        assert informer is not None
+        async with asyncio.timeout(10):
+            while not informer._missing:
+                await asyncio.sleep(0.01)
+        assert not informer.trouble()
+
+
 @pytest.mark.parametrize("answers", [1, 2])
 async def test_a_404_or_two_at_the_start_do_not_pass_for_a_list_of_nothing(
     api, tmp_path, monkeypatch, answers

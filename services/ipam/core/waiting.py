@@ -5,7 +5,7 @@ An obstacle keeps a request waiting, never takes away what stands.
 
 from schemas import grant, intent
 from schemas.grant import Connection
-from schemas.reasons import PREFIX_COLLISION
+from schemas.reasons import NOT_RELEASED
 from services.ipam.core import blocks, pod_uses, refusing
 from services.ipam.core.linking import LEAST_MTU, TUNNEL
 from services.ipam.core.state import Holding, State, addresses_of
@@ -72,5 +72,5 @@ def _not_let_go(state: State, connection: Connection) -> tuple[str, str] | None:
         if other is not None:
             text = f"{blocks.show(block)} overlaps {other}, which its node has not taken down yet"
             remedy = "granted as soon as it has; if that takes long, see the plumber of that node"
-            return PREFIX_COLLISION, f"{text}; {remedy}"
+            return NOT_RELEASED, f"{text}; {remedy}"
     return None

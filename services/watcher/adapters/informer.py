@@ -36,6 +36,7 @@ SILENCE_SECONDS = 70.0
 _PAGE = 500
 _RETRY_MISSING_SECONDS = 1.0
 _RETRY_OPTIONAL_SECONDS = 60.0  # such a kind comes with an upgrade of the cluster
+_TELL_MISSING_AFTER = 2  # answers in a row: a balancer may have sent one of them elsewhere
 _BELIEVE_MISSING_AFTER = 3  # answers in a row: objects that we have not seen yet may be on the bus
 _BACKOFF_SECONDS = (0.1, 5.0)
 _MOST_AWAY_SECONDS = 15.0  # whatever Retry-After says: who does not look grows old
@@ -109,7 +110,8 @@ class Informer:
     def trouble(self) -> str:
         """Why edits of this kind are not seen; empty: they are, as far as anybody can tell."""
         if self._missing:  # whoever answers that there is no such kind is not silent
-            return "" if self.resource.optional else _NOT_INSTALLED
+            is_told = self._missing >= _TELL_MISSING_AFTER and not self.resource.optional
+            return _NOT_INSTALLED if is_told else ""
         # A watch that stands is a good sign long before it has anything to tell.
         if self._failures >= _TOLD_AFTER and not self._is_watching:
             return self._reason
