@@ -175,12 +175,22 @@ def _row(each: Any) -> list[str]:
         each["upstream"],
         each["server"],
         each["interface"],
-        each["state"],
+        health(each),
         _heard(each),
         f"{each['rtt_ms']} ms" if each.get("rtt_ms") is not None else "-",
         "yes" if each["asked"] else "no",
         each["why"],
     ]
+
+
+def health(each: Any) -> str:
+    """How a server is, and what it leaves unanswered. Those of before do not tell the second."""
+    number = each.get("unanswered", 0)
+    if not number:
+        return str(each["state"])
+    if each.get("last_seconds_ago") is None:
+        return f"{each['state']}: {number} of {number} queries unanswered"
+    return f"{each['state']}, {number} unanswered since"
 
 
 def _heard(each: Any) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cli.dns import health
 from cli.explain.model import Evidence, Stage
 from cli.remedies import Place, of_reason
 from schemas import grant, intent, state
@@ -47,13 +48,19 @@ def _unserved(stage: Stage, found: Evidence, facts: Facts, place: Place) -> Stag
 
 def _unanswered(stage: Stage, granted: grant.Connection, servers: list[Any]) -> Stage | None:
     """Where nobody answers the node's dns service."""
-    if not servers or not all(each["state"] in _BAD for each in servers):
+    if not servers or not all(_is_bad(each) for each in servers):
         return None
-    first = servers[0]
-    return stage.wrong(
-        f"DNS server {first['server']} of the network service is {first['state']}",
-        _of_server(first["server"], granted),
-    )
+    first = next((each for each in servers if each["state"] in _BAD), servers[0])
+    what = f"DNS server {first['server']} of the network service"
+    remedy = _of_server(first["server"], granted)
+    if first["state"] in _BAD:
+        return stage.wrong(f"{what} is {first['state']}", remedy)
+    return stage.waits(f"{what} is {health(first)}", remedy)
+
+
+def _is_bad(server: Any) -> bool:
+    """One that nobody asked yet, or whose first answer is on its way, is not."""
+    return server["state"] in _BAD or (server["state"] == "unheard" and server["unanswered"] > 0)
 
 
 def _of_server(server: str, granted: grant.Connection) -> str:
@@ -88,4 +95,4 @@ def _server(each: Any) -> str:
     last = each.get("last")
     heard = f", last said {last} {each.get('last_seconds_ago')} s ago" if last else ""
     rtt = f", {each['rtt_ms']} ms" if each.get("rtt_ms") is not None else ""
-    return f"server {each['server']}: {each['state']}{heard}{rtt}"
+    return f"server {each['server']}: {health(each)}{heard}{rtt}"

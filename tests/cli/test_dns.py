@@ -96,3 +96,17 @@ def test_a_pod_that_opted_out_is_told_so(monkeypatch):
     monkeypatch.setattr(pods, "found_in_lab", lambda *_: pod)
     with pytest.raises(Problem, match=r"opted out: its annotation dns\.networkservicemesh\.io"):
         explain("c1")
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        ({"state": "unused"}, "unused"),
+        ({"state": "unheard", "unanswered": 0}, "unheard"),
+        ({"state": "unheard", "unanswered": 1}, "unheard: 1 of 1 queries unanswered"),
+        ({"state": "well", "unanswered": 2, "last_seconds_ago": 9.0}, "well, 2 unanswered since"),
+        ({"state": "dead"}, "dead"),  # as a dns service of before tells it
+    ],
+)
+def test_how_a_server_is_tells_what_it_leaves_unanswered(server, said):
+    assert dns.health(server) == said

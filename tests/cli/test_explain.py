@@ -253,6 +253,25 @@ FIRST: dict[str, tuple[Evidence, str, str]] = {
         "nsm-vpn: resolved: DNS server 172.16.1.1 of the network service is dead",
         "port 53 in Pod default/gateway",
     ),
+    "a server that has not answered yet": (
+        msgspec.structs.replace(
+            with_dns(a_connection(), a_resolver()),
+            dns={
+                "answers": {
+                    "servers": [
+                        {
+                            "interface": "nsm-vpn",
+                            "server": "172.16.1.1",
+                            "state": "unheard",
+                            "unanswered": 1,
+                        }
+                    ]
+                }
+            },
+        ),
+        "nsm-vpn: resolved: DNS server 172.16.1.1 of the network service is unheard: 1 of 1 queries",
+        "port 53 in Pod default/gateway",
+    ),
     "a condition that is of before": (
         evidence(
             *CONNECTED,

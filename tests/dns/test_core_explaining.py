@@ -68,6 +68,34 @@ def test_each_servers_last_word_its_round_trip_and_its_health_are_told():
     assert (silent.state, silent.last, silent.rtt_ms) == ("dead", "", None)
 
 
+def test_a_server_is_not_called_well_before_it_has_answered():
+    simulation = Simulation(PROFILE, answer)
+    simulation.ask(a_query("x.example"))
+    told = explained("x.example", simulation)
+    assert (told["all"].state, told["all"].unanswered) == ("unheard", 0)
+
+    simulation.run(3)
+    told = explained("x.example", simulation)
+    assert (told["all"].state, told["all"].unanswered) == ("unheard", 1)
+    assert (told["cluster"].state, told["cluster"].unanswered) == ("well", 0)
+
+
+def test_of_a_server_that_has_answered_what_it_leaves_unanswered_since_is_counted():
+    simulation = Simulation(PROFILE, answer)
+    simulation.ask(a_query("x.corp.example"))
+    simulation.run(3)
+    simulation.script = lambda sent: None
+    simulation.ask(a_query("y.corp.example", number=2))
+    simulation.run(3)
+
+    told = explained("y.corp.example", simulation)
+    assert (told["corp"].state, told["corp"].last, told["corp"].unanswered) == (
+        "well",
+        "positive",
+        1,
+    )
+
+
 def test_names_that_are_searched_are_told():
     simulation = Simulation(PROFILE, answer)
 

@@ -4,6 +4,7 @@ import msgspec
 
 from schemas.state import Upstream
 from services.dns.core import searching, wire
+from services.dns.core.health import State
 from services.dns.core.plans import Plans, places
 from services.dns.core.queries import Query, plain_answer
 from services.dns.core.scope import Scope
@@ -19,7 +20,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     interface: str  # `cluster`, or that of the connection
     asked: bool  # for this name
     why: str
-    state: str = "unused"  # else what it is thought to be
+    state: str = "unused"  # else what it is thought to be; `unheard`: it never answered, which is no proof yet
+    unanswered: int = 0  # queries in a row
     last: str = ""  # what its latest answer was worth, for whatever name
     last_seconds_ago: float | None = None
     rtt_ms: float | None = None
@@ -78,9 +80,13 @@ def _asked(
         return about
     health = server.health
     heard = health.heard_at > float("-inf")
+    is_thought_well = (
+        health.state is State.WELL
+    )  # before the first answer, too: nobody waits for less
     return msgspec.structs.replace(
         about,
-        state=health.state.value,
+        state="unheard" if is_thought_well and not heard else health.state.value,
+        unanswered=health.silent_queries,
         last=server.said.name.lower() if server.said is not None else "",
         last_seconds_ago=round(now - health.heard_at, 1) if heard else None,
         rtt_ms=round(health.srtt_seconds * 1000, 2) if health.srtt_seconds else None,

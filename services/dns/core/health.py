@@ -45,6 +45,11 @@ class Health:
         self._probe_failed = False
 
     @property
+    def silent_queries(self) -> int:
+        """How many in a row got nothing."""
+        return self._silent
+
+    @property
     def doubtful(self) -> bool:
         """A probe would tell more."""
         return self._silent > 0 or self.suspect
