@@ -5,6 +5,7 @@ One that hangs is no reason to hang: what the bus says is told without it.
 
 import asyncio
 import contextlib
+import re
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable, Collection
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from cli.problems import Problem
+from cli.problems import Problem, Unheard
 from services.watcher.model import Namespace, NetworkServiceEndpoint, Pod
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ T = TypeVar("T")
 
 _API_SECONDS = 3
 _KUBECTL_SECONDS = 8  # it asks more than once
+# In kubectl's words. What it says without a kubeconfig, of localhost:8080, tells nothing of a cluster.
+_AWAY = re.compile(
+    r"\((ServiceUnavailable|InternalError|Timeout|ServerTimeout|TooManyRequests)\)|Unable to connect|"
+    r"server (?!localhost:8080)\S+ was refused|the server is currently unable|timed out|deadline exceeded"
+)
 _ENDPOINTS = "networkserviceendpoints.networkservicemesh.io"
 
 
@@ -92,7 +98,7 @@ def _of_lab(find: Callable[["Client"], Awaitable[T]]) -> T:
             async with asyncio.timeout(_API_SECONDS):
                 return await find(client)
         except TimeoutError as exc:
-            raise Problem(f"the API server does not answer within {_API_SECONDS} s") from exc
+            raise Unheard(f"the API server does not answer within {_API_SECONDS} s") from exc
 
     return kube.run(in_time)
 
@@ -106,11 +112,25 @@ def _kubectl(what: list[str], kubeconfig: str) -> bytes:
     command = [found, *chosen, "get", *what, "-o", "json", f"--request-timeout={_API_SECONDS}s"]
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=_KUBECTL_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as exc:
+    except subprocess.TimeoutExpired as exc:
+        raise Unheard(f"kubectl has no answer after {_KUBECTL_SECONDS} s") from exc
+    except OSError as exc:
         raise Problem(f"kubectl: {exc}") from exc
     if done.returncode == 0:
         return done.stdout
     said = done.stderr.decode(errors="replace").strip().splitlines()
     if any("(NotFound)" in line for line in said):
         return b""
-    raise Problem(f"kubectl: {said[-1] if said else f'exit code {done.returncode}'}")
+    reason = said[-1] if said else f"exit code {done.returncode}"
+    raise (Unheard if _AWAY.search(reason) else Problem)(f"kubectl: {reason}")
+
+
+def unheard_api() -> str:
+    """Why the API server of the lab that runs here cannot be asked; empty: it can."""
+    try:
+        pod_of_lab("default", "none")
+    except Unheard as problem:
+        return str(problem)
+    except Problem:
+        pass  # it answers
+    return ""

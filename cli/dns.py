@@ -15,7 +15,7 @@ import typer
 from cli import labs, lazy, pods
 from cli.options import Output
 from cli.output import OutputFormat, print_json, print_table
-from cli.problems import Problem
+from cli.problems import Problem, Unheard
 from services.watcher.model import CAPTURE_ANNOTATION
 
 _SECONDS = 5.0
@@ -84,9 +84,8 @@ class Service(NamedTuple):
 def lab_services(node: str = "") -> list[Service]:
     """The lab's dns services, or the one of `node` alone. Raises Problem."""
     layout, _ = labs.running()
-    processes: Any = labs.ask("GET", "/processes")
     found = []
-    for each in processes:
+    for each in labs.processes():
         kind, _, where = each["name"].partition("/")
         if kind != "dns" or node not in ("", where):
             continue
@@ -106,44 +105,46 @@ def port_told(log: str) -> str:
     return found[1] if found else ""
 
 
-def ask_all(services: list[Service], question: str) -> Any:
-    """The first that knows the Pod answers. Raises Problem."""
+def ask_all(services: list[Service], question: str, *, seconds: float = _SECONDS) -> Any:
+    """The first that knows the Pod answers. Raises Problem; Unheard where one is silent."""
     silent, reasons = [], []
     for service in services:
         try:
-            status, body = _ask(service, question)
-        except Problem as exc:  # another one may know the Pod
+            status, body = _ask(service, question, seconds)
+        except Unheard as exc:  # another one may know the Pod
             silent.append(str(exc))
             continue
         if status == http.HTTPStatus.OK:
             return body
         reasons.append(str(body.get("error", f"{service.address} says {status}")))
     # Who is silent may be the one that knows: the others' "not here" is no reason then.
-    raise Problem("; ".join(dict.fromkeys(silent or reasons)))
+    if silent:
+        raise Unheard("; ".join(dict.fromkeys(silent)))
+    raise Problem("; ".join(dict.fromkeys(reasons)))
 
 
-def _ask(service: Service, question: str) -> tuple[int, Any]:
+def _ask(service: Service, question: str, seconds: float) -> tuple[int, Any]:
     if not service.address:
-        raise Problem(_unheard(service.node))
+        raise _unheard(service.node)
     try:
-        connection = http.client.HTTPConnection(service.address, timeout=_SECONDS)
+        connection = http.client.HTTPConnection(service.address, timeout=seconds)
         with contextlib.closing(connection):
             connection.request("GET", f"/explain?{question}")
             response = connection.getresponse()
             return response.status, json.loads(response.read())
     except (OSError, ValueError, http.client.HTTPException) as exc:
         if service.node:
-            raise Problem(_unheard(service.node, f" ({exc})")) from exc
-        raise Problem(
+            raise _unheard(service.node, f" ({exc})") from exc
+        raise Unheard(
             f"dns service at {service.address}: {exc}; give its health port: --at HOST:PORT"
         ) from exc
 
 
-def _unheard(node: str, why: str = "") -> str:
-    return (
-        f"the dns service of {node} does not answer{why}; nsm lab start dns/{node}; "
-        f"if it runs: nsm lab logs dns/{node}"
-    )
+def _unheard(node: str, why: str = "") -> Unheard:
+    from cli import remedies  # noqa: PLC0415 needed with a failure alone
+
+    remedy = remedies.here(is_lab=True).start("dns", node)
+    return Unheard(f"the dns service of {node} does not answer{why}; {remedy}")
 
 
 def _tell(found: Any) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
 from cli import labs
-from cli.problems import Problem
+from cli.problems import Problem, Unheard
 from lab.api.client import Client, ClientError
 from lab.api.kinds import Kind, by_any_name
 from lab.api.manifests import Manifest, ManifestError, read_paths
@@ -30,7 +31,12 @@ def run(action: Callable[[Client], Awaitable[T]]) -> T:
         raise Problem(str(exc)) from exc
     except ClientError as exc:
         remedy = f"; see {here.log('lab')}" if exc.reason == "Unreachable" else ""
-        raise Problem(f"{exc}{remedy}") from exc
+        raise (Unheard if _is_away(exc) else Problem)(f"{exc}{remedy}") from exc
+
+
+def _is_away(exc: ClientError) -> bool:
+    """Whether it says something of the server, and nothing of what was asked."""
+    return not exc.code or exc.code == HTTPStatus.TOO_MANY_REQUESTS or exc.code >= 500
 
 
 async def uid_of(client: Client, kind: Kind, namespace: str, name: str) -> str:

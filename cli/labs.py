@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cli.problems import Problem
 from lab import control, linux
@@ -52,6 +52,12 @@ def ask(method: str, path: str, **query: str) -> object:
         return control.call(layout(), method, path, **query)
     except LabProblem as exc:
         raise Problem(str(exc)) from exc
+
+
+def processes() -> list[Any]:
+    """The lab's processes, as its supervisor has them. Raises Problem."""
+    found: Any = ask("GET", "/processes")
+    return list(found)
 
 
 def duration_seconds(text: str) -> float:

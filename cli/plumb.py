@@ -83,13 +83,13 @@ def plumbers() -> list[Plumber]:
     return [Plumber(f"127.0.0.1:{port}", node) for node, port in ports.items()]
 
 
-def asked(where: Plumber, pod: str) -> Any | None:
+def asked(where: Plumber, pod: str, *, seconds: float = _TIMEOUT_SECONDS) -> Any | None:
     """The answer; None if the Pod has nothing to do with that node. Raises Problem."""
     url = f"http://{where.address}/explain?{urllib.parse.urlencode({'pod': pod})}"
     try:
         # Nothing of the environment's proxies: it is this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=_TIMEOUT_SECONDS) as answer:
+        with opener.open(url, timeout=seconds) as answer:
             return json.loads(answer.read())
     except urllib.error.HTTPError as exc:
         with exc:

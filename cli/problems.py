@@ -7,3 +7,7 @@ class Problem(Exception):
     def __init__(self, text: str, *, exit_code: int = 1) -> None:
         super().__init__(text)
         self.exit_code = exit_code
+
+
+class Unheard(Problem):
+    """Who was asked ought to be there, and does not answer."""

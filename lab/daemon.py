@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from lab import blocking, control
@@ -119,7 +120,12 @@ class _Lab:
     # ---- verbs of the control socket
 
     def processes(self) -> list[Any]:
-        return self._supervisor.statuses()
+        return [
+            msgspec.structs.replace(
+                each, node_stopped=self._kubelet.is_stopped(each.name.partition("/")[2])
+            )
+            for each in self._supervisor.statuses()
+        ]
 
     def kill(self, name: str, number: int, *, hold: bool) -> None:
         self._supervisor.kill(self._process(name), number, hold=hold)

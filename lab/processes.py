@@ -26,6 +26,17 @@ class Child:
     def running(self) -> bool:
         return not self._ended.is_set()
 
+    @property
+    def stopped(self) -> bool:
+        """By SIGSTOP or the like; asked without taking the word from whoever waits for it."""
+        if not self.running:
+            return False
+        asked = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        try:
+            return os.waitid(os.P_PID, self._popen.pid, asked) is not None
+        except ChildProcessError:
+            return False  # ended, and `_on_end` has not run yet
+
     async def wait(self) -> int:
         """The exit code; a signal's number negative."""
         await self._ended.wait()

@@ -41,6 +41,8 @@ class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
     held: bool
     restarts: int
     last_exit: str = ""
+    stopped: bool = False  # runs, by its pid, and does nothing until it gets CONT
+    node_stopped: bool = False  # it comes back with its node
 
 
 class Supervisor:
@@ -125,6 +127,7 @@ class _Kept:
             held=not self.released.is_set(),
             restarts=max(self._starts - 1, 0),
             last_exit=self._last_exit,
+            stopped=self._child is not None and self._child.stopped,
         )
 
 

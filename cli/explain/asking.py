@@ -11,7 +11,7 @@ from typing import Any
 from cli import cluster, dns, labs, offering, plumb
 from cli.bus import reading
 from cli.explain.model import Evidence
-from cli.problems import Problem
+from cli.problems import Problem, Unheard
 from cli.status import survey
 from cli.status.survey import Told
 from schemas import intent, subjects
@@ -31,17 +31,19 @@ _OF_ALL = (
     subjects.LeaseKey,
     subjects.AliveKey,
 )
+_NODE_SECONDS = 3.0  # what a node's service tells takes milliseconds
 _PLUMBER_PORT, _DNS_PORT = "9641", "9642"  # of a node, as the manifests have them
 
 
 def gather(server: str, namespace: str, name: str, *, is_lab: bool, kubeconfig: str) -> Evidence:
     """All of it. Raises Problem where the bus is not to be reached."""
     told, malformed, dns_nodes = asyncio.run(_read(server, namespace, name))
-    pod, home, api_note = _from_api(namespace, name, is_lab=is_lab, kubeconfig=kubeconfig)
+    pod, home, api_note, is_away = _from_api(namespace, name, is_lab=is_lab, kubeconfig=kubeconfig)
     plumbers, plumber_note = _from_plumbers(f"{namespace}/{name}")
     homes = offering.homes_of_unserved(each.message for each in told.values())
     offered = cluster.endpoints_in(homes, is_lab=is_lab, kubeconfig=kubeconfig)
-    answer, dns_note = _from_dns(f"{namespace}/{name}", pod.node if pod else "")
+    node = os.environ.get("PLUMBER_NODE") or os.environ.get("DNS_NODE") or (pod.node if pod else "")
+    answer, dns_note, is_unheard = _from_dns(f"{namespace}/{name}", node)
     return Evidence(
         namespace=namespace,
         name=name,
@@ -52,8 +54,10 @@ def gather(server: str, namespace: str, name: str, *, is_lab: bool, kubeconfig: 
         plumbers=tuple(plumbers),
         dns=answer,
         api_note=api_note,
+        is_api_away=is_away,
         plumber_note=plumber_note,
         dns_note=dns_note,
+        dns_unheard=node if is_unheard else "",
         dns_nodes=dns_nodes,
         malformed=malformed,
     )
@@ -110,14 +114,14 @@ def _of_endpoint_pod(told: list[Told], namespace: str, name: str) -> Iterator[tu
 
 def _from_api(
     namespace: str, name: str, *, is_lab: bool, kubeconfig: str
-) -> tuple[Pod | None, Namespace | None, str]:
-    """The Pod, its Namespace, and why they are not known."""
+) -> tuple[Pod | None, Namespace | None, str, bool]:
+    """The Pod, its Namespace, why they are not known, and whether that is the API server's fault."""
     try:
         if is_lab and not kubeconfig:
-            return *cluster.pod_of_lab(namespace, name), ""
-        return *cluster.pod_by_kubectl(namespace, name, kubeconfig), ""
+            return *cluster.pod_of_lab(namespace, name), "", False
+        return *cluster.pod_by_kubectl(namespace, name, kubeconfig), "", False
     except Problem as problem:
-        return None, None, str(problem)
+        return None, None, str(problem), isinstance(problem, Unheard)
 
 
 def _from_plumbers(pod: str) -> tuple[list[Any], str]:
@@ -129,7 +133,7 @@ def _from_plumbers(pod: str) -> tuple[list[Any], str]:
     found, notes = [], []
     for place in places:
         try:
-            answer = plumb.asked(place, pod)
+            answer = plumb.asked(place, pod, seconds=_NODE_SECONDS)
         except Problem as problem:
             notes.append(str(problem))
         else:
@@ -137,11 +141,13 @@ def _from_plumbers(pod: str) -> tuple[list[Any], str]:
     return found, "; ".join(notes)
 
 
-def _from_dns(pod: str, node: str) -> tuple[Any | None, str]:
+def _from_dns(pod: str, node: str) -> tuple[Any | None, str, bool]:
+    """What it says of the Pod, why nothing, and whether it ought to have."""
     try:
-        return dns.ask_all(_dns_services(node), f"pod={pod}&name=."), ""
+        services = _dns_services(node)
+        return dns.ask_all(services, f"pod={pod}&name=.", seconds=_NODE_SECONDS), "", False
     except Problem as problem:
-        return None, str(problem)
+        return None, str(problem), isinstance(problem, Unheard)
 
 
 def _dns_services(node: str) -> list[dns.Service]:

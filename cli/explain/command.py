@@ -9,7 +9,6 @@ from cli import labs, pods
 from cli.options import Output, Url
 from cli.output import OutputFormat, few, print_json
 from cli.problems import Problem
-from cli.remedies import Place
 
 
 def explain(
@@ -32,7 +31,7 @@ def explain(
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Explain a Pod from its annotation to the kernel, and what is wrong first. Exit code 1: something is."""
-    from cli import bus  # noqa: PLC0415 slow to import
+    from cli import bus, remedies  # noqa: PLC0415 slow to import
     from cli.explain import asking, stages, telling  # noqa: PLC0415
 
     namespace, name = pods.place_of(pod, namespace)
@@ -41,7 +40,7 @@ def explain(
     found = asking.gather(server, namespace, name, is_lab=is_lab, kubeconfig=kubeconfig)
     if not stages.is_known(found):
         raise Problem(_unknown(namespace, name, found.api_note, asking.elsewhere(server, name)))
-    explanation = stages.explain(found, Place(is_lab=is_lab))
+    explanation = stages.explain(found, remedies.here(is_lab=is_lab))
     if output is OutputFormat.JSON:
         print_json(msgspec.to_builtins(explanation))
     else:

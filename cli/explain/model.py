@@ -68,7 +68,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     plumbers: tuple[Any, ...] = ()  # their answers about it
     dns: Any | None = None  # answer of its node's dns service
     api_note: str = ""  # why `pod` is not known; empty with None: it is not there
+    is_api_away: bool = False  # and that is the API server's fault
     plumber_note: str = ""
     dns_note: str = ""
+    dns_unheard: str = ""  # the node whose dns service ought to answer us, and does not
     dns_nodes: frozenset[str] | None = None  # where a dns service follows the bus
     malformed: tuple[str, ...] = ()

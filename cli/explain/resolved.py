@@ -43,6 +43,11 @@ def _unserved(stage: Stage, found: Evidence, facts: Facts, place: Place) -> Stag
             f"the dns service of node {granted.node} does not follow the bus: what it said is of before",
             place.start("dns", granted.node),
         )
+    if found.dns_unheard == granted.node:
+        return stage.wrong(
+            f"the dns service of node {granted.node} holds its connection to the bus and does not answer: it hangs",
+            place.start("dns", granted.node),
+        )
     return None
 
 

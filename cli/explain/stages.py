@@ -12,7 +12,7 @@ from cli.explain.model import Evidence, Explanation, Item, Stage
 from cli.explain.plumbed import plumbed
 from cli.explain.resolved import resolved
 from cli.explain.serving import serves
-from cli.explain.told import told_to_pod
+from cli.explain.told import deafness, told_to_pod
 from cli.explain.words import ends, labels, routes, scope
 from cli.remedies import Place, of_reason
 from cli.status.counting import facts_of
@@ -199,6 +199,8 @@ def _published(
         problem = "the bus asks for it as it was before: the watcher has not told the change"
     if LeaseKey("watcher") not in found.told:
         problem += ", and nobody leads watcher"
+    elif deaf := deafness(found):
+        return stage.waits(f"{problem}, and {deaf}", place.see_api())
     return stage.waits(problem, place.see("watcher"))
 
 

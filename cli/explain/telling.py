@@ -29,7 +29,9 @@ def tell(found: Explanation) -> None:
             _tell_stage(stage, indent=0)
     print()
     if found.well:
-        print("all is well")
+        # Who asked nobody but the bus cannot tell of the Pod's own annotation.
+        is_known = found.asked.state != "unknown"
+        print("all is well" if is_known else "all is well, as far as the bus tells")
         return
     print(folded(f"WRONG {found.first}", hanging=6))
     print(folded(f"   do: {found.remedy}", hanging=7))

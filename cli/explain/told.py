@@ -1,15 +1,40 @@
 """Whether the Pod shows what has become of its wishes: its condition against what the watcher would write."""
 
+import msgspec
+
 from cli.explain.model import Evidence, Stage
 from cli.remedies import Place
 from cli.status.counting import facts_of
+from schemas import live
+from schemas.subjects import LeaseKey
 from services.watcher.core import report
 from services.watcher.core.requests import Wanted
 from services.watcher.model import CONDITION
 
 
 def told_to_pod(found: Evidence, asks: Wanted | None, place: Place) -> Stage:
-    """The condition of the Pod."""
+    """The condition of the Pod, and whether it can be told anything new."""
+    stage = _condition(found, asks, place)
+    deaf = deafness(found)
+    if not deaf or not stage.is_well:
+        return stage
+    remedy = place.start("watcher") if LeaseKey("watcher") not in found.told else place.see_api()
+    lines = stage.lines or ("nothing: it asks for nothing",)
+    return msgspec.structs.replace(stage, lines=lines).waits(deaf, remedy)
+
+
+def deafness(found: Evidence) -> str:
+    """Why what is edited in Kubernetes waits; empty: it does not, as far as anybody tells."""
+    if found.is_api_away:
+        return f"edits wait, connections stay: {found.api_note}"
+    lease = found.told.get(LeaseKey("watcher"))
+    if lease is None or not isinstance(lease.message, live.Lease):
+        return "nobody leads watcher: edits wait, connections stay"
+    troubles = lease.message.word.troubles
+    return f"watcher: {troubles[0]}" if troubles else ""
+
+
+def _condition(found: Evidence, asks: Wanted | None, place: Place) -> Stage:
     if found.pod is None or asks is None:
         why = found.api_note or "the Pod is gone from Kubernetes"
         return Stage(name="told", state="unknown", lines=(f"condition not known: {why}",))

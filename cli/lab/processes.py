@@ -42,11 +42,12 @@ def processes(
 ) -> None:
     """List the lab's processes with this machine's pids."""
     _, state = labs.running()
-    found: Any = labs.ask("GET", "/processes")
+    found = labs.processes()
     outer = _outer_pids(state.daemon_pid)
     for process in found:
         process["pid"] = outer.get(process["pid"])
-    found.insert(0, {"name": "lab", "pid": state.daemon_pid, "running": True})
+        process["state"] = _state(process)
+    found.insert(0, {"name": "lab", "pid": state.daemon_pid, "running": True, "state": "running"})
     if output is OutputFormat.JSON:
         print_json(found)
         return
@@ -54,7 +55,7 @@ def processes(
         [
             process["name"],
             str(process["pid"] or "-"),
-            _state(process),
+            process["state"],
             str(process.get("restarts", 0)),
             process.get("last_exit") or "-",
         ]
@@ -100,6 +101,10 @@ def node(
 
 
 def _state(process: dict[str, Any]) -> str:
+    if process.get("stopped"):
+        return "stopped"
+    if process.get("node_stopped") and not process["running"]:
+        return "node stopped"
     if process["running"]:
         return "running, held next" if process.get("held") else "running"
     return "held" if process.get("held") else "starting"

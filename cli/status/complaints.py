@@ -105,9 +105,7 @@ def of_services(services: Sequence[ServiceState], sight: Sight, place: Place) ->
                 see,
             )
         for trouble in each.troubles:
-            yield Wrong(
-                f"{each.name}: {trouble}", f"kubectl get --raw /readyz; {place.see(each.name)}"
-            )
+            yield Wrong(f"{each.name}: {trouble}", place.see_api())
     for told in of(sight.told, intent.Leader):
         if told.message.silent:
             yield Wrong(
@@ -121,12 +119,18 @@ def of_nodes(
     nodes: Sequence[NodeState], needed: Mapping[str, set[str]], place: Place
 ) -> Iterator[Wrong]:
     """Nodes whose services are not there although something hangs on them."""
-    silent = [each.name for each in nodes if each.plumber == "silent"]
-    if silent:
-        yield Wrong(
-            f"no heartbeat of the plumber on {few(silent)}: links there go on, changes wait",
-            place.start("plumber", silent[0]),
-        )
+    for silent, why in (
+        ([n.name for n in nodes if n.plumber == "silent"], ""),
+        (
+            [n.name for n in nodes if n.plumber == "hangs"],
+            ", though the bus holds its connection (it hangs, or its node is cut off)",
+        ),
+    ):
+        if silent:
+            yield Wrong(
+                f"no heartbeat of the plumber on {few(silent)}{why}: links there go on, changes wait",
+                place.start("plumber", silent[0]),
+            )
     never = [n.name for n in nodes if n.plumber == "none" and "plumber" in needed.get(n.name, ())]
     if never:
         yield Wrong(

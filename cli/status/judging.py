@@ -102,7 +102,7 @@ def _nodes(sight: Sight) -> Iterator[NodeState]:
         clients, endpoints, not_ready = ends.get(name, (0, 0, 0))
         yield NodeState(
             name=name,
-            plumber="alive" if name in alive else "silent" if name in facts else "none",
+            plumber=_plumber(own, is_alive=name in alive, is_known=name in facts),
             dns="?" if sight.followers is None else "alive" if has_dns else "gone",
             heartbeat_age=max(0.0, sight.now - alive[name]) if name in alive else None,
             clients=clients,
@@ -114,6 +114,14 @@ def _nodes(sight: Sight) -> Iterator[NodeState]:
             kernel=said.kernel,
             versions=_versions_of(own) or ((said.version,) if said.version else ()),
         )
+
+
+def _plumber(own: Iterable[Follower], *, is_alive: bool, is_known: bool) -> str:
+    if is_alive:
+        return "alive"
+    if any(each.role == "plumber" for each in own):
+        return "hangs"
+    return "silent" if is_known else "none"
 
 
 def _ends(sight: Sight) -> dict[str, tuple[int, int, int]]:

@@ -31,7 +31,7 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     """A node: its two services, and its ends of connections."""
 
     name: str
-    plumber: str  # alive, silent, none
+    plumber: str  # alive, hangs (the bus holds its connection), silent, none
     dns: str  # alive, gone, ?
     heartbeat_age: float | None = None
     clients: int = 0  # connections of clients here

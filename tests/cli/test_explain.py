@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from cli import cluster, kube, labs, pods
 from cli.explain import asking, stages, telling
 from cli.explain.model import Evidence, Explanation
-from cli.problems import Problem
+from cli.problems import Problem, Unheard
 from cli.remedies import Place
 from cli.status.survey import Told
 from schemas import live
@@ -46,6 +47,11 @@ ALIVE = (
     live.Alive(node="node1"),
     live.Lease(service="ipam", holder="h"),
     live.Lease(service="watcher", holder="h"),
+)
+DEAF = live.Lease(
+    service="watcher",
+    holder="h",
+    word=live.LeaderReport(troubles=("the API server tells nothing of pods",)),
 )
 BOTH_ENDS = a_status(server=an_end_status("gateway"))
 CONNECTED = (*ALIVE, a_request(), an_endpoint(), a_connection(), BOTH_ENDS)
@@ -238,6 +244,11 @@ FIRST: dict[str, tuple[Evidence, str, str]] = {
         "nsm-vpn: resolved: the dns service of node node1 does not follow the bus",
         "name=dns",
     ),
+    "a dns service that hangs": (
+        msgspec.structs.replace(with_dns(a_connection(), a_resolver()), dns_unheard="node1"),
+        "nsm-vpn: resolved: the dns service of node node1 holds its connection to the bus and does not",
+        "name=dns",
+    ),
     "a server that is dead": (
         msgspec.structs.replace(
             with_dns(a_connection(), a_resolver()),
@@ -282,6 +293,26 @@ FIRST: dict[str, tuple[Evidence, str, str]] = {
             ),
         ),
         "told: condition networkservicemesh.io/connected is False, NoEndpoint, and should say True",
+        "name=watcher",
+    ),
+    "an API server of which the watcher hears nothing": (
+        evidence(*CONNECTED, DEAF),
+        "told: watcher: the API server tells nothing of pods",
+        "kubectl get --raw /readyz",
+    ),
+    "a request that is not on the bus, for the watcher hears nothing": (
+        evidence(*ALIVE, DEAF),
+        "nsm-vpn: asked: the watcher has not put this on the bus, and watcher: the API server tells",
+        "kubectl get --raw /readyz",
+    ),
+    "an API server that does not answer": (
+        evidence(*CONNECTED, pod=None, api_note="kubectl: timed out", is_api_away=True),
+        "told: edits wait, connections stay: kubectl: timed out",
+        "kubectl get --raw /readyz",
+    ),
+    "a watcher that is gone": (
+        evidence(live.Alive(node="node1"), ALIVE[1], *CONNECTED[3:]),
+        "told: nobody leads watcher: edits wait, connections stay",
         "name=watcher",
     ),
     "an endpoint Pod whose end failed": (
@@ -342,12 +373,14 @@ def test_the_annotation_of_its_namespace_is_named_as_that():
     assert found.well
 
 
-def test_without_the_api_server_the_bus_alone_is_explained():
+def test_without_the_api_server_the_bus_alone_is_explained(capsys):
     found = explained(evidence(*CONNECTED, pod=None, api_note="there is no kubectl here"))
     assert found.well
     assert (found.asked.state, found.told.state) == ("unknown", "unknown")
     assert "there is no kubectl here" in found.asked.lines[0]
     assert states(found)["plumbed"] == "ok"
+    telling.tell(found)
+    assert capsys.readouterr().out.endswith("all is well, as far as the bus tells\n")
 
 
 def test_of_a_silent_plumber_the_last_word_counts_and_is_named_as_that():
@@ -517,21 +550,51 @@ async def test_the_command_answers_in_json_with_its_exit_code(bus: Bus, nats_ser
     assert found.first == "nsm-vpn: chosen: nobody leads ipam: no request is answered"
 
 
+LOCALHOST = (
+    "The connection to the server localhost:8080 was refused - did you specify the right host?"
+)
+
+
 @pytest.mark.parametrize(
     ("script", "said"),
     [
         ("echo 'error: You must be logged in to the server (Unauthorized)' >&2; exit 1", "Unauth"),
         ("echo 'connection refused' >&2; exit 1", "connection refused"),
         ("exit 3", "exit code 3"),
+        (f"echo '{LOCALHOST}' >&2; exit 1", "localhost:8080"),
     ],
 )
 def test_why_the_cluster_does_not_tell_is_told(tmp_path, monkeypatch, script, said):
+    caught = kubectl_fails(tmp_path, monkeypatch, script)
+    assert said in str(caught)
+    assert not isinstance(caught, Unheard)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Error from server (ServiceUnavailable): the server is currently unable to handle it",
+        "Error from server (InternalError): an error on the server",
+        "The connection to the server 10.0.0.1:6443 was refused - did you specify the right host?",
+        "Unable to connect to the server: net/http: request canceled (Client.Timeout exceeded)",
+        "error: the server doesn't answer: context deadline exceeded",
+    ],
+)
+def test_an_api_server_that_is_away_is_told_from_a_wish_that_is_refused(
+    tmp_path, monkeypatch, said
+):
+    script = f'echo "{said}" >&2; exit 1'
+    assert isinstance(kubectl_fails(tmp_path, monkeypatch, script), Unheard)
+
+
+def kubectl_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Problem:
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(f"#!/bin/sh\n{script}\n")
     kubectl.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    with pytest.raises(Problem, match=said):
+    with pytest.raises(Problem) as caught:
         cluster._kubectl(["pod", "x"], "")
+    return caught.value
 
 
 def test_where_there_is_no_kubectl_that_is_told(tmp_path, monkeypatch):
@@ -567,6 +630,6 @@ def test_an_api_server_that_hangs_is_named_and_not_waited_for(monkeypatch, look)
     if look == "pods":
         assert pods.found_in_lab("default", "client") is None
         return
-    pod, home, note = asking._from_api("default", "client", is_lab=True, kubeconfig="")
-    assert (pod, home) == (None, None)
+    pod, home, note, is_away = asking._from_api("default", "client", is_lab=True, kubeconfig="")
+    assert (pod, home, is_away) == (None, None, True)
     assert "the API server does not answer" in note

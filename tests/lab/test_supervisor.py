@@ -85,6 +85,27 @@ async def test_a_held_process_stays_away_until_it_is_released(supervised, monkey
     assert (await supervised.starts(2)).running
 
 
+async def test_a_process_that_a_signal_stopped_is_told_as_that_until_it_goes_on(supervised):
+    first = await supervised.starts(1)
+    assert not first.stopped
+
+    async def until(*, stopped: bool) -> None:
+        async with asyncio.timeout(20):
+            while supervised.status().stopped is not stopped:
+                await asyncio.sleep(0.01)
+
+    supervised.supervisor.kill("p", signal.SIGSTOP, hold=False)
+    await until(stopped=True)
+    assert supervised.status().running and supervised.status().stopped  # asking takes nothing away
+    supervised.supervisor.kill("p", signal.SIGCONT, hold=False)
+    await until(stopped=False)
+    supervised.supervisor.kill("p", signal.SIGSTOP, hold=False)
+    await until(stopped=True)
+    supervised.supervisor.kill("p", signal.SIGKILL, hold=True)
+    await supervised.ended()
+    assert not supervised.status().stopped
+
+
 async def test_an_unknown_process_is_a_key_error(supervised):
     with pytest.raises(KeyError):
         supervised.supervisor.kill("nobody", signal.SIGTERM, hold=False)
