@@ -30,8 +30,11 @@ def run(action: Callable[[Client], Awaitable[T]]) -> T:
     except ManifestError as exc:
         raise Problem(str(exc)) from exc
     except ClientError as exc:
-        remedy = f"; see {here.log('lab')}" if exc.reason == "Unreachable" else ""
-        raise (Unheard if _is_away(exc) else Problem)(f"{exc}{remedy}") from exc
+        if not _is_away(exc):
+            raise Problem(str(exc)) from exc
+        is_told = not exc.code or str(exc.code) in str(exc)
+        said = str(exc) if is_told else f"the API server answers {exc.code}: {exc}"
+        raise Unheard(f"{said}; see {here.log('lab')}") from exc
 
 
 def _is_away(exc: ClientError) -> bool:

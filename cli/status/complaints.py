@@ -6,7 +6,7 @@ from cli.output import few
 from cli.remedies import Place, is_users, of_reason
 from cli.status.counting import Judged
 from cli.status.model import Lag, NodeState, ServiceState, Wrong
-from cli.status.survey import Sight, Stream, of
+from cli.status.survey import Sight, Stream, Told, of
 from schemas import intent
 
 # What takes milliseconds when all is well may take seconds while something restarts.
@@ -193,6 +193,23 @@ def of_words(services: Iterable[ServiceState]) -> Iterator[Wrong]:
     for each in services:
         for note in each.notes:
             yield Wrong(note, "its condition and Events say what is wrong with it")
+
+
+def of_endpoints(told: Iterable[Told]) -> Iterator[Wrong]:
+    """Edits of endpoints that have no effect; told once, however many Pods an endpoint has."""
+    found: dict[tuple[str, str], str] = {}
+    for each in of(told, intent.Endpoint):
+        endpoint: intent.Endpoint = each.message
+        for words in endpoint.edited_in_vain:
+            found[endpoint.pod.namespace, endpoint.endpoint] = words
+    for (namespace, name), words in sorted(found.items())[:_NAMED]:
+        remedy = f"correct it: kubectl -n {namespace} describe networkserviceendpoint {name}"
+        yield Wrong(f"endpoint {namespace}/{name}: {words}", remedy)
+    if len(found) > _NAMED:
+        yield Wrong(
+            f"{_counted(len(found) - _NAMED, 'endpoint')} more of which a newer spec is refused",
+            "kubectl get networkserviceendpoints --all-namespaces",
+        )
 
 
 def of_requests(judged: Iterable[Judged]) -> Iterator[Wrong]:

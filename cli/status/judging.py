@@ -34,7 +34,11 @@ def judge(sight: Sight, place: Place) -> Status:
     return Status(
         well=not wrong,
         wrong=wrong,
-        noted=(*complaints.of_words(services), *complaints.of_users(judged)),
+        noted=(
+            *complaints.of_words(services),
+            *complaints.of_endpoints(sight.told),
+            *complaints.of_users(judged),
+        ),
         at=sight.now,
         url=sight.url,
         server=sight.server,

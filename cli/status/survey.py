@@ -21,6 +21,7 @@ from services.watcher.model import NetworkServiceEndpoint
 
 _KINDS = (
     subjects.RequestKey,
+    subjects.EndpointKey,
     subjects.PrefixKey,
     subjects.ConnectionKey,
     subjects.RefusalKey,

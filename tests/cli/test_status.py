@@ -29,6 +29,7 @@ from tests.builders import (
     a_refusal,
     a_request,
     a_status,
+    an_endpoint,
     node_facts,
 )
 from tests.cli.test_explain import the_endpoint
@@ -350,6 +351,16 @@ NOTED: dict[str, tuple[Sight, str, str]] = {
         "1 request refused, InvalidSpec: default/other nsm-vpn",
         "correct the field that is named",
     ),
+    "an edit of an endpoint that is refused": (
+        a_sight(
+            more=tuple(
+                told(an_endpoint(pod=name, refused="spec.routes[0]: 10.0.0.1 is no prefix"))
+                for name in ("gateway-1", "gateway-2")
+            )
+        ),
+        "endpoint default/vpn: its newer spec is refused, the older one holds: spec.routes[0]",
+        "describe networkserviceendpoint vpn",
+    ),
     "a prefix that the cluster uses": (
         a_sight(more=(OLD, told(a_refusal("other", reason="PrefixCollision")))),
         "1 request refused, PrefixCollision: default/other nsm-vpn",
@@ -361,6 +372,15 @@ NOTED: dict[str, tuple[Sight, str, str]] = {
         "its condition",
     ),
 }
+
+
+def test_of_many_refused_edits_some_are_named():
+    refused = (told(an_endpoint(f"endpoint-{n}", refused="no")) for n in range(5))
+    found = [each.what for each in judged(a_sight(more=tuple(refused))).noted]
+    assert [each.split(":")[0] for each in found] == [
+        *(f"endpoint default/endpoint-{n}" for n in range(3)),
+        "2 endpoints more of which a newer spec is refused",
+    ]
 
 
 @pytest.mark.parametrize("case", NOTED)
