@@ -81,7 +81,15 @@ async def _read(server: str, filters: Sequence[tuple[str, str]]) -> list[tuple[A
     return decoded
 
 
-QUORUM = "more than half of its NATS servers have to run"
+SEE = "see: nsm status"
+QUORUM = f"more than half of its NATS servers have to run; {SEE}"
+
+
+def reason(exc: Exception) -> str:
+    """In the server's words, without those of the library."""
+    if isinstance(exc, TimeoutError | nats.errors.TimeoutError):
+        return f"no answer within {_TIMEOUT_SECONDS:.0f} s"
+    return getattr(exc, "description", None) or str(exc) or type(exc).__name__
 
 
 class Reader:
@@ -124,7 +132,7 @@ class Reader:
         except NotFoundError:
             return found  # nobody wrote yet: the services are still starting
         except (TimeoutError, nats.errors.Error) as exc:
-            raise Problem(f"stream {stream}: {exc or type(exc).__name__}; {QUORUM}") from exc
+            raise Problem(f"stream {stream} cannot be read: {reason(exc)}; {QUORUM}") from exc
         return found
 
     async def ask(self, operation: str, body: Any = None) -> dict[str, Any]:
@@ -135,7 +143,7 @@ class Reader:
                 f"{self.access.api}.{operation}", data, timeout=_TIMEOUT_SECONDS
             )
         except (TimeoutError, nats.errors.Error) as exc:
-            raise Problem(f"{operation}: {exc or type(exc).__name__}") from exc
+            raise Problem(f"{operation}: {reason(exc)}") from exc
         decoded: dict[str, Any] = msgspec.json.decode(answer.data)
         return decoded
 

@@ -4,10 +4,13 @@ A viewer may not listen to subjects themselves: it is shown what NSM_LOG stored 
 """
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 import msgspec
+import nats.errors
 from nats.aio.msg import Msg
 
+from cli.bus import QUORUM, reason
 from cli.persons import refuse_services
 from cli.problems import Problem
 from schemas import subjects
@@ -78,12 +81,17 @@ async def _follow_log(client: Client, name: str, pattern: str, inbox: str) -> No
         "inactive_threshold": int(_TIMEOUT_SECONDS * 2e9),
     }
     body = msgspec.json.encode({"stream_name": streams.LOG, "config": config})
-    await client.request(f"{IMPORTED_API}.CONSUMER.DELETE.{place}", timeout=_TIMEOUT_SECONDS)
-    created = await client.request(
-        f"{IMPORTED_API}.CONSUMER.CREATE.{place}.{pattern}", body, timeout=_TIMEOUT_SECONDS
-    )
-    error = msgspec.json.decode(created.data).get("error")
-    if error:
-        raise Problem(
-            f"{pattern}: {error.get('description')}; a viewer may look at log.> and nsm.>"
+    try:
+        await client.request(f"{IMPORTED_API}.CONSUMER.DELETE.{place}", timeout=_TIMEOUT_SECONDS)
+        created = await client.request(
+            f"{IMPORTED_API}.CONSUMER.CREATE.{place}.{pattern}", body, timeout=_TIMEOUT_SECONDS
         )
+    except (TimeoutError, nats.errors.Error) as exc:
+        raise Problem(f"stream {streams.LOG} cannot be read: {reason(exc)}; {QUORUM}") from exc
+    error = msgspec.json.decode(created.data).get("error")
+    if not error:
+        return
+    said = error.get("description")
+    if error.get("code") == HTTPStatus.SERVICE_UNAVAILABLE:
+        raise Problem(f"stream {streams.LOG} cannot be read: {said}; {QUORUM}")
+    raise Problem(f"{pattern}: {said}; a viewer may look at log.> and nsm.>")

@@ -34,7 +34,7 @@ def status(
 
 
 def _found(server: str) -> Status:
-    from cli import cluster, connecting, offering, persons  # noqa: PLC0415
+    from cli import bus, cluster, connecting, offering, persons  # noqa: PLC0415
     from cli.status import judging, survey  # noqa: PLC0415
 
     is_lab = labs.is_bus_of_lab(server)
@@ -44,6 +44,7 @@ def _found(server: str) -> Status:
         sight = asyncio.run(survey.look(server, connecting.shown(server)))
     except Problem as problem:
         reason, _, remedy = str(problem).partition("; ")
+        remedy = remedy.replace(bus.SEE, place.see("nats"))
         wrong = (*down, Wrong(f"nothing can be read: {reason}", remedy or "nsm status --help"))
         return Status(well=False, wrong=wrong)
     homes = offering.homes_of_unserved(each.message for each in sight.told)

@@ -21,7 +21,9 @@ from schemas.subjects import ConnectionKey
 from services._runtime.access import Access
 from services._runtime.bus import Bus
 from tests.builders import a_connection
+from tests.cli.test_main import nsm
 from tests.runtime.callout import GuardedNats, Responder, Tokens, a_certificate, answering
+from tests.runtime.clusters import Cluster
 
 
 @pytest.fixture
@@ -272,3 +274,36 @@ async def test_a_token_of_a_service_is_refused_with_whose_to_use(
     assert caught.value.exit_code == 1
     with pytest.raises(Problem, match="token of nsm-viewer or nsm-admin"):
         await bus._snapshot(server.url, ["connection"])
+
+
+@pytest.fixture
+async def three(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Three servers that hold the streams."""
+    cluster = Cluster(tmp_path / "three")
+    try:
+        owner = await Bus.connect(",".join(cluster.urls), name="ipam", replicas=3)
+        async with asyncio.timeout(60):
+            await owner.ensure_streams()
+        await owner.close()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+async def test_without_most_servers_commands_say_that_and_what_to_do(
+    three: Cluster, tmp_path: Path
+) -> None:
+    url = ",".join(three.urls)
+    lab = str(tmp_path / "none")
+    done = await asyncio.to_thread(nsm, "ipam", "--url", url, lab=lab)
+    assert done.returncode == 0, done.stderr
+    three.kill(1)
+    three.kill(2)
+    async with asyncio.timeout(60):
+        while done.returncode == 0:  # until the one that is left has noticed
+            done = await asyncio.to_thread(nsm, "ipam", "--url", url, lab=lab)
+    said = "more than half of its NATS servers have to run; see: nsm status"
+    assert said in done.stderr
+    assert done.stderr.startswith("nsm: stream NSM_GRANT cannot be read: ")
+    assert "Error" not in done.stderr
+    assert "Traceback" not in done.stderr
