@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from lab import nats
+from lab import nats, natsconfig
 
 _JOINED = """
 cluster {{ name: bench, listen: "127.0.0.1:{port}", routes: [{routes}] }}
@@ -25,7 +25,7 @@ def servers(directory: Path, count: int) -> Iterator[str]:
         clients, routes = _free_ports(count), _free_ports(count)
         for number in range(count):
             folder = directory / f"n{number}"
-            config = nats.write_config(folder, port=clients[number], name=f"n{number}")
+            config = natsconfig.write_config(folder, port=clients[number], name=f"n{number}")
             others = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in routes)
             with config.open("a") as file:
                 file.write(_JOINED.format(port=routes[number], routes=others))

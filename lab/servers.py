@@ -8,7 +8,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from lab import nats
+from lab import nats, natsconfig
 from lab.layout import LabProblem, Layout
 from lab.supervisor import Spec, Supervisor
 
@@ -24,19 +24,19 @@ class Servers:
         self.ports: list[int] = []
         self.ca = ""  # the file of whom clients trust; empty without TLS
         self._has_tls = tls
-        self._tls: nats.Tls | None = None
+        self._tls: natsconfig.Tls | None = None
         self._layout = layout
         self._supervisor = supervisor
         self._names = ["nats"] if count == 1 else [f"nats/{n}" for n in range(1, count + 1)]
         self._token = ""
         self._accounts = ""
-        self._peers = nats.Peers.make(nats.free_ports(count)) if count > 1 else None
+        self._peers = natsconfig.Peers.make(nats.free_ports(count)) if count > 1 else None
 
     async def start(self, tasks: asyncio.TaskGroup, *, token: str, accounts: str) -> None:
         """Start all and wait until each has JetStream. Raises LabProblem when one does not come up."""
         self._token, self._accounts = token, accounts
         if self._has_tls:
-            self._tls = await asyncio.to_thread(nats.Tls.make, self._layout.nats)
+            self._tls = await asyncio.to_thread(natsconfig.Tls.make, self._layout.nats)
             self.ca = str(self._tls.ca)
         for index, name in enumerate(self._names):
             config = self._write(index, port=-1)
@@ -56,7 +56,7 @@ class Servers:
 
     def _write(self, index: int, *, port: int) -> Path:
         name = self._names[index]
-        return nats.write_config(
+        return natsconfig.write_config(
             self._directory(name),
             port=port,
             name="nsm" if self._peers is None else name.replace("/", "-"),

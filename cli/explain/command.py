@@ -10,24 +10,26 @@ from cli.options import Output, Url
 from cli.output import OutputFormat, few, print_json
 from cli.problems import Problem
 
+PodName = Annotated[
+    str,
+    typer.Argument(metavar=pods.METAVAR, help="Client or endpoint Pod.", show_default=False),
+]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The Pod's namespace.")]
+Kubeconfig = Annotated[
+    str,
+    typer.Option(
+        "--kubeconfig",
+        help="For kubectl, which reads the Pod; default: kubectl's own, or the lab's API.",
+        show_default=False,
+    ),
+]
+
 
 def explain(
-    pod: Annotated[
-        str,
-        typer.Argument(metavar=pods.METAVAR, help="Client or endpoint Pod.", show_default=False),
-    ],
-    namespace: Annotated[
-        str, typer.Option("--namespace", "-n", help="The Pod's namespace.")
-    ] = "default",
+    pod: PodName,
+    namespace: Namespace = "default",
     url: Url = "",
-    kubeconfig: Annotated[
-        str,
-        typer.Option(
-            "--kubeconfig",
-            help="For kubectl, which reads the Pod; default: kubectl's own, or the lab's API.",
-            show_default=False,
-        ),
-    ] = "",
+    kubeconfig: Kubeconfig = "",
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Explain a Pod from its annotation to the kernel, and what is wrong first. Exit code 1: something is."""

@@ -27,34 +27,43 @@ _ORDERLY_SECONDS = 5.0
 _TAP_ENDED = "nsm: the tap ended, the lab goes on; have it back with: nsm tap 'log.nsm.>'"
 
 
+Files = Annotated[
+    list[Path] | None,
+    typer.Option("--filename", "-f", help="Apply these manifests; repeatable."),
+]
+Nodes = Annotated[int, typer.Option("--nodes", help="How many nodes.")]
+Detach = Annotated[
+    bool,
+    typer.Option("--detach", "-d", help="Return when it is ready; end it with: nsm lab down"),
+]
+Services = Annotated[
+    str, typer.Option("--services", help="Which of our processes to run, comma separated.")
+]
+NatsServers = Annotated[
+    int, typer.Option("--nats", help="How many NATS servers: 1, 3 or 5; as many replicas.")
+]
+WithTls = Annotated[bool, typer.Option("--tls", help="TLS on the bus, mutual between its servers.")]
+Replicas = Annotated[
+    int, typer.Option("--replicas", help="How many of auth, watcher and ipam each.")
+]
+WithTap = Annotated[
+    bool, typer.Option("--tap", help="Print what the bus stores, as: nsm tap 'log.nsm.>'")
+]
+TokenSeconds = Annotated[
+    float, typer.Option("--token-seconds", help="How long tokens live.", hidden=True)
+]
+
+
 def up(  # noqa: PLR0917 options of a command
-    files: Annotated[
-        list[Path] | None,
-        typer.Option("--filename", "-f", help="Apply these manifests; repeatable."),
-    ] = None,
-    nodes: Annotated[int, typer.Option("--nodes", help="How many nodes.")] = 2,
-    detach: Annotated[
-        bool,
-        typer.Option("--detach", "-d", help="Return when it is ready; end it with: nsm lab down"),
-    ] = False,
-    services: Annotated[
-        str, typer.Option("--services", help="Which of our processes to run, comma separated.")
-    ] = ",".join(SERVICES),
-    nats: Annotated[
-        int, typer.Option("--nats", help="How many NATS servers: 1, 3 or 5; as many replicas.")
-    ] = 1,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="TLS on the bus, mutual between its servers.")
-    ] = False,
-    replicas: Annotated[
-        int, typer.Option("--replicas", help="How many of auth, watcher and ipam each.")
-    ] = 1,
-    tap: Annotated[
-        bool, typer.Option("--tap", help="Print what the bus stores, as: nsm tap 'log.nsm.>'")
-    ] = False,
-    token_seconds: Annotated[
-        float, typer.Option("--token-seconds", help="How long tokens live.", hidden=True)
-    ] = TOKEN_SECONDS,
+    files: Files = None,
+    nodes: Nodes = 2,
+    detach: Detach = False,
+    services: Services = ",".join(SERVICES),
+    nats: NatsServers = 1,
+    tls: WithTls = False,
+    replicas: Replicas = 1,
+    tap: WithTap = False,
+    token_seconds: TokenSeconds = TOKEN_SECONDS,
 ) -> None:
     """Start a lab in NSM_LAB_DIR. Needs no root where user namespaces are open."""
     if tap and detach:
@@ -71,6 +80,10 @@ def up(  # noqa: PLR0917 options of a command
         replicas=replicas,
         token_seconds=token_seconds,
     )
+    _run(config, manifests, detach=detach, tap=tap)
+
+
+def _run(config: Config, manifests: list[Manifest], *, detach: bool, tap: bool) -> None:
     began = time.monotonic()
     started = _start(config, detach=detach)
 

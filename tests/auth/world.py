@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from lab.api.listening import Listener
-from lab.nats import NatsServer, clear_ports, command, write_config
+from lab.nats import NatsServer, clear_ports, command
+from lab.natsconfig import write_config
 from services._runtime.access import Access
 from services._runtime.bus import Bus
 from services._runtime.client import Client

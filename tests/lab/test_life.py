@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.nats import Tls
+from lab.natsconfig import Tls
 from tests.lab.labs import NOBODY, Lab, a_pod, processes_with, until, user_environment, user_python
 
 pytestmark = pytest.mark.e2e

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from nats.aio.msg import Msg
 
-from lab.nats import NatsServer, clear_ports, command, write_config
+from lab.nats import NatsServer, clear_ports, command
+from lab.natsconfig import write_config
 from services._runtime.access import Access
 from services._runtime.client import Client
 from services.auth import keyring

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from lab import nats
+from lab import nats, natsconfig
 
 
 class Cluster:
@@ -13,7 +13,7 @@ class Cluster:
     def __init__(self, directory: Path) -> None:
         self._folders = [directory / f"n{number}" for number in range(3)]
         self._ports = nats.free_ports(3)
-        self._peers = nats.Peers.make(nats.free_ports(3))
+        self._peers = natsconfig.Peers.make(nats.free_ports(3))
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         for number in range(3):
             self.start(number)
@@ -23,7 +23,7 @@ class Cluster:
         return [f"nats://127.0.0.1:{port}" for port in self._ports]
 
     def start(self, number: int) -> None:
-        config = nats.write_config(
+        config = natsconfig.write_config(
             self._folders[number],
             port=self._ports[number],
             name=f"n{number}",

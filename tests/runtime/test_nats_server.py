@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import nats
+from lab import nats, natsconfig
 from lab.nats import NatsFailed, NatsServer
 from services._runtime.bus import Bus
 from tests.builders import a_connection
@@ -45,7 +45,7 @@ def test_a_taken_port_is_an_error_that_names_the_log(tmp_path: Path) -> None:
 
 
 def test_the_configuration_syncs_each_second_and_has_no_monitoring(tmp_path: Path) -> None:
-    text = nats.write_config(tmp_path, port=4333).read_text()
+    text = natsconfig.write_config(tmp_path, port=4333).read_text()
     assert 'sync_interval: "1s"' in text
     assert "http" not in text
     assert '"127.0.0.1:4333"' in text
