@@ -29,6 +29,12 @@ OBJECTS: dict[str, Reason] = {
         "usable as it was, while its node makes it what was granted last; the message says for what it waits"
     ),
     "Disconnected": Reason("an Event: what was connected is not any more; the message says why"),
+    "NodeLost": Reason(
+        "the condition is Unknown: Kubernetes calls the Pod's node not Ready, or knows it no more, and its plumber has "
+        "been silent for twenty seconds; the Pod was connected. It comes back by itself with either of them; no Event, "
+        "as Kubernetes tells of the node on each of its Pods",
+        "see the node: `kubectl describe node`",
+    ),
     "MalformedAnnotation": Reason("the column is in the message", "correct it", is_users=True),
     "HostNetwork": Reason(
         "the Pod uses its node's network: nothing is wired there",

@@ -99,7 +99,8 @@ def _wanted(found: Evidence) -> Wanted | None:
     if found.pod is None:
         return None
     standing = _requests(found).values()
-    return wanted(found.pod, found.home, node_ready=True, standing=standing)
+    ready = all(each.pod.node_ready for each in standing)  # as the watcher has told
+    return wanted(found.pod, found.home, node_ready=ready, standing=standing)
 
 
 def _interfaces(found: Evidence, asks: Wanted | None) -> list[str]:

@@ -6,7 +6,7 @@ from cli.explain.model import Evidence, Stage
 from cli.remedies import Place
 from cli.status.counting import facts_of
 from schemas import live
-from schemas.subjects import LeaseKey
+from schemas.subjects import AliveKey, LeaseKey
 from services.watcher.core import report
 from services.watcher.core.requests import Wanted
 from services.watcher.model import CONDITION
@@ -40,21 +40,25 @@ def _condition(found: Evidence, asks: Wanted | None, place: Place) -> Stage:
         return Stage(name="told", state="unknown", lines=(f"condition not known: {why}",))
     shown = report.showing(found.pod)
     must = report.report(
-        found.pod, asks, shown, lambda each: facts_of(each, found.told, found.endpoints)
+        found.pod,
+        asks,
+        shown,
+        lambda each: facts_of(each, found.told, found.endpoints),
+        heard=AliveKey(found.pod.node) in found.told if found.pod.node else None,
     )
     if must is None:
         return Stage(name="told", state="none", lines=())
     if shown.connected is None:
         says = f"it has no condition {CONDITION}"
     else:
-        says = f"condition {CONDITION} is {shown.connected}, {shown.reason}"
+        says = f"condition {CONDITION} is {shown.status}, {shown.reason}"
     lines = (says,)
-    if (shown.connected, shown.reason) == (must.connected, must.reason):
+    if (shown.status, shown.reason) == (must.status, must.reason):
         return Stage(name="told", state="ok", lines=lines)
     return Stage(
         name="told",
         state="waits",
         lines=lines,
-        problem=f"{says}, and should say {must.connected}, {must.reason}: the watcher has not told it",
+        problem=f"{says}, and should say {must.status}, {must.reason}: the watcher has not told it",
         remedy=place.see("watcher"),
     )

@@ -633,3 +633,26 @@ def test_an_api_server_that_hangs_is_named_and_not_waited_for(monkeypatch, look)
     pod, home, note, is_away = asking._from_api("default", "client", is_lab=True, kubeconfig="")
     assert (pod, home, is_away) == (None, None, True)
     assert "the API server does not answer" in note
+
+
+def test_a_condition_of_a_lost_node_is_as_the_watcher_should_have_written_it():
+    request = a_request()
+    pod = msgspec.structs.replace(request.pod, node_ready=False)
+    silent = (
+        *(live.Lease(service=name, holder="h") for name in ("ipam", "watcher")),
+        msgspec.structs.replace(request, pod=pod),
+        an_endpoint(),
+        a_connection(),
+        BOTH_ENDS,
+    )
+    unknown = Condition(type=CONDITION, status="Unknown", reason="NodeLost")
+    found = explained(
+        evidence(*silent, pod=the_pod(status=PodStatus(phase="Running", conditions=(unknown,))))
+    )
+    assert found.told.state == "ok"
+    assert found.told.lines == (f"condition {CONDITION} is Unknown, NodeLost",)
+    assert not found.well  # its plumber is silent
+    late = explained(evidence(*silent))
+    assert late.told.problem.startswith(
+        f"condition {CONDITION} is True, Connected, and should say Unknown, NodeLost"
+    )

@@ -202,6 +202,8 @@ class Ipam:
         self.term: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
 
     async def decide(self, term: Term) -> None:
+        if self.term.done():  # a bus that was wiped has terms of its own
+            self.term = asyncio.get_running_loop().create_future()
         self.term.set_result(term)
         await asyncio.Event().wait()
 

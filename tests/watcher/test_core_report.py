@@ -16,12 +16,13 @@ from tests.watcher.builders import a_grant, a_resolver, a_status, pod
 NOTHING = Showing()
 
 
-def wanted(found):
-    return requests.wanted(found, None, node_ready=True, standing=())
+def wanted(found, *, node_ready=True):
+    return requests.wanted(found, None, node_ready=node_ready, standing=())
 
 
-def told(found, facts, shown=NOTHING):
-    return reporting.report(found, wanted(found), shown, facts)
+def told(found, facts, shown=NOTHING, *, node_ready=True, heard=True):
+    asked = wanted(found, node_ready=node_ready)
+    return reporting.report(found, asked, shown, facts, heard=heard)
 
 
 def granted(request, **fields):

@@ -380,6 +380,7 @@ async def test_versions_of_a_restored_server_are_believed_after_a_while(bus, kub
         grants=Mirror(bus, GRANT, ["nsm.>"], on_change=lambda *_: None),
         states=Mirror(bus, STATE, ["nsm.>"], on_change=lambda *_: None),
         clock=lambda: now,
+        heard=lambda _: None,
         writers=1,
     )
     memory = reporter._remember(pod, showing(pod))

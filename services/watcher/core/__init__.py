@@ -9,5 +9,6 @@ intent      all of it, kept up to date object by object → the messages that mu
 resolving   grant and resolver → whether a connection's DNS is served
 tally       how many endpoint Pods and connections each of our objects has
 describing  counts, pool and spec of one of our objects → its status
+losing      what neither Kubernetes nor the plumber hears of → whether a Pod's node is lost
 report      grants, refusals, statuses and resolver of a Pod → what its status says, and what to announce
 """

@@ -101,6 +101,15 @@ class Intent:
         """The Pods of a node."""
         return set(self._pods_of_node.get(node, ()))
 
+    def unready_nodes(self) -> dict[str, list[Ref]]:
+        """Nodes that Kubernetes calls not Ready, or does not know, with their Pods that ask for something."""
+        unready = {
+            node: [ref for ref in pods if ref in self.wanted and self.wanted[ref].requests]
+            for node, pods in self._pods_of_node.items()
+            if node and not self._ready(node)
+        }
+        return {node: asking for node, asking in unready.items() if asking}
+
     def put(self, kind: type[Any], ref: Ref, found: Any) -> Touched:
         """An object of Kubernetes as it is now."""
         touched = Touched()

@@ -2,7 +2,8 @@
 
 Judged only from what is current: of this Pod (UID) and of the newest grant (revision). Where the word of
 ipam or of the node is merely missing, because they have not told everything yet, what the Pod already
-shows goes on being true.
+shows goes on being true. Of a node that is lost nobody can tell any more: what stood there is neither
+said to work nor not to.
 """
 
 from collections.abc import Callable, Collection
@@ -12,7 +13,7 @@ import msgspec
 from schemas.grant import Connection, Refusal
 from schemas.intent import Request
 from schemas.state import EndStatus, Resolver, Status
-from services.watcher.core import resolving
+from services.watcher.core import losing, resolving
 from services.watcher.core.requests import Wanted
 from services.watcher.model import CONDITION, STATUS_ANNOTATION, Pod, Problem, Shown
 from services.watcher.wording import listed, shorten
@@ -56,6 +57,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     messages: tuple[str, ...] = ()  # one per item
     covered: tuple[str, ...] = ()  # of each item that a prefix in use covers
+    lost: bool = False  # it was connected when its node was last heard of
     kept: bool = False  # some item is shown on because nobody has told everything yet
 
     @property
@@ -63,6 +65,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if not self.items:
             return None
         return msgspec.json.encode([_fields(each) for each in self.items]).decode()
+
+    @property
+    def status(self) -> str:
+        """That of the condition."""
+        return _status(connected=self.connected, lost=self.lost)
 
     @property
     def waiting(self) -> bool:
@@ -76,6 +83,7 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
     annotation: str | None = None
     items: tuple[Shown, ...] = ()
     connected: bool | None = None  # None: it has no condition of ours
+    lost: bool = False  # nobody can tell, and that is shown
     reason: str = ""
     message: str = ""
     covered: tuple[
@@ -87,9 +95,16 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
         return self.annotation is None and self.connected is None
 
     @property
+    def status(self) -> str:
+        """That of the condition; "": there is none."""
+        if self.connected is None:
+            return ""
+        return _status(connected=self.connected, lost=self.lost)
+
+    @property
     def told(self) -> tuple[object, ...]:
         """All that people see."""
-        return self.annotation, self.connected, self.reason, self.message
+        return self.annotation, self.status, self.reason, self.message
 
 
 def showing(pod: Pod) -> Showing:
@@ -109,6 +124,7 @@ def showing(pod: Pod) -> Showing:
         annotation=text,
         items=items,
         connected=None if condition is None else condition.status == "True",
+        lost=condition is not None and (condition.status, condition.reason) == losing.SHOWN,
         reason=(condition and condition.reason) or "",
         message=(condition and condition.message) or "",
     )
@@ -135,6 +151,7 @@ def as_shown(report: Report, *, but: Collection[str] = ()) -> Showing:
         annotation=report.annotation,
         items=tuple(each for each in report.items if each.interface not in but),
         connected=report.connected,
+        lost=report.lost,
         reason=report.reason,
         message=report.message,
         covered=report.covered,
@@ -142,9 +159,17 @@ def as_shown(report: Report, *, but: Collection[str] = ()) -> Showing:
 
 
 def report(
-    pod: Pod, wanted: Wanted, shown: Showing, facts: Callable[[Request], Facts]
+    pod: Pod,
+    wanted: Wanted,
+    shown: Showing,
+    facts: Callable[[Request], Facts],
+    *,
+    heard: bool | None = True,
 ) -> Report | None:
-    """What a Pod must show; None: it is none of our business."""
+    """What a Pod must show; None: it is none of our business.
+
+    `heard`: whether the plumber of its node lives; None: that is not known yet.
+    """
     if not wanted.asks and shown.nothing and not (pod.gated and pod.node):
         return None
     if pod.terminal:
@@ -156,7 +181,10 @@ def report(
         _item(request, facts(request), before.get(request.interface)) for request in wanted.requests
     ]
     connected, reason, message = _verdict(wanted.problem, items)
-    if wanted.problem is None and not connected and shown.connected is False and _unheard(items):
+    lost = connected and losing.is_lost(wanted, is_shown=shown.lost, heard=heard)
+    if lost:
+        connected, reason, message = False, losing.NODE_LOST, losing.message(pod.node, message)
+    elif wanted.problem is None and not connected and shown.status == "False" and _unheard(items):
         reason, message = shown.reason, shown.message
     return Report(
         items=tuple(each.shown for each in items),
@@ -165,6 +193,7 @@ def report(
         message=message,
         messages=tuple(each.message for each in items),
         covered=tuple(_covered(each) for each in items if each.covered),
+        lost=lost,
         kept=any(each.kept for each in items),
     )
 
@@ -308,6 +337,12 @@ def _verdict(problem: Problem | None, items: list[Item]) -> tuple[bool, str, str
         return True, CONNECTED, "no network service is asked for"
     told = [_covered(each) if each.covered else _named(each.shown) for each in items]
     return True, CONNECTED, listed(told, MESSAGE_BYTES)
+
+
+def _status(*, connected: bool, lost: bool) -> str:
+    if lost:
+        return "Unknown"
+    return "True" if connected else "False"
 
 
 def _named(item: Shown) -> str:

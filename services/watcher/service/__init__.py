@@ -5,7 +5,7 @@ Caches are warm in every replica; publishing, reporting and announcing run for w
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 
 from prometheus_client import Gauge
@@ -32,6 +32,7 @@ from services.watcher.model import ObjectRef
 from services.watcher.service.announcing import Announcer
 from services.watcher.service.defining import Definitions
 from services.watcher.service.describing import Describer
+from services.watcher.service.hearing import Hearing
 from services.watcher.service.publishing import Publisher
 from services.watcher.service.reporting import Reporter
 from services.watcher.settings import Settings
@@ -87,6 +88,12 @@ class Watcher:
         self._moves = Moves()
         self._publisher = Publisher(self.intent, self._own, on_refused=self._say_refused)
         self._announcer = Announcer(Events(kube, instance=holder, clock=time.monotonic))
+        self._hearing = Hearing(
+            bus,
+            self.intent,
+            on_change=self._heed_pods,
+            clock=time.monotonic,
+        )
         self._reporter = Reporter(
             kube=kube,
             announcer=self._announcer,
@@ -94,6 +101,7 @@ class Watcher:
             grants=self._grants,
             states=self._states,
             clock=time.monotonic,
+            heard=self._hearing.heard,
             writers=settings.writes_in_flight,
         )
         self._describer = Describer(
@@ -157,6 +165,7 @@ class Watcher:
             group.create_task(self._publisher.run(term))
             group.create_task(self._announcer.run())
             group.create_task(self._reporter.run())
+            group.create_task(self._hearing.run())
             group.create_task(self._describer.run())
             group.create_task(self._definitions.run())
             group.create_task(self._repeat_notices())
@@ -170,6 +179,8 @@ class Watcher:
         self, kind: type[model.Object], ref: model.Ref, _: object, after: object
     ) -> None:
         self._heed(self.intent.put(kind, ref, after))
+        if isinstance(after, model.Node) and after.ready:
+            self._hearing.forget(after.metadata.name)
         if issubclass(kind, model.OurObject):
             self._describer.note([(kind, ref)])
 
@@ -180,6 +191,9 @@ class Watcher:
         self._reporter.note(touched.pods)
         for about in touched.notices:
             self._say_notice(about, again=True)
+
+    def _heed_pods(self, pods: Iterable[model.Ref]) -> None:
+        self._reporter.note(pods)
 
     def _say_notice(self, about: ObjectRef, *, again: bool) -> None:
         problem = self.intent.notices.get(about)

@@ -74,6 +74,7 @@ class Reporter:
         grants: Mirror,
         states: Mirror,
         clock: Callable[[], float],
+        heard: Callable[[str], bool | None],
         writers: int,
     ) -> None:
         self._kube = kube
@@ -83,6 +84,7 @@ class Reporter:
         self._grants = grants
         self._states = states
         self._clock = clock
+        self._heard = heard
         self._memory: dict[Ref, _Memory] = {}
         self._queue: Workqueue[Ref] | None = None
 
@@ -133,7 +135,8 @@ class Reporter:
             return
         shown = self._shown(pod)
         wanted = self._intent.wanted.get(ref, _NOBODY)
-        result = reports.report(pod, wanted, shown, self._facts)
+        heard = self._heard(pod.node)
+        result = reports.report(pod, wanted, shown, self._facts, heard=heard)
         if result is None:
             self._memory.pop(ref, None)
             return
@@ -178,17 +181,15 @@ class Reporter:
             pod,
             condition=Condition(
                 type=CONDITION,
-                status="True" if wanted.connected else "False",
+                status=wanted.status,
                 reason=wanted.reason,
                 message=wanted.message,
             ),
-            turned=wanted.connected != shown.connected,
+            turned=wanted.status != shown.status,
             annotations=annotations if wanted.annotation != shown.annotation else {},
         )
         self._wrote(memory, now)
-        log.info(
-            "pod status written", pod=pod.ref, connected=wanted.connected, reason=wanted.reason
-        )
+        log.info("pod status written", pod=pod.ref, connected=wanted.status, reason=wanted.reason)
 
     def _denied(self, ref: Ref, exc: Denied) -> None:
         log.warning("status cannot be written", pod=ref, reason=str(exc), remedy=exc.remedy)
