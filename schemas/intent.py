@@ -158,6 +158,9 @@ class Leader(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = False
     silent: tuple[str, ...] | None = None  # nodes whose connections absence does not count for yet
     since: str = ""  # RFC 3339: when this term began, for people
+    asked_again: str = (
+        ""  # RFC 3339: when nodes were last asked to tell anew what they have, for it was lost
+    )
 
     @property
     def key(self) -> LeaderKey:

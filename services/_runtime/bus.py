@@ -12,6 +12,7 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Self
 
 import msgspec
@@ -53,10 +54,12 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Which incarnation of a stream this is, and how far it goes."""
+    """Which incarnation of a stream this is, how far it goes and how much it holds, by whose clock when."""
 
     incarnation: str
     last_sequence: int
+    messages: int
+    at: float
 
 
 class _ErrorBody(msgspec.Struct, frozen=True):
@@ -232,7 +235,8 @@ class Bus:
     async def place(self, stream: str) -> Place:
         """Where a stream is. Only for owners: nodes may not ask. Raises Unavailable."""
         info = await self._info(stream)
-        return Place(info["created"], info["state"]["last_seq"])
+        state, at = info["state"], datetime.fromisoformat(info["ts"]).timestamp()
+        return Place(info["created"], state["last_seq"], state["messages"], at)
 
     async def holds(self, stream: str, kind: type[Key]) -> tuple[str, frozenset[str]]:
         """Incarnation of a stream, and its subjects of a kind: one answer, for 100,000 at most. Only for owners.

@@ -32,13 +32,13 @@ _SECOND = 1_000_000_000
 # Who asks the server for its consumers sees who follows, and of which version each process is.
 _ABOUT = {"version": metadata.version("nsm-on-nats")}
 
-Deliver = Callable[[str, bytes, int], None]
+Deliver = Callable[[str, bytes, int, float], None]
 
 
 class Events(msgspec.Struct, frozen=True):
     """What a consumer tells its mirror."""
 
-    deliver: Deliver  # subject, body, sequence
+    deliver: Deliver  # subject, body, sequence, when it was stored by the server's clock
     synced: Callable[[], None]
     trouble: Callable[[str], None]
     failed: Callable[[Exception], None]  # the receiver raised: a bug of ours
@@ -189,7 +189,7 @@ class Consumer:
     def _take(self, message: Msg) -> None:
         if self._subscription is None or message.sid != self._subscription._id:  # noqa: SLF001
             return  # of an earlier opening
-        sequence, count, pending = positions(message.reply)
+        sequence, count, pending, at = positions(message.reply)
         if count != self._received + 1:
             self._gap(count)
             return
@@ -198,7 +198,7 @@ class Consumer:
         self.delivered = sequence
         self.position = max(self.position, sequence)
         try:
-            self._events.deliver(message.subject, message.data, sequence)
+            self._events.deliver(message.subject, message.data, sequence, at)
         except Exception as exc:  # noqa: BLE001  nats-py would swallow it
             self._events.failed(exc)
             return
@@ -219,8 +219,9 @@ class Consumer:
         self._events.trouble(f"gap: message {count} came after {self._received}")
 
 
-def positions(reply: str) -> tuple[int, int, int]:
-    """(stream sequence, consumer sequence, pending) of a delivered message, in both forms of the server."""
+def positions(reply: str) -> tuple[int, int, int, float]:
+    """(stream sequence, consumer sequence, pending, time) of a delivered message, in both forms of the server."""
     tokens = reply.split(".")
     first = 5 if len(tokens) == 9 else 7  # the longer form names domain and account
-    return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 3])
+    sequence, count, at, pending = map(int, tokens[first : first + 4])
+    return sequence, count, pending, at / _SECOND

@@ -4,6 +4,9 @@ In this order: hold the lease → write the guard `nsm.leader.<service>.guard`, 
 wait until the own mirror has delivered it, and with it everything that was written before → only then decide.
 Every write expects the guard's sequence, so the server refuses a leader that was paused and replaced. The
 guard is never expected to be absent: that would hold again after a wipe.
+
+Where the stream turns out to have lost messages the term ends, and the next one begins with reading what is left:
+under a guard that is not complete nothing is taken for deleted, and whoever decides writes again what is stale.
 """
 
 import asyncio
@@ -19,6 +22,7 @@ from schemas.intent import Leader
 from schemas.live import LeaderReport
 from schemas.subjects import Key, LeaderKey
 from services._runtime import streams
+from services._runtime.auditing import Audit
 from services._runtime.backoff import backoff
 from services._runtime.bus import Bus, WrongSequence, tombstone_body
 from services._runtime.errors import Unavailable
@@ -37,6 +41,10 @@ Decide = Callable[["Term"], Awaitable[None]]
 
 class Deposed(Exception):
     """The term is over: nothing of it may be written any more."""
+
+
+class ContentLost(Deposed):
+    """The stream lost messages: what stood there is to be written again."""
 
 
 class Term:
@@ -89,23 +97,27 @@ class Term:
 
     async def declare_complete(self) -> None:
         """Say that everything is written: from now on absence counts. Raises Deposed."""
-        await self._change_guard(complete=True, silent=self._guard.silent)
+        await self._change_guard(complete=True)
         log.info("complete", service=self._guard.service, sequence=self._sequence)
 
     async def declare_silent(self, nodes: Iterable[str]) -> None:
         """Say of whose connections absence does not count. Also the next leader will know. Raises Deposed."""
         silent = tuple(sorted(nodes))
         if silent != self._guard.silent:
-            await self._change_guard(complete=self._guard.complete, silent=silent)
+            await self._change_guard(silent=silent)
+
+    async def ask_again(self) -> None:
+        """Have every node tell anew what it has, for some of it was lost. Raises Deposed."""
+        await self._change_guard(asked_again=datetime.now(UTC).isoformat(timespec="milliseconds"))
 
     def end(self) -> None:
         """Whoever still holds this term can write no more."""
         self._over = True
 
-    async def _change_guard(self, *, complete: bool, silent: tuple[str, ...] | None) -> None:
-        guard = msgspec.structs.replace(self._guard, complete=complete, silent=silent)
+    async def _change_guard(self, **changes: Any) -> None:
         async with self._changing:
             self._check()
+            guard = msgspec.structs.replace(self._guard, **changes)
             self._sequence = await write_guard(self._bus, guard, after=self._sequence)
             self._guard = guard
         self._enter(guard.key, guard, self._sequence)
@@ -158,13 +170,14 @@ async def lead(
     people each second.
     """
     lease = Lease(bus, service, holder, seconds=lease_seconds, word=word)
+    audit = Audit(own)
     gauge = bus.metrics.leader.labels(service)
     gauge.set(0)
     try:
         while True:
             await lease.acquire()
             try:
-                await _one_term(bus, service, own, decide, holder=holder, lease=lease)
+                await _one_term(bus, service, audit, decide, holder=holder, lease=lease)
             except* (Deposed, LeaseLost) as group:
                 reasons = [str(exc) for exc in _leaves(group)]
                 log.warning("no longer leading", leader=service, holder=holder, reason=reasons)
@@ -180,16 +193,18 @@ async def lead(
 
 
 async def _one_term(
-    bus: Bus, service: str, own: Mirror, decide: Decide, *, holder: str, lease: Lease
+    bus: Bus, service: str, audit: Audit, decide: Decide, *, holder: str, lease: Lease
 ) -> None:
     """From the lease to its loss."""
+    own = audit.mirror
     incarnations = await bus.ensure_streams()
     terms: list[Term] = []
 
     async def begin_and_decide(group: asyncio.TaskGroup) -> None:
-        term = await _begin(bus, service, own, holder=holder, incarnations=incarnations)
+        term = await _begin(bus, service, audit, holder=holder, incarnations=incarnations)
         terms.append(term)
         group.create_task(_notice_another(own, term))
+        group.create_task(_notice_loss(audit))
         bus.metrics.leader.labels(service).set(1)
         log.info("leading", leader=service, holder=holder, sequence=term.sequence)
         await decide(term)
@@ -206,9 +221,9 @@ async def _one_term(
 
 
 async def _begin(
-    bus: Bus, service: str, own: Mirror, *, holder: str, incarnations: dict[str, str]
+    bus: Bus, service: str, audit: Audit, *, holder: str, incarnations: dict[str, str]
 ) -> Term:
-    key = LeaderKey(service)
+    key, own = LeaderKey(service), audit.mirror
     stored = await bus.peek(key)
     before = None if stored is None else _leader_of(key, stored.data)
     # The connection's name makes these bytes this process's own: of two that were given one holder name, the
@@ -219,9 +234,12 @@ async def _begin(
         connection=bus.name,
         incarnations={name: incarnations[name] for name in streams.FILE_STREAMS},
         silent=None if before is None else before.silent,
+        asked_again="" if before is None else before.asked_again,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     sequence = await write_guard(bus, guard, after=0 if stored is None else stored.sequence)
+    if audit.found:
+        own.resync("the stream lost messages")
     await own.reached(sequence, incarnation=incarnations[own.stream])
     return Term(bus, guard, sequence, own)
 
@@ -264,6 +282,12 @@ async def _notice_another(own: Mirror, term: Term) -> None:
         await asyncio.sleep(RENEW_SECONDS)
         if own.sequence_of(term.key) > term.sequence and not term.is_changing:
             raise Deposed(f"somebody else wrote {term.key.subject}")
+
+
+async def _notice_loss(audit: Audit) -> None:
+    """Raises ContentLost."""
+    await audit.until_short()
+    raise ContentLost(f"{audit.mirror.stream} lost messages: what is missing is written again")
 
 
 async def _within(lease: Lease, work: Awaitable[dict[str, str]]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from services._runtime.absence import Absence
 from services._runtime.authority import authority_filter, incarnation_said, is_authority
 from services._runtime.backoff import backoff
 from services._runtime.bus import Bus
+from services._runtime.census import Census
 from services._runtime.complaints import MalformedMessages
 from services._runtime.consumer import Consumer, Events
 from services._runtime.errors import Unavailable
@@ -78,6 +79,7 @@ class Mirror:
         self._sequences: dict[Key, int] = {}
         self._unseen: set[Key] = set()
         self._absence = Absence(stream, self.items, self.stale, self._sequences)
+        self._census = Census(self._sequences)
         self._malformed = MalformedMessages(bus.metrics)
         self._settled = False  # every consumer is open and synced
         self._settled_at = 0.0
@@ -136,6 +138,17 @@ class Mirror:
             finally:
                 self._waiters.remove(waiter)
 
+    async def is_short(self) -> bool:
+        """Whether the stream holds less than was read of it. Only for owners who follow all. Raises Unavailable."""
+        delivered = max(each.delivered for each in self._consumers)
+        place = await self._bus.place(self.stream)
+        if place.incarnation != self.incarnation:
+            return False  # another stream: it is read anew
+        if place.last_sequence < delivered:
+            return True
+        await self.reached(place.last_sequence, incarnation=place.incarnation)
+        return place.messages < self._census.least(last=place.last_sequence, now=place.at)
+
     def sequence_of(self, key: Any) -> int:
         """The sequence of the newest message of `key` that we know of; 0: none."""
         return self._sequences.get(key, 0)
@@ -150,6 +163,7 @@ class Mirror:
         if incarnation == self.incarnation and sequence > self._sequences.get(key, 0):
             self._see(key)
             self._sequences[key] = sequence
+            self._census.note(key, is_tombstone=isinstance(message, Tombstone))
             self._apply(key, message)
 
     def _show(self, *, synced: bool) -> None:
@@ -199,6 +213,7 @@ class Mirror:
     def _begin_snapshot(self) -> None:
         self._unseen = {*self.items, *self._tombstones}
         self._sequences.clear()
+        self._census.clear()
         self._floor = 0
         self.when_complete.clear()
 
@@ -280,7 +295,7 @@ class Mirror:
         self._judge()
         self._show(synced=self._settled)
 
-    def _deliver(self, subject: str, data: bytes, sequence: int) -> None:
+    def _deliver(self, subject: str, data: bytes, sequence: int, at: float) -> None:
         try:
             key, message = decode(subject, data)
         except Malformed as exc:
@@ -292,7 +307,10 @@ class Mirror:
         self._see(key)
         if key == self._leader and isinstance(message, Leader) and not self._bus.owner:
             self._heed(message)  # whatever its sequence: another stream may have the same one there
-        if sequence > self._sequences.get(key, 0):
+        known = self._sequences.get(key, 0)
+        if sequence >= known:  # of an own write only the server knows when it was stored
+            self._census.note(key, is_tombstone=isinstance(message, Tombstone), stored_at=at)
+        if sequence > known:
             self._sequences[key] = sequence
             self._apply(key, message)
         if is_authority(key):
@@ -374,6 +392,6 @@ class Mirror:
         return asyncio.get_running_loop().time()
 
     def _has_reached(self, sequence: int, incarnation: str) -> bool:
-        if not self._settled or (incarnation and incarnation != self.incarnation):
+        if not self._settled or self._full or (incarnation and incarnation != self.incarnation):
             return False
         return all(c.position >= sequence for c in self._consumers)

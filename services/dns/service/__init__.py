@@ -187,7 +187,7 @@ class Dns:
 
     def _grant_changed(self, key: Any, message: Any) -> None:
         if isinstance(message, Leader):
-            self._reporter.enter(message.incarnations.get(STATE, ""))
+            self._reporter.enter(message.incarnations.get(STATE, ""), asked=message.asked_again)
         elif isinstance(key, ConnectionKey):
             self._look_again(self._granted.note(key))
 

@@ -37,6 +37,7 @@ class Reporter:
         self._untold: dict[ResolverKey, None] = {}
         self._told: dict[ResolverKey, bytes] = {}
         self._incarnation = ""
+        self._asked = ""
         self._wake = asyncio.Event()
 
     def found(self, said: Mapping[Any, Any]) -> None:
@@ -62,15 +63,15 @@ class Reporter:
             self._newest[key] = Tombstone(released=uid)
             self._mark(key)
 
-    def enter(self, incarnation: str) -> None:
-        """The stream is this one: what was told to another is to be told again."""
-        if not incarnation or incarnation == self._incarnation:
+    def enter(self, incarnation: str, *, asked: str = "") -> None:
+        """The stream is this one: what was told to another, or before it was asked anew, is to be told again."""
+        if not incarnation or (incarnation, asked) == (self._incarnation, self._asked):
             return
         if self._incarnation:
             self._told.clear()
             for key in self._newest:
                 self._mark(key)
-        self._incarnation = incarnation
+        self._incarnation, self._asked = incarnation, asked
 
     async def run(self) -> None:
         """For ever."""

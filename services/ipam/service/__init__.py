@@ -23,7 +23,7 @@ from services.ipam.service.figures import Figures
 from services.ipam.service.following import Following, Mirrors
 from services.ipam.service.past import Past
 from services.ipam.service.readdressing import Readdressing
-from services.ipam.service.repairing import keep_tombstones, repair_copies
+from services.ipam.service.repairing import ask_nodes_again, keep_tombstones, repair_copies
 from services.ipam.service.settling import Settling
 from services.ipam.service.telling import Telling
 from services.ipam.settings import Settings
@@ -102,6 +102,7 @@ class Ipam:
             tasks.create_task(telling.run(store, interval_seconds=self._settings.pool_interval))
             tasks.create_task(readdressing.run())
             tasks.create_task(keep_tombstones(self._past, state, store))
+            tasks.create_task(ask_nodes_again(term, self._mirrors.states))
             tasks.create_task(settling.run(term, store, silent=silent))
 
     def _supernets(self) -> Iterable[Supernet]:

@@ -1,7 +1,8 @@
 """What a writer that died in the middle left on the bus, and what time would take from it.
 
 A connection across nodes is told twice, under each node: its copy must be there, and none without it. And a
-tombstone that nobody confirmed yet is told again before it removes itself: silence frees no address.
+tombstone that nobody confirmed yet is told again before it removes itself: silence frees no address. What the
+stream of nodes' statuses lost only nodes can write again.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ import structlog
 from schemas.codec import TOMBSTONE_TTL_SECONDS
 from schemas.grant import Connection
 from schemas.subjects import ConnectionKey, RequestKey
+from services._runtime.auditing import Audit
+from services._runtime.leading import Term
 from services._runtime.mirror import Mirror
 from services.ipam.adapters import Store, tombstone_of
 from services.ipam.core.state import Holding, State, request_key
@@ -61,6 +64,18 @@ async def keep_tombstones(past: Past, state: State, store: Store) -> None:
         for key, tombstone, is_gone in past.released():
             if not is_gone and _is_held(state, key, tombstone.revision):
                 await store.forget(key, tombstone)
+
+
+async def ask_nodes_again(term: Term, states: Mirror) -> None:
+    """Have nodes tell anew what was lost of their statuses, for ever; what none of them tells is gone."""
+    audit = Audit(states)
+    while True:
+        await audit.until_short()
+        log.warning("nodes' statuses were lost", stream=states.stream, found=audit.found)
+        if audit.found == 1:
+            await term.ask_again()
+        else:
+            states.resync("what was lost was not told again")
 
 
 def _is_held(state: State, key: ConnectionKey, revision: int) -> bool:

@@ -193,7 +193,7 @@ class Plumber:
 
     def _grant_changed(self, key: Any, message: Any) -> None:
         if isinstance(message, Leader):
-            self._reporter.enter(message.incarnations.get(STATE, ""))
+            self._reporter.enter(message.incarnations.get(STATE, ""), asked=message.asked_again)
         elif isinstance(key, ConnectionKey):
             self._past.note(key, message)
             self._cluster.note(key, message if isinstance(message, Connection) else None)

@@ -45,6 +45,7 @@ class Reporter:
         self._sent: dict[Any, bytes] = {}
         self._untold: set[Any] = set()  # what the bus will not have as it is
         self._incarnation = ""
+        self._asked = ""
         self._complete = False
         self._wake = asyncio.Event()
 
@@ -76,10 +77,11 @@ class Reporter:
         self._complete = True
         self._wake.set()
 
-    def enter(self, incarnation: str) -> None:
-        """The stream is this one: what was told to another is to be told again."""
-        if incarnation and incarnation != self._incarnation:
+    def enter(self, incarnation: str, *, asked: str = "") -> None:
+        """The stream is this one: what was told to another, or before it was asked anew, is to be told again."""
+        if incarnation and (incarnation, asked) != (self._incarnation, self._asked):
             self._sent.clear()
+            self._asked = asked
             self._fresh = dict.fromkeys(self._statuses)
             self._buried.clear()
             self._incarnation = incarnation

@@ -1,0 +1,194 @@
+"""What a stream lost under an unchanged incarnation is found, and written again; on a real nats-server.
+
+A message is lost as a disk would lose it: written once more with a short life, it ends without anybody hearing of it.
+"""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from lab.nats import NatsServer
+from schemas.codec import Tombstone, encode
+from schemas.subjects import LeaderKey
+from services._runtime import auditing, streams
+from services._runtime.auditing import Audit
+from services._runtime.bus import Bus
+from services._runtime.leading import Term, write_guard
+from tests.builders import a_connection, a_leader
+from tests.runtime.helpers import Leading, mirroring, running, until
+
+
+async def lose(bus: Bus, *messages: Any) -> None:
+    """From the stream, behind the back of its owner."""
+    stream = streams.stream_of(messages[0].key)
+    for message in messages:
+        await bus.store(message.key, encode(message), ttl=1)
+    subjects = {message.key.subject for message in messages}
+    async with asyncio.timeout(20):
+        while subjects & (await bus.holds(stream, type(messages[0].key)))[1]:
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auditing, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(auditing, "AGAIN_SECONDS", 0.05)
+
+
+async def test_one_message_of_many_that_is_lost_is_missed(bus: Bus) -> None:
+    messages = [a_connection(f"p{number}") for number in range(50)]
+    for message in messages:
+        await bus.publish(message)
+    async with mirroring(bus, streams.GRANT) as (mirror, changes):
+        assert not await mirror.is_short()
+        await lose(bus, messages[20])
+        assert await mirror.is_short()
+        assert messages[20].key in mirror.items
+        mirror.resync("test")
+        await until(lambda: messages[20].key in mirror.stale)
+        assert not await mirror.is_short()  # what is known to be missing is not missed twice
+        assert len(changes.all) == 50
+
+
+async def test_tombstones_hide_no_loss(bus: Bus) -> None:
+    before, after = a_connection("before"), a_connection("after")
+    await bus.publish(before)
+    await bus.bury(a_connection("long-gone").key)
+    async with mirroring(bus, streams.GRANT) as (mirror, _):
+        await bus.publish(after)
+        await bus.bury(after.key, Tombstone(released="u"))
+        assert not await mirror.is_short()
+        await lose(bus, before)
+        assert await mirror.is_short()
+
+
+async def test_a_tombstone_of_our_own_that_ended_is_not_missed(bus: Bus) -> None:
+    async with mirroring(bus, streams.GRANT) as (own, _):
+        guard = a_leader(incarnations=dict(bus.incarnations))
+        term = Term(bus, guard, await write_guard(bus, guard, after=0), own)
+        await term.publish(a_connection())
+        await term.bury(a_connection().key)
+        place = await bus.place(streams.GRANT)
+        await own.reached(place.last_sequence)
+        assert place.messages == 2
+        assert own._census.least(last=place.last_sequence, now=place.at) == 2
+        assert own._census.least(last=place.last_sequence, now=place.at + 3600) == 1
+
+
+async def test_who_writes_meanwhile_makes_no_stream_short(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    other = await Bus.connect(nats_server.url, name="writer")
+    done = asyncio.Event()
+
+    async def write(first: int) -> None:
+        for number in range(150):
+            message = a_connection(f"p{(first + number) % 40}", revision=number)
+            await (other.bury(message.key) if number % 3 == 0 else other.publish(message))
+
+    async def write_all() -> None:
+        async with asyncio.TaskGroup() as group:
+            for first in range(8):
+                group.create_task(write(first * 5))
+        done.set()
+
+    asked = 0
+    async with mirroring(bus, streams.GRANT) as (mirror, _), running(write_all()):
+        while not done.is_set():
+            assert not await mirror.is_short()
+            asked += 1
+        await lose(bus, a_connection("p1"))
+        assert await mirror.is_short()
+    assert asked > 3
+    await other.close()
+
+
+async def test_two_checks_in_a_row_count_and_a_loss_that_stays_is_told_ever_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    answers = iter([False, True, False, True, True, True, True, False, True, True])
+
+    class Stream:
+        stream = "NSM_GRANT"
+
+        async def is_short(self) -> bool:
+            return next(answers)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    audit = Audit(Stream())  # type: ignore[arg-type]
+    found = []
+    for _ in range(3):
+        await audit.until_short()
+        found.append(audit.found)
+    assert found == [1, 2, 1]
+    assert slept == [30, 30, 5, 30, 5, 60, 5, 120, 30, 5]
+
+
+async def test_a_leader_reads_what_is_left_and_drops_nothing_of_what_it_wrote(
+    nats_server: NatsServer, often: None
+) -> None:
+    bus = await Bus.connect(nats_server.url, name="ipam")
+    candidate = Leading(bus, "ipam", streams.GRANT, "a")
+    kept, lost = a_connection("kept"), a_connection("lost")
+    async with running(candidate.run()):
+        async with asyncio.timeout(10):
+            await candidate.leads.wait()
+        await candidate.terms[0].publish(kept)
+        await candidate.terms[0].publish(lost)
+        await candidate.terms[0].declare_complete()
+        await lose(bus, lost)
+        await until(lambda: len(candidate.terms) == 2, 20)
+        own = candidate.own
+        assert own.stale == {lost.key}
+        assert own.items[lost.key] == lost
+        assert {kept.key, lost.key} <= candidate.seen_at_start[1]
+        await candidate.terms[1].publish(lost)
+        await candidate.terms[1].declare_complete()
+        assert not await own.is_short()
+        assert (await bus.read(lost.key) or [None])[0] == lost
+        # Once it is there again nothing happens any more.
+        await asyncio.sleep(1.0)
+        assert len(candidate.terms) == 2
+    await bus.close()
+
+
+async def test_a_guard_that_is_lost_ends_the_term_of_an_idle_leader(
+    nats_server: NatsServer, often: None
+) -> None:
+    bus = await Bus.connect(nats_server.url, name="ipam")
+    candidate = Leading(bus, "ipam", streams.GRANT, "a")
+    async with running(candidate.run()):
+        async with asyncio.timeout(10):
+            await candidate.leads.wait()
+        found = await bus.read(LeaderKey("ipam"))
+        assert found is not None
+        other = a_connection("other")
+        await candidate.terms[0].publish(other)
+        await lose(bus, found[0])
+        await until(lambda: len(candidate.terms) >= 2, 20)
+        assert other.key in candidate.own.items
+    await bus.close()
+
+
+async def test_what_nodes_were_asked_is_known_to_the_next_leader(nats_server: NatsServer) -> None:
+    bus = await Bus.connect(nats_server.url, name="ipam")
+    for holder in ("a", "b"):
+        candidate = Leading(bus, "ipam", streams.GRANT, holder)
+        async with running(candidate.run()):
+            async with asyncio.timeout(10):
+                await candidate.leads.wait()
+            if holder == "a":
+                await candidate.terms[0].ask_again()
+            found = await bus.read(LeaderKey("ipam"))
+            assert found is not None
+            asked = found[0].asked_again
+            assert asked
+            if holder == "a":
+                first = asked
+    assert asked == first
+    await bus.close()
