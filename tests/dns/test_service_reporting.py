@@ -147,6 +147,11 @@ async def test_a_new_stream_is_told_everything_and_the_same_one_nothing() -> Non
 
         reporter.enter("two")
         await turns()
+        assert bus.take() == [a_resolver()]
+
+        reporter.enter("two", asked="12:00")
+        reporter.enter("two")
+        await turns()
     assert bus.take() == [a_resolver()]
 
 

@@ -1,5 +1,6 @@
 """What a writer left when it died in the middle, and what must not leak: every rule on a real bus."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -9,6 +10,8 @@ from lab.nats import NatsServer
 from schemas import intent
 from schemas.codec import Tombstone
 from schemas.subjects import ConnectionKey, RequestKey
+from services._runtime import auditing
+from services._runtime.streams import GRANT
 from services.ipam.adapters import tombstone_of
 from services.ipam.service import repairing
 from tests.ipam.world import (
@@ -21,7 +24,7 @@ from tests.ipam.world import (
     status_key,
     status_of,
 )
-from tests.runtime.helpers import until
+from tests.runtime.helpers import lose, until
 
 TWO = ("node1", "node2")
 
@@ -245,3 +248,55 @@ async def told(world: World, connection: Any) -> int:
     assert found is not None
     assert isinstance(found[0], Tombstone)
     return found[1]
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams are counted every moment."""
+    monkeypatch.setattr(auditing, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(auditing, "AGAIN_SECONDS", 0.05)
+
+
+async def test_a_grant_that_the_stream_lost_is_written_again_as_it_was(
+    nats: NatsServer, often: None
+) -> None:
+    async with a_world(nats.url) as world, an_ipam(nats.url):
+        await world.want(an_endpoint(), *(a_request(f"p{number}") for number in range(20)))
+        grants = [await world.granted(f"p{number}") for number in range(20)]
+        for each in grants:
+            await world.plumb(each)
+        since = world.leader().since
+        await lose(world.bus, *grants[5:8])
+        async with asyncio.timeout(20):
+            while len((await world.bus.holds(GRANT, ConnectionKey))[1]) < 20:
+                await asyncio.sleep(0.05)
+        for each in grants:
+            assert (await world.bus.read(each.key) or [None])[0] == each
+        await world.until(lambda: world.leader().complete)
+        assert world.leader().since >= since
+        said = [message for key, message in world.said if key == grants[5].key]
+        assert said == [grants[5]]  # nobody ever heard of an end
+        await world.want(a_request("next"))
+        addresses = {each.client.addresses for each in grants}
+        assert (await world.granted("next")).client.addresses not in addresses
+
+
+async def test_nodes_are_asked_again_for_statuses_that_were_lost_and_what_none_tells_is_gone(
+    nats: NatsServer, often: None
+) -> None:
+    async with a_world(nats.url) as world, an_ipam(nats.url) as ipam:
+        await world.want(an_endpoint(), a_request("told"), a_request("untold"))
+        told, untold = await world.granted("told"), await world.granted("untold")
+        await world.plumb(told)
+        await world.plumb(untold)
+        await world.until(lambda: world.leader().complete)
+        assert not world.leader().asked_again
+        await lose(world.bus, status_of(told), status_of(untold))
+        await world.until(lambda: world.leader().asked_again)
+        assert status_key(told.key) in ipam._mirrors.states.items  # until nobody tells it
+        await world.plumb(told)
+        states = ipam._mirrors.states
+        await until(lambda: status_key(untold.key) not in states.items, 20)
+        assert status_key(told.key) in states.items
+        assert not await states.is_short()
+        assert (await world.bus.read(untold.key) or [None])[0] == untold  # what is granted stays so

@@ -174,6 +174,29 @@ async def test_a_new_stream_is_told_everything() -> None:
     assert bus.take()[-1].incarnation == "two"
 
 
+async def test_who_is_asked_again_tells_everything_again_once() -> None:
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    async with running(reporter):
+        reporter.describe(NodeFacts(node=NODE), SeenPrefixes(node=NODE))
+        reporter.say(a_status())
+        reporter.complete()
+        reporter.enter("one", asked="12:00")
+        await turns()
+        first = bus.take()
+
+        for asked in ("12:00", ""):
+            reporter.enter("one", asked=asked)
+            await turns()
+            assert bus.take() == []
+
+        reporter.enter("one", asked="13:00")
+        await turns()
+
+    assert bus.take() == first
+    assert first[-1].complete
+
+
 async def test_ends_are_told_once_and_not_kept(monkeypatch) -> None:
     monkeypatch.setattr(reporting, "_REMEMBERED", 3)
     bus = FakeBus()

@@ -1,33 +1,18 @@
-"""What a stream lost under an unchanged incarnation is found, and written again; on a real nats-server.
-
-A message is lost as a disk would lose it: written once more with a short life, it ends without anybody hearing of it.
-"""
+"""What a stream lost under an unchanged incarnation is found, and written again; on a real nats-server."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from lab.nats import NatsServer
-from schemas.codec import Tombstone, encode
+from schemas.codec import Tombstone
 from schemas.subjects import LeaderKey
 from services._runtime import auditing, streams
 from services._runtime.auditing import Audit
 from services._runtime.bus import Bus
 from services._runtime.leading import Term, write_guard
 from tests.builders import a_connection, a_leader
-from tests.runtime.helpers import Leading, mirroring, running, until
-
-
-async def lose(bus: Bus, *messages: Any) -> None:
-    """From the stream, behind the back of its owner."""
-    stream = streams.stream_of(messages[0].key)
-    for message in messages:
-        await bus.store(message.key, encode(message), ttl=1)
-    subjects = {message.key.subject for message in messages}
-    async with asyncio.timeout(20):
-        while subjects & (await bus.holds(stream, type(messages[0].key)))[1]:
-            await asyncio.sleep(0.05)
+from tests.runtime.helpers import Leading, lose, mirroring, running, until
 
 
 @pytest.fixture

@@ -25,7 +25,9 @@ from schemas.subjects import (
     PrefixKey,
     RequestKey,
 )
+from services._runtime import auditing
 from services._runtime.streams import INTENT
+from tests.runtime.helpers import lose
 from tests.watcher.builders import a_node, a_pod, an_endpoint, an_object
 from tests.watcher.conftest import a_watcher
 
@@ -435,3 +437,18 @@ async def test_what_cannot_be_published_does_not_keep_a_pod_that_is_gone(cluster
         store.delete(PODS, "default", "vpn-0", grace_seconds=0)
         store.create(PODS, a_pod("vpn-0", labels={"app": "vpn"}))
         await reader.until(lambda: reader.get(endpoint) is None)
+
+
+async def test_a_request_that_the_stream_lost_is_written_again(cluster, nats, reader, monkeypatch):
+    monkeypatch.setattr(auditing, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(auditing, "AGAIN_SECONDS", 0.05)
+    cluster.store.create(PODS, a_pod(asks="svc/nsm-1"))
+    async with a_watcher(cluster, nats):
+        await reader.until(lambda: leading(reader) and reader.get(NSM1) is not None)
+        request = reader.get(NSM1)
+        await lose(reader.bus, request)
+        async with asyncio.timeout(20):
+            while await reader.bus.read(NSM1) is None:
+                await asyncio.sleep(0.05)
+        assert reader.get(NSM1) == request
+        assert [message for key, message in reader.changes if key == NSM1] == [request]

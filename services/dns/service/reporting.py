@@ -65,6 +65,7 @@ class Reporter:
 
     def enter(self, incarnation: str, *, asked: str = "") -> None:
         """The stream is this one: what was told to another, or before it was asked anew, is to be told again."""
+        asked = asked or self._asked  # an ipam of before knows nothing of it
         if not incarnation or (incarnation, asked) == (self._incarnation, self._asked):
             return
         if self._incarnation:

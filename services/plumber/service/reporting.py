@@ -79,6 +79,7 @@ class Reporter:
 
     def enter(self, incarnation: str, *, asked: str = "") -> None:
         """The stream is this one: what was told to another, or before it was asked anew, is to be told again."""
+        asked = asked or self._asked  # an ipam of before knows nothing of it
         if incarnation and (incarnation, asked) != (self._incarnation, self._asked):
             self._sent.clear()
             self._asked = asked
