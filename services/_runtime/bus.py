@@ -81,6 +81,7 @@ class Bus:
         self.owner = False  # of the streams: set by ensure_streams, which takes the same rights
         self.incarnations: dict[str, str] = {}
         self._is_overruled = False  # by the copies that streams have
+        self._is_outdated = False  # they were set by a newer version
         self._wire = wire
         self._turns: dict[str, tuple[asyncio.Lock, list[None]]] = {}
         self._message_ids = itertools.count(1)
@@ -319,6 +320,9 @@ class Bus:
             if exc.err_code != STREAM_NOT_FOUND:
                 raise
             info = await self._create(config)
+        if streams.is_newer(info):
+            self._leave(info["config"])
+            return str(info["created"])
         wanted, config = config, streams.corrected(config, info)
         if config != wanted and not self._is_overruled:
             self._is_overruled = True  # the same of every stream, after every cut
@@ -327,10 +331,19 @@ class Bus:
                 copies=config["num_replicas"],
                 setting=wanted["num_replicas"],
             )
-        if any(info["config"].get(option) != value for option, value in config.items()):
+        if streams.differs(config, info["config"]):
             log.info("stream settings corrected", stream=name)
             info = await self._wire.api(f"STREAM.UPDATE.{name}", config)
         return str(info["created"])
+
+    def _leave(self, found: dict[str, Any]) -> None:
+        if not self._is_outdated:
+            self._is_outdated = True  # the same of every stream, after every cut
+            log.warning(
+                "streams keep the settings of a newer version",
+                edition=streams.edition_of(found),
+                own=streams.EDITION,
+            )
 
     async def _create(self, config: dict[str, Any]) -> dict[str, Any]:
         name = config["name"]

@@ -4,6 +4,9 @@ One writer class per stream, so that permissions and guards are simple. `discard
 `max_bytes`: with `discard old` a limit would silently evict the oldest truth. Rollup, purge and delete are
 off, and so is `subject_delete_marker_ttl`, which would switch them on again: one node's credentials could
 then wipe a stream with one message.
+
+Whoever changes a setting adds one to EDITION, and keeps it such that the version before works under it: in an
+upgrade owners of both run at once, and after a step back the older one alone.
 """
 
 from typing import Any
@@ -23,6 +26,9 @@ LEADERS = {INTENT: "watcher", GRANT: "ipam"}
 # NSM_LOG captures `log.nsm.>`, but refuses a guarded message: the expectation in its headers, republished
 # with it, never holds there. Leaders therefore tell what they committed under this root.
 HISTORY_ROOT = "history"
+
+EDITION = 1  # of the settings below; a test knows them
+_EDITION_KEY = "nsm.edition"  # in a stream's metadata
 
 _MIB = 1 << 20
 _SECOND = 1_000_000_000  # the API speaks nanoseconds
@@ -82,6 +88,28 @@ def corrected(wanted: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     return wanted
 
 
+def is_newer(info: dict[str, Any]) -> bool:
+    """Whether an owner of a newer version has set a stream: then it alone decides, or each undid the other's word."""
+    return edition_of(info["config"]) > EDITION
+
+
+def edition_of(config: dict[str, Any]) -> int:
+    """0: of a version that counted none."""
+    text = (config.get("metadata") or {}).get(_EDITION_KEY, "")
+    return int(text) if text.isdigit() else 0
+
+
+def differs(wanted: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Whether a stream has other settings than these. In its metadata the server keeps some of its own."""
+    metadata = found.get("metadata") or {}
+    return any(
+        not value.items() <= metadata.items()
+        if option == "metadata"
+        else found.get(option) != value
+        for option, value in wanted.items()
+    )
+
+
 def _subjects(stream: str) -> list[str]:
     """What a stream captures; the guard of its writer lies with what it guards."""
     if stream == LOG:
@@ -106,6 +134,7 @@ def _common(name: str, replicas: int) -> dict[str, Any]:
         "allow_rollup_hdrs": False,
         "deny_purge": True,
         "deny_delete": True,
+        "metadata": {_EDITION_KEY: str(EDITION)},
     }
 
 
