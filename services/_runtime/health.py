@@ -13,6 +13,8 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from services._runtime.settings import SettingsError
+
 log = structlog.get_logger()
 
 # Given the parameters of the URL: what is answered, as JSON. Raises LookupError for what does not exist.
@@ -58,7 +60,7 @@ class Health:
         self._stopping = True
 
     async def start(self, address: str) -> None:
-        """Serve on host:port; port 0 takes any, `port` says which."""
+        """Serve on host:port; port 0 takes any, `port` says which. Raises SettingsError."""
         host, _, port = address.rpartition(":")
         app = web.Application()
         app.add_routes(
@@ -72,7 +74,13 @@ class Health:
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host.strip("[]") or "127.0.0.1", int(port))
-        await site.start()
+        try:
+            await site.start()
+        except (OSError, OverflowError) as exc:
+            await self._runner.cleanup()
+            raise SettingsError(
+                f"NSM_HEALTH_ADDRESS={address!r} cannot be used: {exc}; set it to another one"
+            ) from exc
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

@@ -1,11 +1,27 @@
 """Logs: constant text, data in keys. For people on a terminal, JSON elsewhere; libraries come out the same way."""
 
+import contextlib
+import io
 import logging
 import sys
-from typing import Literal
+from typing import Literal, TextIO, cast
 
 import structlog
 from structlog.typing import Processor
+
+
+class _Lossy(io.TextIOBase):
+    """stderr, whose reader may be gone and whose disk may be full: no line is worth a service."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
 
 Format = Literal["auto", "json", "console"]
 
@@ -13,6 +29,7 @@ Format = Literal["auto", "json", "console"]
 def configure(service: str, *, form: Format = "auto", level: str = "info") -> None:
     """Set up structlog and the standard library's logging for this process."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    output = cast("TextIO", _Lossy())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -28,10 +45,10 @@ def configure(service: str, *, form: Format = "auto", level: str = "info") -> No
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(output),
         cache_logger_on_first_use=False,
     )
-    _libraries(shared, last)
+    _libraries(shared, last, output)
     structlog.contextvars.bind_contextvars(service=service)
 
 
@@ -41,9 +58,9 @@ def _tracebacks() -> Processor:
     return structlog.processors.ExceptionRenderer(transformer)
 
 
-def _libraries(shared: list[Processor], last: list[Processor]) -> None:
+def _libraries(shared: list[Processor], last: list[Processor], output: TextIO) -> None:
     """What nats-py and aiohttp say, from WARNING on, in our form."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -83,6 +83,9 @@ def _run(
     log.info("settings", runtime=masked(runtime_settings), service_settings=masked(settings))
     try:
         asyncio.run(_main(name, runtime_settings, serve, awaited))
+    except SettingsError as exc:
+        log.error("service failed", service_name=name, reason=str(exc))  # noqa: TRY400 the reason is all
+        sys.exit(1)
     except Exception:
         log.exception("service failed", service_name=name)
         sys.exit(1)

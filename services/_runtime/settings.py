@@ -9,7 +9,7 @@ import re
 import socket
 import sys
 from collections.abc import Mapping
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -17,6 +17,12 @@ StructType = TypeVar("StructType", bound=msgspec.Struct)
 
 _SECRET = re.compile(r"token|password|secret|seed|credential", re.IGNORECASE)
 _PLACE = re.compile(r"_(file|dir)$")  # where a secret lies is none
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Address = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^:\s]*):\d{1,5}$", description="HOST:PORT"),
+]
+
 _USERINFO = re.compile(r"(?<=//)[^/@\s]+@")
 
 
@@ -38,7 +44,7 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     # who holds the lease, by default the host name; the same name takes its own lease back at once
     holder: str = msgspec.field(default_factory=socket.gethostname)
     # `/livez`, `/readyz`, `/metrics`, for this machine only `/explain`; port 0: any
-    health_address: str = "127.0.0.1:0"
+    health_address: Address = "127.0.0.1:0"
     # `console`, `json`, or by whether the output is a terminal
     log_format: Literal["auto", "json", "console"] = "auto"
     # `debug`, `info`, `warning` or `error`
@@ -99,13 +105,21 @@ def _variable(prefix: str, name: str) -> str:
     return f"{prefix.rstrip('_')}_{name}".upper()
 
 
-def _value(variable: str, text: str, kind: object) -> object:
+def _value(variable: str, text: str, kind: Any) -> object:
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as exc:
-        raise SettingsError(
-            f"{variable}={text!r} cannot be used: {exc}; set it or unset it"
-        ) from exc
+        form = _form(kind)
+        problem = f"; set it to {form}, " if form else f": {exc}; set it "
+        raise SettingsError(f"{variable}={text!r} cannot be used{problem}or unset it") from exc
+
+
+def _form(kind: Any) -> str:
+    """What is to be written, where msgspec's words would not tell."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    notes = [note.description for note in getattr(kind, "__metadata__", ())]
+    return next(filter(None, notes), "")
 
 
 def _masked(name: str, value: object) -> object:

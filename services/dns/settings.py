@@ -2,6 +2,8 @@
 
 import msgspec
 
+from services._runtime.settings import Count
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # this node's name
@@ -22,7 +24,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cluster_domain: str = "cluster.local"
     # answers kept per Pod for as long as they say (at most an hour; denials by RFC 2308, at most five minutes);
     # 0: none; some 1 KB each
-    cache_entries: int = 0
+    cache_entries: Count = 0
     # ports of the cluster's DNS Pods other than 53 (for socket load balancers): captured, too, to any address;
     # 5353 takes mDNS with it
     target_ports: str = ""

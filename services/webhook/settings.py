@@ -2,6 +2,8 @@
 
 import msgspec
 
+from services._runtime.settings import Address
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where it is called, and where it registers itself."""
@@ -11,7 +13,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # where its kube service and its Secret are
     system_namespace: str = "nsm-system"
     # host:port that the API server calls; port 0: any
-    address: str = "127.0.0.1:9443"
+    address: Address = "127.0.0.1:9443"
     # more names and addresses that the API server may call it by, separated by commas
     names: str = ""
 

@@ -1,6 +1,10 @@
 """Logs of libraries: in our form, from WARNING on, without what tells nobody anything."""
 
 import logging
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import structlog
@@ -28,3 +32,21 @@ def test_the_end_of_a_tls_connection_is_no_news_and_what_else_asyncio_warns_of_i
     (line,) = capsys.readouterr().err.splitlines()
     assert "socket.send() raised exception." in line
     assert '"service": "ipam"' in line
+
+
+def test_a_service_whose_logs_nobody_takes_any_more_ends_in_order():
+    ours, its = os.pipe()
+    environ = {**os.environ, "DNS_NODE": "node1", "NSM_NATS_URL": "nats://127.0.0.1:1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.dns"], env=environ, stdout=its, stderr=its
+    )
+    try:
+        os.close(its)
+        with os.fdopen(ours) as lines:
+            while "trying on" not in lines.readline():
+                pass
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()

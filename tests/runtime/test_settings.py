@@ -33,8 +33,15 @@ def test_an_empty_variable_counts_as_not_set() -> None:
 def test_a_bad_value_names_variable_value_and_reason() -> None:
     with pytest.raises(SettingsError, match=r"X_RETRIES='many' .*Expected `int`"):
         load(Example, "X", {"X_NODE": "n", "X_RETRIES": "many"})
-    with pytest.raises(SettingsError, match="NSM_NATS_REPLICAS='2'"):
+    with pytest.raises(SettingsError, match=r"NSM_NATS_REPLICAS='2' .* one of 1, 3, 5"):
         load(RuntimeSettings, "NSM", {"NSM_NATS_REPLICAS": "2"})
+    with pytest.raises(SettingsError, match=r"NSM_HEALTH_ADDRESS='foo' .* HOST:PORT"):
+        load(RuntimeSettings, "NSM", {"NSM_HEALTH_ADDRESS": "foo"})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", ":9640", "[::1]:9640", "host:9640"])
+def test_an_address_is_a_host_and_a_port(address: str) -> None:
+    assert load(RuntimeSettings, "NSM", {"NSM_HEALTH_ADDRESS": address}).health_address == address
 
 
 def test_the_runtime_has_a_default_for_everything() -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection
 
 from services._node import netns, nft, nft_flows, nft_rules, nft_ruleset
 from services._node.nft import Message, Nft, NftError
+from services._runtime.settings import SettingsError
 from services.dns.adapters.errors import Conflict, Refused
 
 MARK = 0x539
@@ -144,11 +145,11 @@ class Capture:
 
 
 def captured_ports(told: str) -> tuple[int, ...]:
-    """53, and what DNS_TARGET_PORTS names. Raises ValueError."""
+    """53, and what DNS_TARGET_PORTS names. Raises SettingsError."""
     ports = [PORT]
     for text in filter(None, (word.strip() for word in told.split(","))):
         if not text.isascii() or not text.isdigit() or not 0 < int(text) < 1 << 16:
-            raise ValueError(
+            raise SettingsError(
                 f"DNS_TARGET_PORTS: {text!r} is no port: give numbers separated by commas"
             )
         ports.append(int(text))

@@ -6,10 +6,12 @@ A kubelet writes the `resolv.conf` of this process as that of every Pod of the n
 import ipaddress
 from pathlib import Path
 
+from services._runtime.settings import SettingsError
+
 RESOLV_CONF = Path("/etc/resolv.conf")
 
 
-class NoServers(Exception):
+class NoServers(SettingsError):
     """No usable server of the cluster's DNS is known."""
 
 
