@@ -17,6 +17,7 @@ log = structlog.get_logger()
 
 _HEARTBEAT_SECONDS = 3
 _ALIVE_SECONDS = 10
+_VERSION = metadata.version("nsm-on-nats")  # asked once: an upgrade in place must not end who runs
 
 
 class Node:
@@ -50,6 +51,6 @@ class Node:
             mtu=node.mtu,
             mechanisms=node.mechanisms,
             kernel=os.uname().release,
-            version=metadata.version("nsm-on-nats"),
+            version=_VERSION,
         )
         self._reporter.describe(facts, SeenPrefixes(node=self._name, prefixes=node.prefixes))
