@@ -355,7 +355,8 @@ async def test_what_came_and_went_while_its_former_was_removed_is_confirmed(
 
         await world.grant(heir)
         await world.release(heir)
-        await world.until(lambda: plumber._past.released[heir.key].revision == heir.revision)
+        gone = Tombstone(released="uid-heir", revision=heir.revision)
+        await world.until(lambda: plumber._past.released.get(heir.key) == gone)
         may_go_on.set()
 
         await world.buried("uid-heir", heir.revision)

@@ -60,3 +60,17 @@ def test_the_same_pod_is_no_former_one() -> None:
     past.note(KEY, msgspec.structs.replace(FIRST, revision=2))
 
     assert past.former(KEY, msgspec.structs.replace(FIRST, revision=2)) is None
+
+
+def test_a_pod_that_was_replaced_while_its_former_was_buried_is_buried_next() -> None:
+    past = Past({}, {})
+    for grant in (FIRST, HEIR):
+        past.note(KEY, grant)
+    former = past.former(KEY, HEIR)
+    assert former == ("uid-client", 1)
+
+    third = with_client(HEIR, pod=a_pod("client", uid="uid-third"))
+    past.note(KEY, third)
+    past.bury_former(KEY, former)
+
+    assert past.former(KEY, third) == ("uid-heir", 2)

@@ -68,10 +68,8 @@ class Past:
     def bury_former(self, key: ConnectionKey, former: tuple[str, int]) -> None:
         """Nothing of it stands any more, and that is told: once is enough."""
         replaced = self._replaced.get(key)
-        if (
-            replaced is not None and replaced.revision <= former[1]
-        ):  # else another one came meanwhile
-            del self._replaced[key]
+        if replaced is not None and replaced.revision <= former[1]:
+            del self._replaced[key]  # else another one came meanwhile
         self._buried[key] = former
 
     def forget(self, key: ConnectionKey) -> None:
