@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -140,6 +142,120 @@ def test_of_a_dead_service_both_say_exactly_that(broken, process, told, stage):
         broken.nsm("lab", "start", process)
     broken.connected(name, "default", timeout="60s")
     broken.nsm("lab", "delete", "pod", name, "--now")
+    settles(broken, "all is well again", lambda: wrong(broken) == "")
+
+
+@pytest.mark.parametrize(
+    ("process", "stage"),
+    [
+        ("dns/node2", "nsm-1: resolved: the dns service of node node2 holds its connection"),
+        ("plumber/node2", "nsm-1: plumbed: no heartbeat of the plumber of node2"),
+    ],
+)
+def test_of_a_process_that_a_signal_stopped_both_say_that_and_how_it_goes_on(
+    broken, process, stage
+):
+    remedy = f"nsm lab kill {process} --signal CONT"
+    broken.nsm("lab", "kill", process, "--signal", "STOP")
+    try:
+        settles(broken, stage, lambda: first(broken, "far").startswith(stage))
+        assert ask(broken, "explain", "far")[1]["remedy"] == remedy
+        assert f"process {process} of the lab is stopped by a signal" in wrong(broken)
+        assert f"→ {remedy}" in wrong(broken)
+        processes = {each["name"]: each["state"] for each in ask(broken, "lab", "ps")[1]}
+        assert processes[process] == "stopped"
+        assert processes["ipam"] == "running"
+        assert re.search(rf"^{process} +\d+ +stopped ", broken.nsm("lab", "ps"), re.MULTILINE)
+    finally:
+        broken.nsm(*remedy.split()[1:])
+    settles(broken, "all is well again", lambda: wrong(broken) == "")
+
+
+def test_of_a_node_that_is_off_the_remedy_is_one_that_works(broken):
+    broken.nsm("lab", "node", "stop", "node2")
+    try:
+        settles(broken, "a silent plumber", lambda: "no heartbeat of the plumber" in wrong(broken))
+        found = wrong(broken)
+        assert "node node2 of the lab is stopped" in found
+        assert "→ nsm lab node start node2" in found
+        assert "nsm lab start" not in found
+        assert ask(broken, "explain", "far")[1]["remedy"] == "nsm lab node start node2"
+    finally:
+        broken.nsm("lab", "node", "start", "node2")
+    settles(broken, "all is well again", lambda: wrong(broken) == "")
+    settles(broken, "far is connected again", lambda: first(broken, "far") == "")
+
+
+@pytest.mark.parametrize("how", [("hang",), ("refuse", "--code", "503")], ids=["hangs", "refuses"])
+def test_an_api_server_that_tells_nothing_is_named_by_both(broken, how):
+    broken.nsm("lab", "misbehave", *how, "--times", "0")
+    try:
+        said = first(broken, "near")
+        assert said.startswith("told: edits wait, connections stay: the API server ")
+        found = wrong(broken)
+        assert "edits wait, connections stay" in found
+        assert "→ nsm lab behave" in found
+    finally:
+        broken.nsm("lab", "behave")
+    settles(broken, "all is well again", lambda: wrong(broken) == "")
+    settles(broken, "near is well again", lambda: first(broken, "near") == "")
+
+
+def test_an_edit_that_is_refused_is_told_to_users_while_the_older_one_holds(broken):
+    dns = {"domains": ["corp.example"]}
+    edited = endpoint(
+        "vpn",
+        "default",
+        "vpn",
+        "172.16.1.0/24",
+        dns=dns,
+        routes=[{"destination": "10.20.0.1/16"}],
+    )
+    broken.apply(edited)
+
+    def noted() -> str:
+        _, status = ask(broken, "status")
+        return "\n".join(f"{each['what']} → {each['remedy']}" for each in status["noted"])
+
+    said = "endpoint default/vpn: its newer spec is refused, the older one holds"
+    settles(broken, said, lambda: said in noted())
+    assert "describe networkserviceendpoint vpn" in noted()
+    assert wrong(broken) == ""
+    broken.apply(endpoint("vpn", "default", "vpn", "172.16.1.0/24", dns=dns))
+    settles(broken, "nothing to mend", lambda: noted() == "")
+
+
+# Takes what comes to port 53, and keeps silent.
+MUTE = (
+    "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 53)); s.recv(1); input()"
+)
+
+
+def test_a_dns_server_is_not_called_well_before_it_has_answered(broken):
+    command = ["sh", "-c", f'sleep infinity | {Path(sys.executable).name} -c "{MUTE}"']
+    containers = [{"name": "c", "image": "none", "command": command}]
+    broken.apply(
+        endpoint("mute", "default", "mute", "172.16.2.0/24", dns={"domains": ["mute.example"]}),
+        endpoint_pod("mute-1", "default", "mute", containers=containers),
+        pod("asks", "default", "mute/nsm-2"),
+    )
+    broken.connected("asks", "default", timeout="60s")
+    assert "REFUSED" in broken.nsm("dig", "asks", "x.mute.example")  # the cluster does not know it
+
+    def server() -> dict[str, Any]:
+        _, found = ask(broken, "dns", "explain", "asks")
+        return next(s for s in found["answers"]["servers"] if s["server"] == "172.16.2.1")
+
+    settles(broken, "a silence", lambda: server()["unanswered"] > 0)
+    assert server()["state"] == "unheard"
+    count = server()["unanswered"]
+    assert f"unheard: {count} of {count} queries unanswered" in broken.nsm("dns", "explain", "asks")
+    assert first(broken, "asks").startswith(
+        "nsm-2: resolved: DNS server 172.16.2.1 of the network service is unheard"
+    )
+    for name in ("asks", "mute-1"):
+        broken.nsm("lab", "delete", "pod", name, "--now")
+    broken.nsm("lab", "delete", "nse", "mute")
     settles(broken, "all is well again", lambda: wrong(broken) == "")
 
 
