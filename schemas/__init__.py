@@ -12,5 +12,5 @@
 | `state.Status`                             | `nsm.status.<node>.…`                    | plumber → watcher, ipam   |
 | `state.NodeFacts`, `state.SeenPrefixes`    | `nsm.node.…`, `nsm.seen.…`               | plumber → ipam            |
 | `state.Resolver`                           | `nsm.resolver.<node>.…`                  | dns → watcher             |
-| `live.Lease`, `live.Alive`                 | `nsm.lease.…`, `nsm.alive.…`             | leaders, nodes → the same |
+| `live.Lease`, `live.Alive`                 | `nsm.lease.…`, `nsm.alive.…`             | leaders, nodes → leaders  |
 """

@@ -1,6 +1,8 @@
 """Three servers, three replicas: the same promises while one of them dies."""
 
 import asyncio
+import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +13,9 @@ from structlog.testing import capture_logs
 from schemas.subjects import LeaderKey
 from services._runtime import streams
 from services._runtime.bus import Bus
+from services._runtime.errors import Unavailable
 from services._runtime.leading import Deposed, Term, write_guard
+from services._runtime.mirror import Mirror
 from tests.builders import a_connection, a_leader
 from tests.runtime.clusters import Cluster
 from tests.runtime.helpers import mirroring, running, until
@@ -124,4 +128,40 @@ async def test_a_replica_that_is_still_catching_up_takes_nothing_away(
         async with asyncio.TaskGroup() as group:
             for number in range(4):
                 group.create_task(look(10 * batch + number))
+    await bus.close()
+
+
+async def test_servers_that_die_and_come_back_make_no_stream_short(cluster: Cluster) -> None:
+    """Two counts in a row would end a term: what replicas know differs for less than that."""
+    bus = await Bus.connect(",".join(cluster.urls), name="ipam", replicas=3)
+    async with asyncio.timeout(30):
+        await bus.ensure_streams()
+    counts: list[bool] = []
+
+    async def write() -> None:
+        for number in itertools.count():
+            connection = a_connection(f"p{number % 50}", revision=number)
+            await (bus.bury(connection.key) if number % 5 == 0 else bus.publish(connection))
+
+    async def count(mirror: Mirror) -> None:
+        while True:
+            with contextlib.suppress(Unavailable):
+                counts.append(await mirror.is_short())
+            await asyncio.sleep(0.05)
+
+    async with (
+        mirroring(bus, streams.GRANT, patience_seconds=60) as (mirror, _),
+        running(write(), count(mirror)),
+    ):
+        for _ in range(2):
+            await until(lambda: len(counts) > 5, 60)
+            victim = await leader_of(bus, streams.GRANT)
+            cluster.kill(victim)
+            counts.clear()
+            await until(lambda: len(counts) > 10, 60)
+            cluster.wipe(victim)
+            cluster.start(victim)
+            await until(lambda: len(counts) > 40, 60)
+            assert not any(one and two for one, two in itertools.pairwise(counts))
+            counts.clear()
     await bus.close()
