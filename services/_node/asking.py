@@ -6,41 +6,39 @@ IPv4. Frames leave through the interface whatever it is part of, and answers are
 for. One socket asks for all interfaces of a network; it keeps the network alive: close it when the Pod ends.
 """
 
-import ctypes
 import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
-from services._node import netns
+from services._node import filtering, netns
+from services._node.filtering import JUMP_EQUAL, LOAD_BYTE, LOAD_HALF, NOTHING, RETURN, WHOLE
 
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
 _ICMPV6 = 58
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 _REQUEST, _REPLY = 1, 2
-_SO_ATTACH_FILTER = 26
 _BUFFER_BYTES = 1 << 16
 _ETHERNET = struct.Struct("!6s6sH")
 _ARP_BODY = struct.Struct("!HHBBH6s4s6s4s")
 _IPV6_HEADER = struct.Struct("!IHBB16s16s")
-_INSTRUCTION = struct.Struct("=HBBI")
 
-# Of the kernel's packet filter, on whole frames: questions and answers pass.
+# On whole frames: questions and answers pass.
 _PASS_ARP = (
-    (0x28, 0, 0, 20),  # the operation
-    (0x15, 1, 0, _REQUEST),
-    (0x15, 0, 1, _REPLY),
-    (0x06, 0, 0, 0xFFFF),
-    (0x06, 0, 0, 0),
+    (LOAD_HALF, 0, 0, 20),  # the operation
+    (JUMP_EQUAL, 1, 0, _REQUEST),
+    (JUMP_EQUAL, 0, 1, _REPLY),
+    (RETURN, 0, 0, WHOLE),
+    (RETURN, 0, 0, NOTHING),
 )
 _PASS_NEIGHBOURS = (
-    (0x30, 0, 0, 20),  # the next header
-    (0x15, 0, 4, _ICMPV6),
-    (0x30, 0, 0, 54),  # the type
-    (0x15, 1, 0, _SOLICITATION),
-    (0x15, 0, 1, _ADVERTISEMENT),
-    (0x06, 0, 0, 0xFFFF),
-    (0x06, 0, 0, 0),
+    (LOAD_BYTE, 0, 0, 20),  # the next header
+    (JUMP_EQUAL, 0, 4, _ICMPV6),
+    (LOAD_BYTE, 0, 0, 54),  # the type
+    (JUMP_EQUAL, 1, 0, _SOLICITATION),
+    (JUMP_EQUAL, 0, 1, _ADVERTISEMENT),
+    (RETURN, 0, 0, WHOLE),
+    (RETURN, 0, 0, NOTHING),
 )
 
 
@@ -71,7 +69,7 @@ def open_socket(target: netns.Target, *, version: int) -> socket.socket:
         made = socket.socket(socket.AF_PACKET, kind, protocol)
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
-            _attach(made, _PASS_ARP if version == 4 else _PASS_NEIGHBOURS)
+            filtering.attach(made, _PASS_ARP if version == 4 else _PASS_NEIGHBOURS)
         except BaseException:
             made.close()
             raise
@@ -126,10 +124,3 @@ def _checksum(own: IPv6Address, peer: IPv6Address, message: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
-
-
-def _attach(made: socket.socket, program: tuple[tuple[int, int, int, int], ...]) -> None:
-    code = b"".join(_INSTRUCTION.pack(*each) for each in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    head = struct.pack("@HP", len(program), ctypes.addressof(buffer))
-    made.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)

@@ -97,6 +97,38 @@ async def test_a_link_is_told_as_it_is_now(pods: Callable[[str], Pod]) -> None:
         await heard.until(lambda: monitor.DELLINK in heard.kinds(cookie))
 
 
+async def test_the_last_word_on_an_interface_counts(pods: Callable[[str], Pod]) -> None:
+    """What happened to it before nobody heard of it is over."""
+    pod = pods("client")
+    heard = Heard()
+    cookie = heard.watch(pod)
+    pod.add_link("theirs")
+    index = pod.index("theirs")
+    with Netlink(pod.netns) as netlink:
+        for mtu in (1400, 1300, 1200):
+            message = links.link(links.NEWLINK, index=index, attrs=[("IFLA_MTU", mtu)])
+            netlink.request([message])
+
+    async with heard.running():
+        await heard.until(lambda: heard.kinds(cookie))
+        told = [c for c in heard.changes if (c.kind, c.ifindex) == (monitor.NEWLINK, index)]
+        assert [change.mtu for change in told] == [1200]
+
+        pod.delete_link("theirs")
+        await heard.until(lambda: monitor.DELLINK in heard.kinds(cookie))
+
+
+async def test_what_is_added_wakes_nobody(pods: Callable[[str], Pod]) -> None:
+    pod = pods("client")
+    heard = Heard()
+    heard.watch(pod)
+    pod.add_address("192.0.2.1")
+
+    with pytest.raises(BlockingIOError):
+        heard.monitor._socket.recv(1 << 16)
+    heard.monitor.close()
+
+
 @pytest.mark.parametrize("address", ["192.0.2.1/32", "2001:db8::1/128"], ids=["v4", "v6"])
 async def test_what_is_taken_away_is_told(pods: Callable[[str], Pod], address: str) -> None:
     pod = pods("client")

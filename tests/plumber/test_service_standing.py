@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from services._node.monitor import DELADDR, DELLINK, DELROUTE, DELRULE, NEWLINK, Change
+from services._node.monitor import DELADDR, DELLINK, DELNSID, DELROUTE, DELRULE, NEWLINK, Change
 from services.plumber import core
 from services.plumber.adapters.tables import PROTOCOL
 from services.plumber.model import Found, Lookup, Pair, Place, Rule, render_alias
@@ -78,14 +78,6 @@ def test_anything_else_is_none(change: Change) -> None:
     assert a_standing().contradicted([change]) == set()
 
 
-def test_the_last_word_on_an_interface_counts() -> None:
-    standing = a_standing()
-    down = KNOWN._replace(up=False)
-
-    assert standing.contradicted([down, KNOWN]) == set()
-    assert standing.contradicted([KNOWN, down]) == {KEY}
-
-
 def test_what_we_remove_ourselves_is_no_news() -> None:
     standing = a_standing()
     standing.forget(KEY)
@@ -113,6 +105,7 @@ def test_a_rule_of_ours_concerns_who_has_rules_there() -> None:
     )
     standing.note(KEY, with_rules)
 
+    assert standing.contradicted([Change(11, DELNSID)]) == set()
     assert standing.contradicted([Change(11, DELRULE, protocol=PROTOCOL)]) == {KEY}
     assert standing.contradicted([Change(22, DELRULE, protocol=PROTOCOL)]) == set()
     standing.note(KEY, PAIR)

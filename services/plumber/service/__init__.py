@@ -257,7 +257,7 @@ class Plumber:
         verdict = self._judge(grant)
         if isinstance(verdict, Wiring):
             for end in verdict.ends:
-                await self._watching.attend(end.place)
+                self._watching.attend(end.place)
             cluster = self._prefixes(grant) or ()
             return await self._connections.wire(key, grant, verdict, cluster=cluster)
         if self._waits_for_prefixes(grant):

@@ -1,13 +1,13 @@
 """What stands of each connection, as it was last read or made, and which notice of the kernel contradicts it.
 
 Our own changes come back as notices, too. They say what is known, so they are no reason to look; nor is what
-somebody adds. Of several notices of one interface the last one counts: it is how the interface is now.
+somebody adds.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 
 from schemas.subjects import ConnectionKey
-from services._node.monitor import DELADDR, DELLINK, DELROUTE, DELRULE, NEWLINK, Change
+from services._node.monitor import DELLINK, DELNSID, DELROUTE, DELRULE, NEWLINK, Change
 from services.plumber.adapters.tables import IN_TABLES, PROTOCOL
 from services.plumber.model import Found, Pair, parse_alias
 
@@ -53,11 +53,11 @@ class Standing:
 
     def contradicted(self, changes: Iterable[Change]) -> set[ConnectionKey]:
         """The connections that are no more as they were."""
-        last = {(c.cookie, c.ifindex): c for c in changes if c.kind in {NEWLINK, DELLINK}}
-        others = (c for c in changes if c.kind in {DELADDR, DELROUTE, DELRULE})
-        return {key for change in (*last.values(), *others) for key in self._concerned(change)}
+        return {key for change in changes for key in self._concerned(change)}
 
     def _concerned(self, change: Change) -> Iterator[ConnectionKey]:
+        if change.kind == DELNSID:
+            return  # that is told by the network's end
         if change.kind in {DELROUTE, DELRULE} and change.protocol not in {PROTOCOL, IN_TABLES}:
             return
         if change.ifindex == 0:  # a rule, or a route that leads nowhere

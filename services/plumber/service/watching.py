@@ -79,12 +79,12 @@ class Watching:
         if self._monitor is not None:
             self._monitor.close()
 
-    async def attend(self, place: Place) -> None:
+    def attend(self, place: Place) -> None:
         """Watch this network from now on; before it is read, so that nothing falls between."""
         if self._monitor is None or self._monitor.is_watched(place.cookie):
             return
         try:
-            await asyncio.to_thread(self._monitor.watch, place.netns, place.cookie)
+            self._monitor.watch(place.netns, place.cookie)
         except (Refused, OSError) as exc:
             if self._deaf.get(place.cookie) != str(exc):
                 log.warning("pod network not watched", uid=place.uid, reason=str(exc))
