@@ -26,7 +26,6 @@ class NetlinkSocket:
         self._sequence = 0
         self._socket = opened
         # Not Python's time-out: it asks the kernel twice for everything.
-        opened.setblocking(True)
         wait = struct.pack("=qq", TIMEOUT_SECONDS, 0)
         opened.setsockopt(socket.SOL_SOCKET, _SO_RCVTIMEO_NEW, wait)
         self._socket.setsockopt(SOL_NETLINK, CAP_ACK, 1)

@@ -70,7 +70,9 @@ def _section(
         ifindex=found.index if found else 0,
         mac=found.mac if found else "",
         addresses=tuple(
-            a for a in end.addresses if found and str(ip_interface(a)) in found.addresses
+            a
+            for a in end.addresses
+            if found and (a in found.addresses or str(ip_interface(a)) in found.addresses)
         ),
         applied=applied if found else None,
     )

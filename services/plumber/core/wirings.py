@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Mapping
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 
 from schemas import grant as grants
 from schemas.intent import Policy
@@ -11,6 +11,8 @@ from schemas.subjects import ConnectionKey
 from services.plumber import model
 from services.plumber.core import lookups
 from services.plumber.model import Blocked, End, Place, Tunnel, Waiting, Wiring
+
+_Interface = IPv4Interface | IPv6Interface
 
 VETH, TUNNEL = "veth", "vxlan"  # mechanisms
 CLUSTER_UNKNOWN = "ClusterPrefixesUnknown"
@@ -65,12 +67,14 @@ def wiring(
     cluster: Collection[str] = (),
 ) -> Wiring:
     """The ends that are on this node, complete. Raises ValueError for what is no address or prefix."""
+    ours, theirs = ([ip_interface(a) for a in e.addresses] for e in (grant.client, grant.server))
+    at_client, at_server = _Ends(ours, theirs), _Ends(theirs, ours)
     return Wiring(
         tag=tag(grant.key),
         revision=grant.revision,
         mtu=grant.mtu,
-        client=_client(grant, client, cluster) if client else None,
-        server=_server(grant, server) if server else None,
+        client=_client(grant, client, at_client, cluster) if client else None,
+        server=_server(grant, server, at_server) if server else None,
         tunnel=_tunnel(grant, is_client=client is not None) if grant.mechanism == TUNNEL else None,
     )
 
@@ -138,18 +142,18 @@ def _tunnel(grant: grants.Connection, *, is_client: bool) -> Tunnel:
 class _Ends:
     """Addresses of one end and of its peer, by family; the first of each counts."""
 
-    def __init__(self, own: grants.End, peer: grants.End) -> None:
-        self.ours = [ip_interface(address) for address in own.addresses]
-        self.theirs = [ip_interface(address).ip for address in peer.addresses]
-        self.sources: dict[int, str] = {each.version: str(each.ip) for each in reversed(self.ours)}
+    def __init__(self, own: list[_Interface], peer: list[_Interface]) -> None:
+        self.ours = own
+        self.theirs = [each.ip for each in peer]
+        self.sources: dict[int, str] = {each.version: str(each.ip) for each in reversed(own)}
         self.peers: dict[int, str] = {each.version: str(each) for each in reversed(self.theirs)}
 
     def routes(self, granted: Collection[GrantedRoute]) -> dict[str, model.Route]:
         """By destination: the peer's addresses, then what was granted."""
-        hosts = map(ip_network, self.theirs)
+        hosts = {f"{each}/{each.max_prefixlen}": each.version for each in self.theirs}
         routes = {
-            str(host): model.Route(destination=str(host), source=self.sources.get(host.version, ""))
-            for host in hosts
+            host: model.Route(destination=host, source=self.sources.get(family, ""))
+            for host, family in hosts.items()
         }
         for each in granted:
             route = self.route(each)
@@ -172,8 +176,7 @@ class _Ends:
         return "", ""
 
 
-def _client(grant: grants.Connection, place: Place, cluster: Collection[str]) -> End:
-    ends = _Ends(grant.client, grant.server)
+def _client(grant: grants.Connection, place: Place, ends: _Ends, cluster: Collection[str]) -> End:
     defaults = [ends.route(r) for r in grant.client.routes if lookups.is_default(r)]
     found = {
         *lookups.default_lookups(defaults, cluster),
@@ -198,14 +201,11 @@ def _client(grant: grants.Connection, place: Place, cluster: Collection[str]) ->
     )
 
 
-def _server(grant: grants.Connection, place: Place) -> End:
-    ends = _Ends(grant.server, grant.client)
+def _server(grant: grants.Connection, place: Place, ends: _Ends) -> End:
     routes = ends.routes(grant.server.routes)
     on_link = any(
         route.destination.find(":") < 0 and not route.gateway
-        for lookup in lookups.policy_lookups(
-            grant.policies, sources=_Ends(grant.client, grant.server).sources, peers={}
-        )
+        for lookup in lookups.policy_lookups(grant.policies, sources=ends.peers, peers={})
         for route in lookup.routes
     )
     return End(

@@ -205,9 +205,7 @@ class Plumber:
             self._lanes.add(key)
 
     def _networks_changed(self, uids: set[str]) -> None:
-        for key in self._granted.connections():
-            if uids & self._granted.uids(key):
-                self._lanes.add(key)
+        self._look_again(self._granted.of_pods(uids))
 
     async def _look_at(self, key: ConnectionKey) -> None:
         """Never raises: what one connection's grant, files or Pods hold costs that connection only."""

@@ -116,13 +116,13 @@ class Connections:
         `cluster` is what the wiring was made with.
         """
         await self.strays.remove(wiring.tag, but=wiring)
-        formerly = self.formerly(key)
+        applied = _applied(grant, wiring, cluster)
+        formerly = wiring if self.held.get(key) == applied else self.formerly(key)
         if formerly is not None and not core.same_links(formerly, wiring):
             await self.release(key)
             formerly = None
         try:
             await self.tunnels.prepare(key, wiring)
-            applied = _applied(grant, wiring, cluster)
             before, pair = await self._make(applied, (wiring, formerly))
             is_new = [end.index for end in before.ends] != [end.index for end in pair.ends]
             waiting = await self.tunnels.follow(grant, wiring, is_new=is_new)
@@ -180,7 +180,7 @@ class Connections:
         operations = core.plan(desired, {wiring.tag: pair}, before)
         for operation in operations:
             if isinstance(operation, Create):
-                self._hold(applied)  # before: what a crash leaves must be known as ours
+                self._hold(applied, wiring.tag)  # before: what a crash leaves must be known as ours
             made = await self._perform(operation, applied.grant)
             pair = made if isinstance(operation, Create) else pair
             if formerly == wiring:
@@ -197,7 +197,7 @@ class Connections:
             pair = await self._kernel.read(wiring)
             if core.plan(desired, {wiring.tag: pair}, before):
                 raise Refused("the kernel took the change but does not show it")
-        self._hold(applied)
+        self._hold(applied, wiring.tag)
         self.standing.note(key, pair)
         is_new = any(isinstance(operation, Create) for operation in operations)
         self.figures.carried(applied.grant, pair, is_new=is_new)
@@ -216,13 +216,13 @@ class Connections:
         )
         return made
 
-    def _hold(self, applied: Applied) -> None:
+    def _hold(self, applied: Applied, tag: str) -> None:
         key = applied.grant.key
         if self._written.get(key) != applied:
             self.held[key] = applied
-            self._files.write(core.tag(key), applied)
+            self._files.write(tag, applied)
             self._written[key] = applied
-        self.strays.adopt(core.tag(key))
+        self.strays.adopt(tag)
 
     def _forget(self, key: ConnectionKey) -> None:
         self._written.pop(key, None)

@@ -1,6 +1,7 @@
 """What is granted to this node's Pods, from the bus as far as it is known, else from what was applied."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 
 from schemas.grant import Connection
 from schemas.intent import PodRef
@@ -46,6 +47,16 @@ class Granted:
         for grant in self._grants.items.values():
             if isinstance(grant, Connection):
                 yield from (e.pod for e in (grant.client, grant.server) if e.is_on(self._node))
+
+    def of_pods(self, uids: Collection[str]) -> set[ConnectionKey]:
+        """Those that one of these Pods has, or had before."""
+        applied = ((key, held.grant) for key, held in self._held.items())
+        return {
+            key
+            for key, grant in chain(self._grants.items.items(), applied)
+            if isinstance(grant, Connection)
+            and (grant.client.pod.uid in uids or grant.server.pod.uid in uids)
+        }
 
     def uids(self, key: ConnectionKey) -> set[str]:
         """Of both Pods, and of those that had it before."""
