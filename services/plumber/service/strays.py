@@ -27,6 +27,7 @@ class Strays:
         """Search the networks that were not searched before, for connections that are not held."""
         self._searched &= set(places)
         self.blind &= {place.uid for place in places}
+        known: set[str] = set()
         for place in set(places) - self._searched:
             try:
                 strays = await self._kernel.find_strays(place)
@@ -38,9 +39,11 @@ class Strays:
                 continue
             self._searched.add(place)
             self.blind.discard(place.uid)
-            known = held() if strays else set()
-            for stray in [s for s in strays if s.connection not in known]:
-                self._found.setdefault(stray.connection, []).append(stray)
+            for stray in strays:
+                if stray.connection not in known:
+                    known = held()  # seldom: a node has hundreds, and each name is a hash
+                if stray.connection not in known:
+                    self._found.setdefault(stray.connection, []).append(stray)
 
     def adopt(self, connection: str) -> None:
         """It is known now, and written down."""
