@@ -39,16 +39,18 @@ class Sweep:
 
     async def run(self) -> None:
         """For ever."""
+        self._rest = list(self._keys())
         while True:
             await self._pause()
             await self._before()
-            self._rest = self._rest or list(self._keys())
             for key in self._rest[:_AT_ONCE]:
                 self._look(key)
             self._rest = self._rest[_AT_ONCE:]
+            if not self._rest:
+                # Now for the next sweep: what is made until then is looked at when it is made, and that is enough.
+                self._rest, self._hurried = list(self._keys()), False
 
     async def _pause(self) -> None:
-        self._hurried = self._hurried and bool(self._rest)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(
                 min(self._seconds, _HURRIED_SECONDS if self._hurried else math.inf)
