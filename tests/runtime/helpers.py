@@ -8,7 +8,6 @@ from typing import Any
 import aiohttp
 
 from schemas.codec import encode
-from services._runtime import streams
 from services._runtime.bus import Bus
 from services._runtime.leading import Term, lead
 from services._runtime.mirror import Mirror
@@ -47,14 +46,15 @@ async def running(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[Any]]]:
 
 
 async def lose(bus: Bus, *messages: Any) -> None:
-    """From their stream, as a disk would lose them: written once more with a short life, they end unheard."""
-    stream = streams.stream_of(messages[0].key)
-    for message in messages:
-        await bus.store(message.key, encode(message), ttl=1)
-    subjects = {message.key.subject for message in messages}
+    """From their stream, as a disk would lose them: written once more with a short life, they end unheard.
+
+    Returns when each has ended; the first may be written again by then.
+    """
+    mortal = {each.key: await bus.store(each.key, encode(each), ttl=1) for each in messages}
     async with asyncio.timeout(20):
-        while subjects & (await bus.holds(stream, type(messages[0].key)))[1]:
-            await asyncio.sleep(0.05)
+        for key, sequence in mortal.items():
+            while (found := await bus.peek(key)) is not None and found.sequence == sequence:
+                await asyncio.sleep(0.05)
 
 
 class Changes:

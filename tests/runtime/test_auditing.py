@@ -1,12 +1,13 @@
 """What a stream lost under an unchanged incarnation is found, and written again; on a real nats-server."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from lab.nats import NatsServer
 from schemas.codec import Tombstone
-from schemas.subjects import LeaderKey
+from schemas.subjects import Key, LeaderKey
 from services._runtime import auditing, streams
 from services._runtime.auditing import Audit
 from services._runtime.bus import Bus
@@ -143,20 +144,32 @@ async def test_a_leader_reads_what_is_left_and_drops_nothing_of_what_it_wrote(
 
 
 async def test_a_guard_that_is_lost_ends_the_term_of_an_idle_leader(
-    nats_server: NatsServer, often: None
+    nats_server: NatsServer, often: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = await Bus.connect(nats_server.url, name="ipam")
     candidate = Leading(bus, "ipam", streams.GRANT, "a")
+    store, ended = bus.store, asyncio.Event()
+
+    async def mortal(key: Key, body: bytes, **options: Any) -> int:
+        """The guard ends by itself until the test has seen it end: written over it would only depose."""
+        if isinstance(key, LeaderKey) and not ended.is_set():
+            options["ttl"] = 1
+        return await store(key, body, **options)
+
+    monkeypatch.setattr(bus, "store", mortal)
+    other = a_connection("other")
     async with running(candidate.run()):
         async with asyncio.timeout(10):
             await candidate.leads.wait()
+        ended.set()
+        sequence = candidate.terms[0].sequence
+        await bus.publish(other)
+        await until(lambda: len(candidate.terms) == 2, 20)  # and nobody wrote anything
         found = await bus.read(LeaderKey("ipam"))
         assert found is not None
-        other = a_connection("other")
-        await candidate.terms[0].publish(other)
-        await lose(bus, found[0])
-        await until(lambda: len(candidate.terms) >= 2, 20)
+        assert found[1] > sequence
         assert other.key in candidate.own.items
+        assert not await candidate.own.is_short()
     await bus.close()
 
 
