@@ -78,7 +78,7 @@ OBJECTS: dict[str, Reason] = {
     ),
     NOT_RELEASED: Reason(
         "an address or route overlaps that of a former connection of the Pod, which the Pod's node has not taken down "
-        "yet; both are named",
+        "yet; both are named. A new interface is warned after ten seconds",
         "it is granted as soon as the node has; if that takes long, see the plumber there",
     ),
     "NodeSilent": Reason(

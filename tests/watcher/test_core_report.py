@@ -115,6 +115,11 @@ def test_what_a_connected_pod_gets_in_addition_may_come_within_a_moment():
     assert not reporting.may_pass(shown, told(more, waiting("nsm-1", "nsm-2"), shown))
     assert not reporting.may_pass(shown, told(more, granted, shown))
     assert not reporting.may_pass(shown, told(more, refused, shown))
+
+    def follows(request):
+        return granted(request) if request.interface == "nsm-1" else refused(request, "NotReleased")
+
+    assert reporting.may_pass(shown, told(more, follows, shown))
     empty = Showing(connected=True, reason="Connected")
     assert reporting.may_pass(empty, told(more, waiting("nsm-1", "nsm-2"), empty))
     failing = Showing(connected=False, reason="NoEndpoint")
@@ -546,8 +551,10 @@ def test_what_a_predecessor_showed_as_covered_is_no_news():
     assert news(shown, told(found, covered)) == []
 
 
-@pytest.mark.parametrize("reason", ["EndpointNodeNotReady", "EndpointNotReady", "NoEndpoint"])
-def test_only_what_is_new_may_wait_for_its_endpoint_without_a_warning(reason):
+@pytest.mark.parametrize(
+    "reason", ["EndpointNodeNotReady", "EndpointNotReady", "NoEndpoint", "NotReleased"]
+)
+def test_only_what_is_new_may_wait_without_a_warning(reason):
     found = pod(asks="svc/nsm-1, other/nsm-2")
 
     def facts(request):

@@ -12,6 +12,7 @@ import msgspec
 
 from schemas.grant import Connection, Refusal
 from schemas.intent import Request
+from schemas.reasons import NOT_RELEASED
 from schemas.state import EndStatus, Resolver, Status
 from services.watcher.core import losing, resolving
 from services.watcher.core.requests import Wanted
@@ -74,7 +75,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def waiting(self) -> bool:
         """Whether all that is missing will come by itself."""
-        return not self.connected and self.reason == CONNECTING
+        return not self.connected and self.reason in (CONNECTING, NOT_RELEASED)
 
 
 class Showing(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,7 +228,11 @@ def may_be_explained(before: Showing, after: Report) -> bool:
 
 
 def coming(before: Showing, after: Report) -> frozenset[str]:
-    """New interfaces whose endpoint is not there or not Ready yet: where both are made together that is no trouble."""
+    """New interfaces of which no warning is due yet.
+
+    Their endpoint is not there or not Ready, which is no trouble where both are made together; or the node has not
+    taken down what they follow, which it does within moments.
+    """
     known = {each.interface for each in before.items}
     return frozenset(
         each.interface
@@ -375,7 +380,7 @@ def _fields(item: Shown) -> dict[str, object]:
 
 # What works is being renewed, or gets DNS in addition: a matter of moments.
 _RENEWED = frozenset({UPDATING, resolving.PENDING})
-_COMING = frozenset({"EndpointNodeNotReady", "EndpointNotReady", "NoEndpoint"})
+_COMING = frozenset({"EndpointNodeNotReady", "EndpointNotReady", "NoEndpoint", NOT_RELEASED})
 _NO_ANSWER = "ipam has not answered yet; is it running?"
 _WAITING_FOR_NEWS = "waiting for news from ipam and the node"
 _COMPLETED = Report(
