@@ -43,10 +43,15 @@ OBJECTS: dict[str, Reason] = {
     ),
     "PodCompleted": Reason("the Pod ended and released what it had"),
     "NoEndpoint": Reason(
-        "no Pod offers the network service", "create an endpoint and a Pod for it", is_users=True
+        "no Pod offers the network service; what the namespace offers is named",
+        "correct the name, or create an endpoint and a Pod for it",
+        is_users=True,
     ),
     "NoMatchingEndpoint": Reason(
-        "endpoints exist, none has the labels; all are listed", "correct the labels", is_users=True
+        "endpoints exist; none has the labels, or the rules of the NetworkService lead to none; all are listed",
+        "correct the labels in the annotation or on the endpoint; where the message names a NetworkService, its "
+        "`matches`",
+        is_users=True,
     ),
     "EndpointNotReady": Reason(
         "the endpoint Pod is not Ready, or it is being deleted; a new Pod is warned after ten seconds",
@@ -58,8 +63,10 @@ OBJECTS: dict[str, Reason] = {
         "see the node: `kubectl describe node`",
     ),
     "NotAllowed": Reason(
-        "the namespace behind the `@` has no such network service, or does not allow the Pod's namespace",
-        "add the Pod's namespace to the `allowedNamespaces` of a NetworkService there",
+        "the namespace behind the `@` has no such network service, is not there itself, or does not allow the Pod's "
+        "namespace; the message says which",
+        "correct what stands behind the `@`, or add the Pod's namespace to the `allowedNamespaces` of a NetworkService "
+        "there",
         is_users=True,
     ),
     "AmbiguousNetworkService": Reason(

@@ -42,7 +42,37 @@ def test_no_endpoint_says_what_to_create():
     refusal = refused(a_state(), a_request())
 
     assert refusal.reason == "NoEndpoint"
-    assert "create a NetworkServiceEndpoint" in refusal.message
+    assert "; create a NetworkServiceEndpoint that names it" in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("asked", "offered", "said"),
+    [
+        ("note", ("notes", "web"), "; did you mean notes? If not, create a"),
+        ("vpn", ("web", "notes"), "; correct the name (namespace default offers notes, web), or"),
+        ("vpn", tuple("abcdefg"), "(namespace default offers a, b, c, d, e, 2 more), or"),
+    ],
+)
+def test_where_nobody_offers_a_network_service_what_is_offered_is_told(asked, offered, said):
+    state = a_state(an_endpoint(services=offered))
+
+    assert said in refused(state, a_request(service=asked)).message
+
+
+def test_what_is_not_offered_any_more_is_not_named():
+    one, other = an_endpoint("one", services=("notes",)), an_endpoint("two", services=("notes",))
+    state = a_state(one, other)
+    state.put_endpoint(one.key, None)
+    assert "did you mean notes?" in refused(state, a_request(service="note")).message
+    state.put_endpoint(other.key, None)
+    assert "notes" not in refused(state, a_request(service="note")).message
+
+
+def test_what_a_foreign_namespace_offers_beside_is_not_told():
+    open_ = intent.NetworkService(namespace="far", name="vpn", allowed_namespaces=("*",))
+    state = a_state(an_endpoint(services=("vpn2",), namespace="far"), services=[open_])
+
+    assert "vpn2" not in refused(state, a_request()).message
 
 
 def test_a_not_ready_endpoint_keeps_its_clients_and_gets_no_new_ones():
@@ -133,6 +163,28 @@ def test_another_namespace_must_allow_its_clients():
             pod=msgspec.structs.replace(client, namespace="team-a"),
         )
         assert granted(allowing, request).endpoint_namespace == "team-b"
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (
+            "closed",
+            "add default to the allowedNamespaces of a NetworkService vpn in namespace closed",
+        ),
+        ("nowhere", "no network service vpn in namespace nowhere, or no such namespace; correct"),
+        ("nowhere", "behind the '@' (there is vpn@team-b), or create"),
+    ],
+)
+def test_a_namespace_that_has_it_not_is_told_apart_from_one_that_is_closed(written, said):
+    state = a_state(
+        an_endpoint(namespace="closed"), services=[a_service("team-b"), a_service("other-ns")]
+    )
+    state.put_network_service(a_service("other-ns").key, None)
+    refusal = refused(state, a_request(namespace=written))
+
+    assert refusal.reason == "NotAllowed"
+    assert said in refusal.message
 
 
 def test_two_namespaces_that_allow_it_are_ambiguous():
@@ -451,13 +503,53 @@ def test_where_no_rule_is_for_the_client_the_refusal_names_what_the_rules_want()
     assert "they want app=gold, it has app=tin, namespace=default" in refusal.message
 
 
-def test_where_a_rule_leads_to_others_the_refusal_says_which_rule():
-    gold = intent.Match(routes=(intent.Destination(destination_selector={"tier": "gold"}),))
-    state = a_state(an_endpoint(), services=[a_service("default", gold)])
+def to(weight=1, **labels):
+    return intent.Destination(destination_selector=labels, weight=weight)
 
-    assert (
-        "matches[0] of NetworkService default/vpn, which leads to tier=gold"
-        in refused(state, a_request()).message
+
+RULES = "matches[0] of NetworkService default/vpn"
+
+
+@pytest.mark.parametrize(
+    ("match", "leads_to", "remedy"),
+    [
+        (
+            intent.Match(routes=(to(tier="gold"),)),
+            "tier=gold",
+            f"correct a destinationSelector in {RULES}, or the labels of the endpoint",
+        ),
+        (
+            intent.Match(routes=(to(weight=0),)),
+            "any (weight 0: nobody)",
+            f"give a route of {RULES} a weight above 0",
+        ),
+        (
+            intent.Match(routes=(to(tier="gold"), to(weight=0, tier="tin"))),
+            "tier=gold or tier=tin (weight 0: nobody)",
+            f"correct a destinationSelector or a weight of 0 in {RULES}, or the labels of the endpoint",
+        ),
+        (intent.Match(), "nothing", f"add a route to {RULES}"),
+        (
+            intent.Match(source_selector={"app": "gold"}),
+            "",
+            "correct matches[] of NetworkService default/vpn, or the labels in the annotation",
+        ),
+    ],
+)
+def test_where_a_rule_takes_all_away_the_remedy_is_the_rules(match, leads_to, remedy):
+    message = refused(
+        a_state(an_endpoint(), services=[a_service("default", match)]), a_request()
+    ).message
+
+    assert not leads_to or f"is not selected by {RULES}, which leads to {leads_to};" in message
+    assert message.endswith(f"; {remedy}")
+
+
+def test_who_offers_only_to_itself_is_told_to_run_another_one():
+    endpoint = an_endpoint(pod="client")
+
+    assert refused(a_state(endpoint), a_request()).message.endswith(
+        "is the client itself; run another endpoint Pod: none serves itself"
     )
 
 

@@ -1,7 +1,7 @@
 """Which endpoints may serve a request, best first, and why the others fell out."""
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import chain
 from typing import NamedTuple
@@ -11,11 +11,12 @@ import msgspec
 from schemas import grant, intent
 from schemas.grant import Connection
 from schemas.subjects import EndpointKey, NetworkServiceKey
+from services.ipam.core import missing
 from services.ipam.core.offering import Group, Name, Offers, contains, is_open
 from services.ipam.core.paths import Paths
 from services.ipam.core.registry import Registry
 
-MOST_SELECTORS = 5  # of a NetworkService, named in a refusal
+_ANOTHER = "run another endpoint Pod: none serves itself"
 
 
 class NoChoice(msgspec.Struct, frozen=True):
@@ -95,13 +96,14 @@ class Choice:
 
     def unfit(self) -> Iterator[Fallen]:
         """Endpoint Pods that are not for this client."""
-        why = _unmatched(self._request, self._service, self._rule)
+        labels, with_all = self._request.labels, client_labels(self._request)
+        why, remedy = missing.unmatched(labels, with_all, self._service, self._rule)
         for name in self.offers.names:
             key = EndpointKey(self.namespace, *name)
             if not self._is_member(key):
-                yield Fallen(key, "NoMatchingEndpoint", why)
+                yield Fallen(key, "NoMatchingEndpoint", why, remedy=remedy)
             elif self._is_client(self.offers.endpoints[key]):
-                yield Fallen(key, "NoMatchingEndpoint", "is the client itself")
+                yield Fallen(key, "NoMatchingEndpoint", "is the client itself", remedy=_ANOTHER)
 
     def _standing(self) -> intent.Endpoint | None:
         endpoint = self.offers.endpoints.get(self._current) if self._current is not None else None
@@ -164,7 +166,15 @@ def choose(
         return home
     offers = registry.offers.get((home, request.network_service))
     if offers is None:
-        return NoChoice("NoEndpoint", _nobody(registry, home, request))
+        name = request.network_service
+        why = missing.nobody(
+            name,
+            home,
+            offered=registry.offered.get(home, ()),
+            elsewhere=registry.namespaces_of(name) - {home},
+            is_own=home == request.pod.namespace,
+        )
+        return NoChoice("NoEndpoint", why)
     service = registry.network_services.get(NetworkServiceKey(home, request.network_service))
     return Choice(offers, request, service, current=current, paths=paths or Paths())
 
@@ -181,15 +191,13 @@ def resolve_namespace(
         home = request.network_service_namespace
         if home == own or _allows(registry, home, name, own):
             return home
-        return NoChoice(
-            "NotAllowed",
-            f"network service {name}@{home} does not exist or does not allow clients of namespace {own}; "
-            f"add {own} to the allowedNamespaces of a NetworkService {name} in namespace {home}",
-        )
+        is_known = registry.is_known(home, name)
+        there = [own] if registry.is_known(own, name) else _allowing(registry, name, own)
+        why = missing.not_allowed(name, home, own, is_known=is_known, there=there)
+        return NoChoice("NotAllowed", why)
     if registry.is_known(own, name):
         return own
-    existing = registry.namespaces_of(name)
-    allowing = sorted(ns for ns in existing if _allows(registry, ns, name, own))
+    allowing = _allowing(registry, name, own)
     if len(allowing) > 1:
         standing = _standing_namespace(request, previous)
         if standing in allowing:
@@ -225,21 +233,16 @@ def client_labels(request: intent.Request) -> dict[str, str]:
     return automatic | request.labels
 
 
+def _allowing(registry: Registry, name: str, client_namespace: str) -> list[str]:
+    """Namespaces that let clients of another one connect to it."""
+    existing = registry.namespaces_of(name)
+    return sorted(ns for ns in existing if _allows(registry, ns, name, client_namespace))
+
+
 def _allows(registry: Registry, namespace: str, name: str, client_namespace: str) -> bool:
     service = registry.network_services.get(NetworkServiceKey(namespace, name))
     patterns = service.allowed_namespaces if service is not None else ()
     return any(fnmatchcase(client_namespace, pattern) for pattern in patterns)
-
-
-def _nobody(registry: Registry, home: str, request: intent.Request) -> str:
-    name = request.network_service
-    elsewhere = registry.namespaces_of(name) - {home}
-    hint = " (other namespaces do, but do not allow this one)" if elsewhere else ""
-    return (
-        f"no endpoint Pod of namespace {home} offers network service {name}{hint}; create a "
-        "NetworkServiceEndpoint that names it and a running Pod that its podSelector matches, "
-        "or see the events of the one that should"
-    )
 
 
 def _groups(
@@ -259,32 +262,6 @@ def _groups(
         if groups or not match.fallthrough:
             return groups, rule
     return (), rule
-
-
-def _unmatched(
-    request: intent.Request, service: intent.NetworkService | None, rule: int | None
-) -> str:
-    """What is said of endpoint Pods that were not selected."""
-    if service is None or not service.matches:
-        return f"does not match {_words(request.labels) or 'its labels'}"
-    name = f"NetworkService {service.namespace}/{service.name}"
-    if rule is not None:
-        routes = service.matches[rule].routes
-        wanted = _few(_words(route.destination_selector) for route in routes)
-        return f"is not selected by matches[{rule}] of {name}, which leads to {wanted or 'nothing'}"
-    wanted = _few(_words(match.source_selector) for match in service.matches)
-    labels = _words(client_labels(request))
-    return f"is not selected, as no match of {name} is for this client: they want {wanted}, it has {labels}"
-
-
-def _few(texts: Iterable[str]) -> str:
-    named = [*dict.fromkeys(texts)]
-    more = f" or {len(named) - MOST_SELECTORS} more" if len(named) > MOST_SELECTORS else ""
-    return " or ".join(text or "any" for text in named[:MOST_SELECTORS]) + more
-
-
-def _words(labels: Mapping[str, str]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
 def _why_closed(endpoint: intent.Endpoint) -> tuple[str, str]:

@@ -23,6 +23,7 @@ class Registry:
         self.endpoints: dict[EndpointKey, intent.Endpoint] = {}
         self.objects: dict[ObjectKey, dict[EndpointKey, intent.Endpoint]] = {}
         self.offers: dict[tuple[str, str], Offers] = {}
+        self.offered: dict[str, set[str]] = {}  # namespace → network services that it has Pods for
         self.declared: Table[ObjectKey, int] = Table()  # prefixes and routes, by how many Pods
         self._network_services: dict[NetworkServiceKey, intent.NetworkService] = {}
         self._homes: dict[str, Counter[str]] = {}  # network service → namespaces that know it
@@ -133,8 +134,11 @@ class Registry:
         is_offered = endpoint is not None and name in endpoint.network_services
         offers = self.offers.setdefault((key.namespace, name), Offers(key.namespace, self.load))
         offers.put(key, endpoint if is_offered else None)
-        if not offers.endpoints:
+        if offers.endpoints:
+            self.offered.setdefault(key.namespace, set()).add(name)
+        else:
             del self.offers[key.namespace, name]
+            _discard(self.offered, key.namespace, name)
 
 
 def _declared(endpoint: intent.Endpoint) -> list[Block]:
@@ -149,6 +153,13 @@ def _declared(endpoint: intent.Endpoint) -> list[Block]:
         if block[2]:  # a default route takes nothing from anybody
             found.append(block)
     return found
+
+
+def _discard(sets: dict[str, set[str]], of: str, what: str) -> None:
+    members = sets.get(of, set())
+    members.discard(what)
+    if not members:
+        sets.pop(of, None)
 
 
 def _uncount(counters: dict[Name, Counter[str]], name: Name, what: str) -> None:
