@@ -41,6 +41,23 @@ def test_a_route_that_overlaps_a_prefix_in_use_is_refused_naming_both(route, use
     assert f"route {route}, which overlaps {used} (Service CIDR)" in refusal.message
 
 
+@pytest.mark.parametrize(
+    ("route", "remedy"),
+    [
+        ("0.0.0.0/1", "; write 0.0.0.0/0: a default route alone may cover what the cluster uses"),
+        ("2000::/3", "; write ::/0: a default route alone may cover what the cluster uses"),
+        ("10.96.0.0/12", "; give the endpoint a prefix or route that nothing in the cluster uses"),
+    ],
+)
+def test_a_route_to_everywhere_is_answered_with_the_default_route(route, remedy):
+    endpoint = an_endpoint(
+        prefixes=("172.16.1.0/24", "fd00::/64"), routes=(intent.Route(destination=route),)
+    )
+    used = [("10.96.0.0/16", "Service CIDR"), ("2001:db8::/64", "Pod CIDR of node node1")]
+
+    assert remedy in refused(a_state(endpoint, excluded=used), a_request()).message
+
+
 def test_a_route_that_overlaps_another_connection_of_the_pod_is_refused():
     state = a_state(
         an_endpoint("one", services=("one",), routes=(intent.Route(destination="10.20.0.0/16"),)),

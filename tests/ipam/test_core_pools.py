@@ -34,7 +34,16 @@ def figures_of(state):
     return told.families[0]
 
 
+# What lies in another prefix of the pool changes nothing.
+OVERLAPPING = [
+    ("10.9.0.0/28",),
+    ("10.9.0.0/28", "10.9.0.4/30"),
+    ("10.9.0.8/29", "10.9.0.0/28", "10.9.0.0/28"),
+]
+
+
 @given(
+    st.sampled_from(OVERLAPPING),
     st.sampled_from(["shared", "pointToPoint"]),
     st.lists(
         st.one_of(
@@ -48,9 +57,9 @@ def figures_of(state):
     ),
 )
 @settings(max_examples=150, deadline=None)
-def test_a_pool_counts_what_a_list_of_its_addresses_counts(addressing, steps):
+def test_a_pool_counts_what_a_list_of_its_addresses_counts(prefixes, addressing, steps):
     endpoint = an_endpoint(
-        prefixes=("10.9.0.0/28",), addressing=addressing, exclude_prefixes=("10.9.0.6/32",)
+        prefixes=prefixes, addressing=addressing, exclude_prefixes=("10.9.0.6/32",)
     )
     state = a_state(endpoint)
     own = set(ip_network("10.9.0.0/28")) - {ip_address("10.9.0.6")}

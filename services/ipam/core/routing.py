@@ -75,7 +75,7 @@ def _overlapping(
     if block[2]:
         use = state.exclusions.overlapping(block)
         if use is not None:
-            yield _collision(what, str(use), "")
+            yield _collision(what, str(use), _AS_DEFAULT[block[0]] if block[2] < _WIDE else "")
         own = next((ip for ip in blocks.read_hosts(request.pod.ips) if blocks.has(block, ip)), None)
         if own is not None:
             where = f"{blocks.show(blocks.of_host(own))} (the Pod's own address)"
@@ -83,6 +83,13 @@ def _overlapping(
     other = state.pods.overlapping(request.pod.uid, block, but=request.key)
     if other is not None:
         yield _collision(what, other, reach.ONE_OF_TWO if block[2] else reach.ONE_DEFAULT)
+
+
+_WIDE = 8  # a shorter prefix means everywhere
+_AS_DEFAULT = {
+    family: f"write {default}: a default route alone may cover what the cluster uses, which stays on the CNI"
+    for family, default in ((4, "0.0.0.0/0"), (6, "::/0"))
+}
 
 
 def _collision(what: str, other: str, remedy: str) -> Problem:
