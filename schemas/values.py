@@ -13,6 +13,7 @@ Address = IPv4Address | IPv6Address
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _NAMESPACE = re.compile(_LABEL)
+_LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,14}")
 
 # `all` and `default` are directories of /proc/sys/net/*/conf: sysctl could not tell such a link apart.
@@ -27,6 +28,26 @@ def is_object_name(text: str) -> bool:
 def is_namespace_name(text: str) -> bool:
     """Whether `text` is a Kubernetes namespace name (RFC 1123 label, at most 63 characters)."""
     return _NAMESPACE.fullmatch(text) is not None
+
+
+_LABEL_RULE = (
+    "use at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends"
+)
+LABEL_VALUE_REMEDY = _LABEL_RULE
+LABEL_KEY_REMEDY = f"{_LABEL_RULE}; a domain and '/' may stand before it"
+
+
+def is_label_key(text: str) -> bool:
+    """Whether `text` is the key of a Kubernetes label: `app` or `example.com/app`."""
+    prefix, slash, name = text.rpartition("/")
+    if slash and not is_object_name(prefix):
+        return False
+    return _LABEL_NAME.fullmatch(name) is not None
+
+
+def is_label_value(text: str) -> bool:
+    """Whether `text` is the value of a Kubernetes label; the empty one is."""
+    return not text or _LABEL_NAME.fullmatch(text) is not None
 
 
 def interface_problem(text: str) -> str | None:

@@ -121,6 +121,23 @@ def test_the_anchors_spelling_of_an_endpoint_is_accepted():
         ({"policies": [{"sourcePort": 70000}]}, "spec.policies[0].sourcePort", "70000"),
         ({"dns": {"servers": ["dns.example"]}}, "spec.dns.servers[0]", "dns.example"),
         ({"dns": {"domains": ["a..b"]}}, "spec.dns.domains[0]", "no domain"),
+        ({"labels": {"a b": "c"}}, "spec.labels[a b]", "'a b' is no label key"),
+        ({"labels": {"a": "ü"}}, "spec.labels[a]", "'ü' is no label value"),
+        (
+            {"networkServiceLabels": {"vpn": {"labels": {"a": "b c"}}}},
+            "spec.networkServiceLabels[vpn].labels[a]",
+            "'b c' is no label value",
+        ),
+        (
+            {"podSelector": {"matchLabels": {"app": "my vpn"}}},
+            "spec.podSelector.matchLabels[app]",
+            "'my vpn' is no label value",
+        ),
+        (
+            {"podSelector": {"matchExpressions": [{"key": "a/b/c", "operator": "Exists"}]}},
+            "spec.podSelector.matchExpressions[0].key",
+            "'a/b/c' is no label key",
+        ),
     ],
 )
 def test_a_bad_endpoint_is_a_problem_that_names_field_and_reason(spec, field, reason):
@@ -232,8 +249,9 @@ def test_the_anchors_spelling_of_rules_is_accepted():
             "2001:db8::5",
             "write 2001:db8::5/128 for this address alone, or a network such as 2001:db8::/64",
         ),
-        ("127.0.0.5/8", "write 172.16.1.0/24"),
-        ("10.0.0.0/33", "write 172.16.1.0/24"),
+        ("127.0.0.5/8", "write a prefix such as 172.16.1.0/24"),
+        ("172.20.300.0/24", "write a prefix such as 172.16.1.0/24"),
+        ("10.0.0.0/33", "write a prefix such as 172.16.1.0/24"),
     ],
 )
 def test_the_remedy_for_a_prefix_names_the_one_that_was_meant(prefix, remedy):
@@ -245,7 +263,7 @@ def test_the_remedy_for_a_prefix_names_the_one_that_was_meant(prefix, remedy):
 def test_the_remedy_for_an_address_is_an_address():
     told = endpoint(routes=[{"destination": "10.0.0.0/8", "nextHop": "172.16.3.7/24"}])
     assert isinstance(told, Problem)
-    assert told.message.endswith("; write 172.16.3.1")
+    assert told.message.endswith("; write an address such as 172.16.3.1")
 
 
 def routes(count):
@@ -342,7 +360,7 @@ def test_prefixes_that_are_no_network_of_anybody_are_a_problem(prefix, named):
         assert isinstance(told, Problem)
         assert f"{field}: prefix {prefix!r}" in told.message
         assert named in told.message
-        assert "; write 1" in told.message
+        assert "; write a prefix such as 1" in told.message
 
 
 @pytest.mark.parametrize(
@@ -445,12 +463,36 @@ def test_rules_are_read_in_both_spellings(spelling):
         ({"payload": "PIGEON"}, "spec.payload"),
         ({"matches": [{"routes": [{"weight": -1}]}]}, "spec.matches[0].routes[0].weight"),
         ({"matches": {}}, "spec.matches"),
+        ({"allowedNamespaces": ["team-*", "Team X"]}, "spec.allowedNamespaces[1]: 'Team X'"),
+        ({"allowedNamespaces": [""]}, "spec.allowedNamespaces[0]"),
+        (
+            {"matches": [{"sourceSelector": {"a b": "c"}}]},
+            "spec.matches[0].sourceSelector[a b]: 'a b' is no label key",
+        ),
+        (
+            {"matches": [{"routes": [{"destinationSelector": {"nodeName": "{{.nodeName}}"}}]}]},
+            "spec.matches[0].routes[0].destinationSelector[nodeName]: '{{.nodeName}}' is a template",
+        ),
     ],
 )
 def test_bad_rules_are_a_problem(spec, field):
     told = network_service(**spec)
     assert isinstance(told, Problem)
     assert field in told.message
+
+
+@pytest.mark.parametrize("pattern", ["*", "team-*", "team-[ab]", "team-[!a]?", "kube-system"])
+def test_patterns_of_namespaces_are_taken_as_they_are(pattern):
+    told = network_service(allowedNamespaces=[pattern])
+    assert isinstance(told, intent.NetworkService)
+    assert told.allowed_namespaces == (pattern,)
+
+
+def test_rules_may_name_a_pod_whose_name_is_longer_than_a_label():
+    selector = {"podName": "web." * 20 + "0", "example.com/tier": ""}
+    told = network_service(matches=[{"sourceSelector": selector}])
+    assert isinstance(told, intent.NetworkService)
+    assert told.matches[0].source_selector == selector
 
 
 def test_a_network_service_without_a_spec_has_no_rules():
@@ -469,6 +511,10 @@ def test_a_nodes_own_dns_is_no_dns_of_a_network_service():
     [
         (".", "'.' is no domain; leave domains out for every name"),
         ("*.green.test", "'*.green.test' is no domain; drop the `*.`: green.test holds for"),
+        ("Müller.example", "; write it as DNS has it: xn--mller-kva.example"),
+        ("corp example", "; write parts of letters, digits, '-' and '_', at most 63 each"),
+        ("ü b.example", "; write parts of letters"),
+        ("ü..example", "; write parts of letters"),
     ],
 )
 def test_a_domain_that_means_more_than_a_name_is_answered_with_how_to_write_it(domain, remedy):

@@ -3,6 +3,7 @@
 import ipaddress
 
 from schemas import values
+from services.watcher.core.fields import BadField
 
 # A grant holds all of them, a status two grants, and the bus takes a mebibyte.
 MOST_ROUTES = 1000  # with those of policies
@@ -28,6 +29,16 @@ _SPECIAL: tuple[tuple[values.Prefix, str], ...] = tuple(
 )
 
 _LINK_LOCAL = values.parse_prefix("169.254.0.0/16")
+
+
+def no_more(count: int, most: int, field: str, what: str) -> None:
+    """Raises BadField."""
+    if count > most:
+        raise BadField(
+            field,
+            f"{count} {what}, at most {most} are possible",
+            "merge neighbours or write several NetworkServiceEndpoints",
+        )
 
 
 def pool_prefix(text: str) -> values.Prefix:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from schemas import intent, values
-from services.watcher.core import fields, forms, hops, limits
+from services.watcher.core import domains, fields, forms, hops, limits, selectors
 from services.watcher.core.fields import BadField
 from services.watcher.model import NetworkService, NetworkServiceEndpoint, OurObject, Problem
 
@@ -81,10 +81,11 @@ def _endpoint(spec: forms.Endpoint) -> EndpointSpec:
                 f"{name!r} is no network service name",
                 "use at most 63 lower case letters, digits, '-' and '.'",
             )
-    _no_more(len(names), limits.MOST_NAMES, "networkServices", "network services")
+    limits.no_more(len(names), limits.MOST_NAMES, "networkServices", "network services")
     _check_sizes(spec)
     if spec.pod_selector is None:
         raise BadField("podSelector", "it is missing", "write podSelector: {matchLabels: {…}}")
+    selectors.check_selector(spec.pod_selector)
     ipam = _ipam(spec.ipam or forms.Ipam())
     routes = _routes(spec.routes, "routes")
     policies = tuple(
@@ -104,25 +105,18 @@ def _endpoint(spec: forms.Endpoint) -> EndpointSpec:
 
 def _check_sizes(spec: forms.Endpoint) -> None:
     policies = spec.policies or ()
-    _no_more(len(policies), limits.MOST_POLICIES, "policies", "policies")
+    limits.no_more(len(policies), limits.MOST_POLICIES, "policies", "policies")
     routes = len(spec.routes or ())
-    _no_more(routes, limits.MOST_ROUTES, "routes", "routes")
+    limits.no_more(routes, limits.MOST_ROUTES, "routes", "routes")
     routes += sum(len(each.routes or ()) for each in policies)
-    _no_more(routes, limits.MOST_ROUTES, "policies", "routes together with spec.routes")
-
-
-def _no_more(count: int, most: int, field: str, what: str) -> None:
-    if count > most:
-        raise BadField(
-            field,
-            f"{count} {what}, at most {most} are possible",
-            "merge neighbours or write several NetworkServiceEndpoints",
-        )
+    limits.no_more(routes, limits.MOST_ROUTES, "policies", "routes together with spec.routes")
 
 
 def _labels(spec: forms.Endpoint) -> dict[str, str]:
     labels = dict(spec.labels or {})
+    selectors.check_labels(labels, "labels")
     for name, of_service in (spec.network_service_labels or {}).items():
+        selectors.check_labels(of_service.labels or {}, f"networkServiceLabels[{name}].labels")
         for key, value in (of_service.labels or {}).items():
             if labels.setdefault(key, value) != value:
                 raise BadField(
@@ -139,17 +133,22 @@ def _ipam(spec: forms.Ipam) -> intent.IpamSpec:
         raise BadField(
             "ipam.addressing", f"{addressing!r} is unknown", "write shared or pointToPoint"
         )
-    _no_more(len(spec.prefixes or ()), limits.MOST_PREFIXES, "ipam.prefixes", "prefixes")
-    _no_more(
+    limits.no_more(len(spec.prefixes or ()), limits.MOST_PREFIXES, "ipam.prefixes", "prefixes")
+    limits.no_more(
         len(spec.exclude_prefixes or ()), limits.MOST_PREFIXES, "ipam.excludePrefixes", "prefixes"
     )
     return intent.IpamSpec(
-        prefixes=_each(spec.prefixes, "ipam.prefixes", limits.pool_prefix, "write 172.16.1.0/24"),
+        prefixes=_each(
+            spec.prefixes,
+            "ipam.prefixes",
+            limits.pool_prefix,
+            "write a prefix such as 172.16.1.0/24",
+        ),
         exclude_prefixes=_each(
             spec.exclude_prefixes,
             "ipam.excludePrefixes",
             values.parse_prefix_or_address,
-            "write 172.16.1.8/29",
+            "write a prefix such as 172.16.1.8/29",
         ),
         addressing=addressing,
     )
@@ -189,11 +188,16 @@ def _routes(routes: tuple[forms.Route, ...] | None, field: str) -> tuple[intent.
 
 def _route(route: forms.Route, field: str) -> intent.Route:
     to = _checked(
-        route.destination, f"{field}.destination", limits.destination, "write 10.20.0.0/16"
+        route.destination,
+        f"{field}.destination",
+        limits.destination,
+        "write a prefix such as 10.20.0.0/16",
     )
     via = ""
     if route.next_hop:
-        hop = _checked(route.next_hop, f"{field}.nextHop", hops.next_hop, "write 172.16.3.1")
+        hop = _checked(
+            route.next_hop, f"{field}.nextHop", hops.next_hop, "write an address such as 172.16.3.1"
+        )
         if getattr(hop, "version", 0) != getattr(to, "version", 0):
             raise BadField(
                 f"{field}.nextHop",
@@ -215,7 +219,12 @@ def _policy(policy: forms.Policy, field: str) -> intent.Policy:
     source = ""
     if policy.source:
         source = str(
-            _checked(policy.source, f"{field}.from", limits.destination, "write 172.16.2.201/32")
+            _checked(
+                policy.source,
+                f"{field}.from",
+                limits.destination,
+                "write a prefix such as 172.16.2.201/32",
+            )
         )
     return intent.Policy(
         source=source,
@@ -242,52 +251,42 @@ def _dns(spec: forms.Dns) -> intent.Dns:
         servers=_each(
             spec.servers, "dns.servers", limits.server, "write an address such as 172.16.1.1"
         ),
-        domains=_domains(spec.domains, "dns.domains"),
-        search_domains=_domains(spec.search_domains, "dns.searchDomains"),
+        domains=domains.read(spec.domains, "dns.domains"),
+        search_domains=domains.read(spec.search_domains, "dns.searchDomains"),
     )
-
-
-def _domains(texts: forms.Texts, field: str) -> tuple[str, ...]:
-    written = texts or ()
-    names = tuple(text.strip(".").lower() for text in written)
-    _no_more(len(names), limits.MOST_NAMES, field, "domains")
-    for at, name in enumerate(names):
-        # Underscores are allowed: DNS knows them, though host names do not.
-        if not values.is_object_name(name.replace("_", "a")):
-            remedy = _domain_remedy(name, field)
-            raise BadField(f"{field}[{at}]", f"{written[at]!r} is no domain", remedy)
-    return names
-
-
-def _domain_remedy(name: str, field: str) -> str:
-    if not name and field == "dns.domains":
-        return "leave domains out for every name"
-    if name.startswith("*."):
-        return f"drop the `*.`: {name[2:]} holds for every name below it"
-    return "write corp.example"
 
 
 def _network_service(found: NetworkService, spec: forms.NetworkService) -> intent.NetworkService:
     payload = (spec.payload or "IP").upper()
     if payload not in ("IP", "ETHERNET"):
         raise BadField("payload", f"{spec.payload!r} is unknown", "write IP or ETHERNET")
+    allowed = spec.allowed_namespaces or ()
+    selectors.check_patterns(allowed, "allowedNamespaces")
     return intent.NetworkService(
         namespace=found.metadata.namespace,
         name=found.metadata.name,
         payload=payload,
-        matches=tuple(
-            intent.Match(
-                source_selector=match.source_selector or {},
-                routes=tuple(
-                    intent.Destination(
-                        destination_selector=route.destination_selector or {},
-                        weight=1 if route.weight is None else route.weight,
-                    )
-                    for route in match.routes or ()
-                ),
-                fallthrough=bool(match.fallthrough),
-            )
-            for match in spec.matches or ()
+        matches=tuple(_match(each, f"matches[{at}]") for at, each in enumerate(spec.matches or ())),
+        allowed_namespaces=allowed,
+    )
+
+
+def _match(match: forms.Match, field: str) -> intent.Match:
+    source = match.source_selector or {}
+    selectors.check_labels(source, f"{field}.sourceSelector")
+    return intent.Match(
+        source_selector=source,
+        routes=tuple(
+            _destination(each, f"{field}.routes[{at}]")
+            for at, each in enumerate(match.routes or ())
         ),
-        allowed_namespaces=spec.allowed_namespaces or (),
+        fallthrough=bool(match.fallthrough),
+    )
+
+
+def _destination(route: forms.Destination, field: str) -> intent.Destination:
+    selector = route.destination_selector or {}
+    selectors.check_labels(selector, f"{field}.destinationSelector")
+    return intent.Destination(
+        destination_selector=selector, weight=1 if route.weight is None else route.weight
     )
