@@ -20,7 +20,8 @@ CONDITION = "networkservicemesh.io/connected"  # of a Pod: it has all it asks fo
 MECHANISMS = ("kernel",)
 
 _BLANKS = " \t\r\n"
-_LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+_QUOTES = "\"'`\u201c\u201d\u2018\u2019"
+_SEPARATORS = ";\uff0c\uff1b\u3001"  # what is taken for a comma
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,11 +96,7 @@ class _Reader:
             raise self._error(
                 0, "nothing between commas", "remove the comma or name a network service"
             )
-        for at, char in enumerate(self._item):
-            if char in _BLANKS or not char.isprintable():
-                raise self._error(
-                    at, f"blank or control character {char!r} inside an item", "remove it"
-                )
+        self._check_characters()
         mechanism, at = self._mechanism()
         query = self._item.find("?", at)
         path_end = len(self._item) if query < 0 else query
@@ -124,6 +121,26 @@ class _Reader:
         )
         return item, self._column + where
 
+    def _check_characters(self) -> None:
+        """None that is nowhere allowed, and that tells what was meant."""
+        for at, char in enumerate(self._item):
+            rest = self._item[at + 1 :].lstrip(_BLANKS)
+            is_item_next = "://" in rest[1:]
+            if char in _BLANKS or not char.isprintable():
+                remedy = "put a comma between items"
+                raise self._error(
+                    at,
+                    f"blank or control character {char!r} inside an item",
+                    remedy if is_item_next else f"remove it, or {remedy}",
+                )
+            if char in _QUOTES:
+                raise self._error(at, f"a quote, {char}, inside an item", "remove the quotes")
+            if char in _SEPARATORS:
+                is_label = "?" in self._item[:at] and not is_item_next
+                remedy = "join labels by '&', and items by ','" if is_label else "write ','"
+                remedy = remedy if rest else "remove it"
+                raise self._error(at, f"{char!r} separates nothing", remedy)
+
     def _mechanism(self) -> tuple[str, int]:
         end = self._item.find("://")
         query = self._item.find("?")
@@ -132,26 +149,30 @@ class _Reader:
         mechanism = self._item[:end].lower()
         if mechanism not in MECHANISMS:
             raise self._error(
-                0, f"unknown mechanism {self._item[:end]!r}", f"the mechanism is {MECHANISMS[0]!r}"
+                0,
+                f"unknown mechanism {self._item[:end]!r}",
+                f"write {MECHANISMS[0]}://, or leave it out",
             )
         return mechanism, end + 3
 
     def _network_service(self, start: int, end: int) -> tuple[str, str | None]:
         name, at_sign, namespace = self._item[start:end].partition("@")
         if not name:
-            raise self._error(start, "no network service", "write mechanism://network-service")
+            raise self._error(
+                start, "no network service", "write its name there, as in kernel://my-service"
+            )
         for part, offset in ((name, start), (namespace, start + len(name) + 1)):
             if ":" in part:
-                raise self._error(
-                    offset + part.index(":"),
-                    "a network service has no port",
-                    "remove ':' and the port",
-                )
+                raise self._colon(part, offset)
+        if "=" in name:
+            raise self._error(
+                start, f"{name!r} is a label", "write labels behind '?', with '&' between them"
+            )
         if not values.is_object_name(name) or len(name) > 63:
             raise self._error(
                 start + _first_bad(name),
                 f"{name!r} is no network service name",
-                "use at most 63 lower case letters, digits, '-' and '.'",
+                values.NETWORK_SERVICE_REMEDY,
             )
         if not at_sign:
             return name, None
@@ -159,9 +180,17 @@ class _Reader:
             raise self._error(
                 start + len(name) + 1 + _first_bad(namespace),
                 f"{namespace!r} is no namespace",
-                "write network-service@namespace",
+                values.NAMESPACE_REMEDY if namespace else "name it, or remove the '@'",
             )
         return name, namespace
+
+    def _colon(self, part: str, offset: int) -> AnnotationError:
+        mechanism, _, _ = part.partition(":")
+        if not offset and mechanism.lower() in MECHANISMS:
+            return self._error(0, f"'//' is missing behind {mechanism}:", f"write {mechanism}://")
+        return self._error(
+            offset + len(mechanism), "a network service has no port", "remove ':' and the port"
+        )
 
     def _interface(self, start: int, end: int) -> str:
         name = self._item[start:end]
@@ -189,13 +218,11 @@ class _Reader:
                     f"{pair!r} is no label",
                     "write key=value&key=value",
                 )
-            if not _is_label_key(key):
-                raise self._error(at, f"{key!r} is no label key", "use Kubernetes label syntax")
-            if value and _LABEL_NAME.fullmatch(value) is None:
+            if not values.is_label_key(key):
+                raise self._error(at, f"{key!r} is no label key", values.LABEL_KEY_REMEDY)
+            if not values.is_label_value(value):
                 raise self._error(
-                    at + len(key) + 1,
-                    f"{value!r} is no label value",
-                    "use at most 63 letters, digits, '-', '_' and '.', a letter or digit at both ends",
+                    at + len(key) + 1, f"{value!r} is no label value", values.LABEL_VALUE_REMEDY
                 )
             if key in labels:
                 raise self._error(at, f"label {key!r} is given twice", "give each label once")
@@ -205,13 +232,6 @@ class _Reader:
 
     def _error(self, offset: int, reason: str, remedy: str) -> AnnotationError:
         return AnnotationError(self._text, self._column + offset, reason, remedy)
-
-
-def _is_label_key(key: str) -> bool:
-    prefix, slash, name = key.rpartition("/")
-    if slash and not values.is_object_name(prefix):
-        return False
-    return _LABEL_NAME.fullmatch(name) is not None
 
 
 def _first_bad(name: str) -> int:

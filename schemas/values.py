@@ -16,6 +16,16 @@ _NAMESPACE = re.compile(_LABEL)
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,14}")
 
+# How each is written, for who wrote it otherwise.
+LABEL_VALUE_REMEDY = (
+    "use at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends"
+)
+LABEL_KEY_REMEDY = f"{LABEL_VALUE_REMEDY}; a domain and '/' may stand before it"
+NAMESPACE_REMEDY = (
+    "use at most 63 lower case letters, digits and '-', with a letter or digit at both ends"
+)
+NETWORK_SERVICE_REMEDY = "use at most 63 lower case letters, digits, '-' and '.', with a letter or digit at both ends and beside each '.'"
+
 # `all` and `default` are directories of /proc/sys/net/*/conf: sysctl could not tell such a link apart.
 RESERVED_INTERFACES = frozenset({"lo", "eth0", "all", "default"})
 
@@ -28,13 +38,6 @@ def is_object_name(text: str) -> bool:
 def is_namespace_name(text: str) -> bool:
     """Whether `text` is a Kubernetes namespace name (RFC 1123 label, at most 63 characters)."""
     return _NAMESPACE.fullmatch(text) is not None
-
-
-_LABEL_RULE = (
-    "use at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends"
-)
-LABEL_VALUE_REMEDY = _LABEL_RULE
-LABEL_KEY_REMEDY = f"{_LABEL_RULE}; a domain and '/' may stand before it"
 
 
 def is_label_key(text: str) -> bool:

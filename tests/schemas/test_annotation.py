@@ -84,7 +84,7 @@ def test_forms_that_are_accepted(text, expected):
         ("svc/a?=1", 7, "is no label"),
         ("svc/a?", 6, "is no label"),
         ("svc/a?x=1&", 10, "is no label"),
-        ("svc/a?x=1;y=2", 9, "is no label value"),
+        ("svc/a?x=1;y=2", 10, "separates nothing"),
         ("svc/a?-x=1", 7, "is no label key"),
         ("svc/a b", 6, "blank or control character"),
         ("svc/a, other/a", 14, "interface 'a' is asked for twice (first in column 5)"),
@@ -98,6 +98,44 @@ def test_an_error_points_at_the_column_that_is_wrong(text, column, reason):
     assert caught.value.column == column
     assert caught.value.remedy
     assert caught.value.pointed().splitlines()[1] == " " * (column - 1) + "^"
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "remedy"),
+    [
+        ("kernel://a kernel://b", 11, "put a comma between items"),
+        ("kernel://a\nkernel://b", 11, "put a comma between items"),
+        ("a kernel://b", 2, "put a comma between items"),
+        ("kernel ://a", 7, "remove it, or put a comma between items"),
+        ("kernel://a;", 11, "remove it"),
+        ("kernel://a/b c", 13, "remove it, or put a comma between items"),
+        ("a\nb", 2, "remove it, or put a comma between items"),
+        ("kernel:/notes", 1, "write kernel://"),
+        ("kernel:notes/a", 1, "write kernel://"),
+        ("Kernel:/notes", 1, "write Kernel://"),
+        ("kernel://a;kernel://b", 11, "write ','"),
+        ("a/b;c/d", 4, "write ','"),
+        ("a/b，c/d", 4, "write ','"),  # noqa: RUF001
+        ("svc?x=1;y=2", 8, "join labels by '&', and items by ','"),
+        ("kernel://a?x=1;kernel://b", 15, "write ','"),
+        ('"kernel://a, kernel://b"', 1, "remove the quotes"),
+        ("kernel://a?x='1'", 14, "remove the quotes"),
+        ("“kernel://a”", 1, "remove the quotes"),
+        ("svc?app=foo,version=1", 13, "write labels behind '?', with '&' between them"),
+        ("notes.", 1, values.NETWORK_SERVICE_REMEDY),
+        ("svc@-a", 5, values.NAMESPACE_REMEDY),
+        ("svc@", 5, "name it, or remove the '@'"),
+        ("svc?a b=1", 6, "remove it, or put a comma between items"),
+        ("svc?-x=1", 5, values.LABEL_KEY_REMEDY),
+        ("svc?x=-1", 7, values.LABEL_VALUE_REMEDY),
+        ("vfio://svc", 1, "write kernel://, or leave it out"),
+    ],
+)
+def test_the_remedy_taken_to_the_letter_mends_it(text, column, remedy):
+    with pytest.raises(AnnotationError) as caught:
+        parse(text, namespace="default")
+
+    assert (caught.value.column, caught.value.remedy) == (column, remedy)
 
 
 def test_repeats_of_a_network_service_get_names_of_their_own_whatever_their_labels():

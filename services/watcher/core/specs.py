@@ -79,7 +79,7 @@ def _endpoint(spec: forms.Endpoint) -> EndpointSpec:
             raise BadField(
                 f"networkServices[{at}]",
                 f"{name!r} is no network service name",
-                "use at most 63 lower case letters, digits, '-' and '.'",
+                values.NETWORK_SERVICE_REMEDY,
             )
     limits.no_more(len(names), limits.MOST_NAMES, "networkServices", "network services")
     _check_sizes(spec)
