@@ -187,7 +187,8 @@ class _Reader:
     def _colon(self, part: str, offset: int) -> AnnotationError:
         mechanism, _, _ = part.partition(":")
         if not offset and mechanism.lower() in MECHANISMS:
-            return self._error(0, f"'//' is missing behind {mechanism}:", f"write {mechanism}://")
+            rest = self._item[len(mechanism) + 1 :].lstrip("/")
+            return self._error(0, "a mechanism ends in '://'", f"write {mechanism}://{rest}")
         return self._error(
             offset + len(mechanism), "a network service has no port", "remove ':' and the port"
         )

@@ -24,7 +24,10 @@ LABEL_KEY_REMEDY = f"{LABEL_VALUE_REMEDY}; a domain and '/' may stand before it"
 NAMESPACE_REMEDY = (
     "use at most 63 lower case letters, digits and '-', with a letter or digit at both ends"
 )
-NETWORK_SERVICE_REMEDY = "use at most 63 lower case letters, digits, '-' and '.', with a letter or digit at both ends and beside each '.'"
+NETWORK_SERVICE_REMEDY = (
+    "use at most 63 lower case letters, digits, '-' and '.', "
+    "with a letter or digit at both ends and beside each '.'"
+)
 
 # `all` and `default` are directories of /proc/sys/net/*/conf: sysctl could not tell such a link apart.
 RESERVED_INTERFACES = frozenset({"lo", "eth0", "all", "default"})

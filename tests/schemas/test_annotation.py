@@ -110,9 +110,9 @@ def test_an_error_points_at_the_column_that_is_wrong(text, column, reason):
         ("kernel://a;", 11, "remove it"),
         ("kernel://a/b c", 13, "remove it, or put a comma between items"),
         ("a\nb", 2, "remove it, or put a comma between items"),
-        ("kernel:/notes", 1, "write kernel://"),
-        ("kernel:notes/a", 1, "write kernel://"),
-        ("Kernel:/notes", 1, "write Kernel://"),
+        ("kernel:/notes", 1, "write kernel://notes"),
+        ("kernel:notes/a", 1, "write kernel://notes/a"),
+        ("Kernel:/notes", 1, "write Kernel://notes"),
         ("kernel://a;kernel://b", 11, "write ','"),
         ("a/b;c/d", 4, "write ','"),
         ("a/b，c/d", 4, "write ','"),  # noqa: RUF001
