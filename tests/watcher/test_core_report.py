@@ -571,3 +571,12 @@ def test_only_what_is_new_may_wait_without_a_warning(reason):
 
     before = reporting.as_shown(told(found, granted))
     assert reporting.coming(before, first) == set()
+
+
+def test_what_is_answered_one_after_the_other_is_as_new_as_what_is_answered_at_once():
+    found = pod(asks="svc/nsm-1, other/nsm-2")
+    first = told(found, lambda r: refused(r) if r.interface == "nsm-1" else Facts())
+    announced = reporting.as_shown(first, but=reporting.coming(NOTHING, first))
+    second = told(found, refused)
+
+    assert reporting.coming(announced, second) == {"nsm-1", "nsm-2"}

@@ -231,13 +231,13 @@ def coming(before: Showing, after: Report) -> frozenset[str]:
     """New interfaces of which no warning is due yet.
 
     Their endpoint is not there or not Ready, which is no trouble where both are made together; or the node has not
-    taken down what they follow, which it does within moments.
+    taken down what they follow, which it does within moments; or nobody has answered, who may say so next.
     """
     known = {each.interface for each in before.items}
     return frozenset(
         each.interface
         for each in after.items
-        if each.state == "refused" and each.reason in _COMING and each.interface not in known
+        if (each.state, each.reason) in _COMING and each.interface not in known
     )
 
 
@@ -380,7 +380,15 @@ def _fields(item: Shown) -> dict[str, object]:
 
 # What works is being renewed, or gets DNS in addition: a matter of moments.
 _RENEWED = frozenset({UPDATING, resolving.PENDING})
-_COMING = frozenset({"EndpointNodeNotReady", "EndpointNotReady", "NoEndpoint", NOT_RELEASED})
+_COMING = frozenset(
+    {
+        ("waiting", CONNECTING),
+        ("refused", "EndpointNodeNotReady"),
+        ("refused", "EndpointNotReady"),
+        ("refused", "NoEndpoint"),
+        ("refused", NOT_RELEASED),
+    }
+)
 _NO_ANSWER = "ipam has not answered yet; is it running?"
 _WAITING_FOR_NEWS = "waiting for news from ipam and the node"
 _COMPLETED = Report(
