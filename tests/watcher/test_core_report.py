@@ -5,8 +5,8 @@ import pytest
 
 from schemas.grant import Refusal
 from schemas.intent import Dns
+from services.watcher.core import patience, requests
 from services.watcher.core import report as reporting
-from services.watcher.core import requests
 from services.watcher.core.news import announcements
 from services.watcher.core.report import Facts, Showing
 from services.watcher.model import CONDITION, STATUS_ANNOTATION
@@ -99,8 +99,8 @@ def test_a_status_of_another_pod_or_an_older_revision_is_not_ready():
     assert told(found, older).items[0].reason == "Updating"
     assert told(found, older).reason == "Connecting"
     shown = reporting.as_shown(told(found, granted))
-    assert reporting.may_pass(shown, told(found, older, shown))
-    assert not reporting.may_pass(shown, told(found, other_uid, shown))
+    assert patience.may_pass(shown, told(found, older, shown))
+    assert not patience.may_pass(shown, told(found, other_uid, shown))
 
 
 def test_what_a_connected_pod_gets_in_addition_may_come_within_a_moment():
@@ -110,22 +110,22 @@ def test_what_a_connected_pod_gets_in_addition_may_come_within_a_moment():
     def waiting(*interfaces):
         return lambda request: Facts() if request.interface in interfaces else granted(request)
 
-    assert reporting.may_pass(shown, told(more, waiting("nsm-2"), shown))
-    assert not reporting.may_pass(shown, told(more, waiting("nsm-1"), shown))
-    assert not reporting.may_pass(shown, told(more, waiting("nsm-1", "nsm-2"), shown))
-    assert not reporting.may_pass(shown, told(more, granted, shown))
-    assert not reporting.may_pass(shown, told(more, refused, shown))
+    assert patience.may_pass(shown, told(more, waiting("nsm-2"), shown))
+    assert not patience.may_pass(shown, told(more, waiting("nsm-1"), shown))
+    assert not patience.may_pass(shown, told(more, waiting("nsm-1", "nsm-2"), shown))
+    assert not patience.may_pass(shown, told(more, granted, shown))
+    assert not patience.may_pass(shown, told(more, refused, shown))
 
     def follows(request):
         return granted(request) if request.interface == "nsm-1" else refused(request, "NotReleased")
 
-    assert reporting.may_pass(shown, told(more, follows, shown))
+    assert patience.may_pass(shown, told(more, follows, shown))
     empty = Showing(connected=True, reason="Connected")
-    assert reporting.may_pass(empty, told(more, waiting("nsm-1", "nsm-2"), empty))
+    assert patience.may_pass(empty, told(more, waiting("nsm-1", "nsm-2"), empty))
     failing = Showing(connected=False, reason="NoEndpoint")
-    assert not reporting.may_pass(failing, told(more, waiting("nsm-1", "nsm-2"), failing))
+    assert not patience.may_pass(failing, told(more, waiting("nsm-1", "nsm-2"), failing))
     malformed = pod(asks="svc/nsm-1, :")
-    assert not reporting.may_pass(shown, told(malformed, granted, shown))
+    assert not patience.may_pass(shown, told(malformed, granted, shown))
 
 
 def test_a_failed_end_says_the_nodes_reason():
@@ -238,9 +238,9 @@ def test_what_is_lost_may_be_explained_within_a_moment():
     found = pod(asks="svc/nsm-1")
     shown = reporting.as_shown(told(found, granted))
     gap = told(found, lambda _: Facts(), shown)
-    assert reporting.may_be_explained(shown, gap)
-    assert not reporting.may_be_explained(shown, told(found, refused, shown))
-    assert not reporting.may_be_explained(reporting.as_shown(gap), gap)
+    assert patience.may_be_explained(shown, gap)
+    assert not patience.may_be_explained(shown, told(found, refused, shown))
+    assert not patience.may_be_explained(reporting.as_shown(gap), gap)
     (said,) = announcements(shown, gap)
     assert said.reason == "Disconnected"
     assert said.message == (
@@ -406,7 +406,7 @@ def test_dns_that_fails_is_told_once_and_is_no_disconnection():
     assert (said.type, said.reason) == ("Warning", "DNSCaptureConflict")
     assert said.message == "nsm-1 (default/svc): its DNS is not served: a redirect; remove it"
     assert news(reporting.as_shown(failed), failed) == []
-    assert not reporting.may_pass(shown, failed)
+    assert not patience.may_pass(shown, failed)
     recovered = told(found, resolved(a_resolver), reporting.as_shown(failed))
     assert news(reporting.as_shown(failed), recovered) == [("Normal", "Connected")]
     removed = told(pod(asks=""), granted, reporting.as_shown(failed))
@@ -425,7 +425,7 @@ def test_dns_that_is_renewed_may_pass_within_a_moment_and_is_no_disconnection():
     before = reporting.as_shown(told(found, granted))  # without DNS
     added = told(found, resolved(lambda _: None), before)
     assert added.items[0].reason == "ResolverPending"
-    assert reporting.may_pass(before, added)
+    assert patience.may_pass(before, added)
     assert news(before, added) == []
 
 
@@ -561,22 +561,22 @@ def test_only_what_is_new_may_wait_without_a_warning(reason):
         return granted(request) if request.interface == "nsm-2" else refused(request, reason)
 
     first = told(found, facts)
-    coming = reporting.coming(NOTHING, first)
+    coming = patience.coming(NOTHING, first)
     assert coming == {"nsm-1"}
     told_so_far = list(announcements(NOTHING, first, but=coming))
     assert [each.reason for each in told_so_far] == ["Connected"]
     announced = reporting.as_shown(first, but=coming)
     assert news(announced, first) == [("Warning", reason)]
-    assert reporting.coming(announced, told(found, lambda r: refused(r, "PoolExhausted"))) == set()
+    assert patience.coming(announced, told(found, lambda r: refused(r, "PoolExhausted"))) == set()
 
     before = reporting.as_shown(told(found, granted))
-    assert reporting.coming(before, first) == set()
+    assert patience.coming(before, first) == set()
 
 
 def test_what_is_answered_one_after_the_other_is_as_new_as_what_is_answered_at_once():
     found = pod(asks="svc/nsm-1, other/nsm-2")
     first = told(found, lambda r: refused(r) if r.interface == "nsm-1" else Facts())
-    announced = reporting.as_shown(first, but=reporting.coming(NOTHING, first))
+    announced = reporting.as_shown(first, but=patience.coming(NOTHING, first))
     second = told(found, refused)
 
-    assert reporting.coming(announced, second) == {"nsm-1", "nsm-2"}
+    assert patience.coming(announced, second) == {"nsm-1", "nsm-2"}

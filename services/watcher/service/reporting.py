@@ -24,8 +24,8 @@ from schemas.subjects import (
 )
 from services._runtime.mirror import Mirror
 from services.watcher.adapters import Denied, Kube, Missing, pods
+from services.watcher.core import patience, spoiled
 from services.watcher.core import report as reports
-from services.watcher.core import spoiled
 from services.watcher.core.intent import Intent
 from services.watcher.core.news import announcements
 from services.watcher.core.requests import Wanted
@@ -218,7 +218,7 @@ class Reporter:
         return memory
 
     def _passes_soon(self, memory: _Memory, shown: reports.Showing, result: reports.Report) -> bool:
-        if not reports.may_pass(shown, result):
+        if not patience.may_pass(shown, result):
             memory.passing_since = None
             return False
         now = self._clock()
@@ -228,7 +228,7 @@ class Reporter:
 
     def _may_be_explained(self, memory: _Memory, result: reports.Report) -> bool:
         """What is lost shows at once; people hear of it together with the reason, if one follows soon."""
-        if not reports.may_be_explained(memory.announced, result):
+        if not patience.may_be_explained(memory.announced, result):
             memory.unexplained_since = None
             return False
         now = self._clock()
@@ -248,7 +248,7 @@ class Reporter:
 
     def _coming(self, ref: Ref, memory: _Memory, result: reports.Report) -> frozenset[str]:
         """Interfaces of which no warning is due yet, though the condition tells what they lack."""
-        coming = reports.coming(memory.announced, result)
+        coming = patience.coming(memory.announced, result)
         if not coming:
             memory.coming_since = None
             return coming
