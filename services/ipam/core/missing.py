@@ -91,7 +91,7 @@ def _correction(name: str, home: str, offered: tuple[str, ...]) -> str:
 def _nearest(name: str, offered: tuple[str, ...]) -> str:
     if len(offered) > MOST_COMPARED:
         return ""
-    return next(iter(get_close_matches(name, offered, n=1)), "")
+    return " or ".join(get_close_matches(name, offered))
 
 
 def few(texts: Iterable[str], *, by: str = " or ", none: str = "nothing") -> str:
