@@ -51,6 +51,11 @@ def test_no_endpoint_says_what_to_create():
         ("note", ("notes", "web"), "; did you mean notes? If not, create a"),
         ("svc-3", ("svc-1", "svc-2"), "; did you mean svc-2 or svc-1? If not, create a"),
         ("vpn", ("web", "notes"), "; correct the name (namespace default offers notes, web), or"),
+        (
+            "vpn",
+            tuple(f"vpn-{at}" for at in range(101)),
+            "namespace default offers 101 others), or",
+        ),
         ("vpn", tuple("abcdefg"), "(namespace default offers a, b, c, d, e, 2 more), or"),
     ],
 )

@@ -20,8 +20,9 @@ def nobody(
 ) -> str:
     """Nobody offers it. `offered`: what the namespace does; `elsewhere`: namespaces that do offer it."""
     hint = " (other namespaces do, but do not allow this one)" if elsewhere else ""
-    named = [] if not is_own else sorted(offered)  # what a foreign one has is not told
-    remedy = _correction(name, home, tuple(named))
+    remedy = (
+        _correction(name, home, offered) if is_own else ""
+    )  # what a foreign one has is not told
     return (
         f"no endpoint Pod of namespace {home} offers network service {name}{hint}; {remedy}{_TO_OFFER} "
         "and a running Pod that its podSelector matches, or see the events of the one that should"
@@ -78,19 +79,20 @@ def _rule_remedy(routes: Collection[intent.Destination], rule: str) -> str:
     return f"correct a destinationSelector{weights} in {rule}, or the labels of the endpoint"
 
 
-def _correction(name: str, home: str, offered: tuple[str, ...]) -> str:
+def _correction(name: str, home: str, offered: Collection[str]) -> str:
     if not offered:
         return ""
-    near = _nearest(name, offered)
+    if len(offered) > MOST_COMPARED:
+        return f"correct the name (namespace {home} offers {len(offered)} others), or "
+    named = tuple(sorted(offered))
+    near = _nearest(name, named)
     if near:
         return f"did you mean {near}? If not, "
-    return f"correct the name (namespace {home} offers {few(offered, by=', ')}), or "
+    return f"correct the name (namespace {home} offers {few(named, by=', ')}), or "
 
 
 @lru_cache(maxsize=256)
 def _nearest(name: str, offered: tuple[str, ...]) -> str:
-    if len(offered) > MOST_COMPARED:
-        return ""
     return " or ".join(get_close_matches(name, offered))
 
 
