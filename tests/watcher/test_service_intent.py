@@ -362,10 +362,13 @@ def sources(reader):
     return sorted(key.source for key in reader.mirror.items if isinstance(key, PrefixKey))
 
 
+TOO_MUCH = {f"label-{at}": "x" * 60 for at in range(16_000)}  # more than a message may hold
+
+
 async def test_what_the_bus_refuses_is_told_and_holds_up_nobody(cluster, nats, reader):
     store = cluster.store
     store.create(PODS, a_pod("vpn-0", labels={"app": "vpn"}))
-    store.create(NETWORK_SERVICE_ENDPOINTS, an_endpoint(labels={"big": "x" * 1_100_000}))
+    store.create(NETWORK_SERVICE_ENDPOINTS, an_endpoint(labels=TOO_MUCH))
     store.create(PODS, a_pod(asks="svc/nsm-1"))
     endpoint = EndpointKey("default", "vpn", "vpn-0")
     async with a_watcher(cluster, nats):
@@ -376,7 +379,7 @@ async def test_what_the_bus_refuses_is_told_and_holds_up_nobody(cluster, nats, r
         assert kind == "NetworkServiceEndpoint"
         assert "larger than the bus takes (1048576)" in message
         assert "raise max_payload of the NATS server, or make this object smaller" in message
-        small = {"spec": {"labels": {"big": "x"}}}
+        small = {"spec": {"labels": None}}
         store.patch(NETWORK_SERVICE_ENDPOINTS, "default", "vpn", small)
         await reader.until(lambda: reader.get(endpoint) is not None)
 
@@ -430,7 +433,7 @@ async def test_what_cannot_be_published_does_not_keep_a_pod_that_is_gone(cluster
     endpoint = EndpointKey("default", "vpn", "vpn-0")
     async with a_watcher(cluster, nats):
         await reader.until(lambda: reader.get(endpoint) is not None)
-        big = {"spec": {"labels": {"big": "x" * 1_100_000}}}
+        big = {"spec": {"labels": TOO_MUCH}}
         store.patch(NETWORK_SERVICE_ENDPOINTS, "default", "vpn", big)
         await until_told(cluster, "NotPublished")
         assert reader.get(endpoint).labels == {}
