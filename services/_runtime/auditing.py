@@ -27,6 +27,15 @@ class Audit:
 
     async def until_short(self) -> None:
         """Return when the stream holds less than was read of it."""
+        self.mirror.audited = True
+        try:
+            await self._two_in_a_row()
+            self.found += 1
+        finally:
+            # What is missing stays known until whoever leads next has seen to it.
+            self.mirror.audited = self.found > 0
+
+    async def _two_in_a_row(self) -> None:
         suspected = False
         while True:
             await asyncio.sleep(AGAIN_SECONDS if suspected else self._pause())
@@ -36,11 +45,11 @@ class Audit:
                 log.debug("stream not counted", stream=self.mirror.stream, reason=exc.what)
                 continue
             if is_short and suspected:
-                self.found += 1
                 return
             suspected = is_short
             if not is_short:
                 self.found = 0
+                self.mirror.renew()
 
     def _pause(self) -> float:
         # Were we wrong, nothing that is done about it would help: then at least not again and again.

@@ -238,9 +238,11 @@ async def _begin(
         since=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     sequence = await write_guard(bus, guard, after=0 if stored is None else stored.sequence)
-    if audit.found:
+    incarnation = incarnations[own.stream]
+    await own.reached(sequence, incarnation=incarnation)
+    if audit.found or await own.is_short():  # its loss may be why the one before is gone
         own.resync("the stream lost messages")
-    await own.reached(sequence, incarnation=incarnations[own.stream])
+        await own.reached(sequence, incarnation=incarnation)
     return Term(bus, guard, sequence, own)
 
 

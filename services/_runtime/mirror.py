@@ -39,6 +39,7 @@ TICK_SECONDS = 1.0
 SILENT_TICKS = 3  # of a heartbeat per second
 # A net under everything, and less than half the life of a tombstone: a longer cut could miss one for ever.
 RESYNC_SECONDS = 1500.0
+_COUNT_SECONDS = 20.0
 LAG_SECONDS = 15.0  # measured: 2 s for 30,000 messages after a server was wiped
 
 OnChange = Callable[[Any, Any], None]
@@ -66,6 +67,9 @@ class Mirror:
         self.synced = asyncio.Event()
         self.when_complete = asyncio.Event()
         self.incarnation = ""  # "": not known
+        self.audited = (
+            False  # whoever counts calls `renew`: a snapshot before the count would hide a loss
+        )
         self._bus = bus
         self._on_change = on_change
         self._resync_seconds = resync_seconds
@@ -146,12 +150,21 @@ class Mirror:
             return False  # another stream: it is read anew
         if place.last_sequence < delivered:
             return True
-        await self.reached(place.last_sequence, incarnation=place.incarnation)
+        try:
+            async with asyncio.timeout(_COUNT_SECONDS):
+                await self.reached(place.last_sequence, incarnation=place.incarnation)
+        except TimeoutError:
+            return True  # what was there a moment ago cannot be read
         return place.messages < self._census.least(last=place.last_sequence, now=place.at)
 
     def sequence_of(self, key: Any) -> int:
         """The sequence of the newest message of `key` that we know of; 0: none."""
         return self._sequences.get(key, 0)
+
+    def renew(self) -> None:
+        """Take a new snapshot if it is time for one."""
+        if self._settled and self._now() >= self._full_at:
+            self.resync("time for a new snapshot")
 
     def resync(self, reason: str) -> None:
         """Take a new snapshot; what it lacks becomes stale."""
@@ -180,7 +193,7 @@ class Mirror:
         await self._bus.connected()
         self._doubt = ""
         self._settled = False
-        if self._cannot_tell() or self._now() >= self._full_at:
+        if self._cannot_tell() or (self._now() >= self._full_at and not self.audited):
             self._full = True
         if self._full:
             self._begin_snapshot()
@@ -290,8 +303,8 @@ class Mirror:
             consumer.quiet += 1
             if consumer.quiet >= SILENT_TICKS and consumer.listening:
                 self._again(f"no heartbeat for {consumer.filter}")
-        if self._settled and self._now() >= self._full_at:
-            self.resync("time for a new snapshot")
+        if not self.audited:
+            self.renew()
         self._judge()
         self._show(synced=self._settled)
 

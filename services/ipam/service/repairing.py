@@ -7,6 +7,8 @@ stream of nodes' statuses lost only nodes can write again.
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -25,6 +27,7 @@ from services.ipam.model import per_node
 from services.ipam.service.past import Past
 
 KEEP_SECONDS = TOMBSTONE_TTL_SECONDS / 6
+_ASK_SECONDS = 300.0
 
 log = structlog.get_logger()
 
@@ -68,11 +71,14 @@ async def keep_tombstones(past: Past, state: State, store: Store) -> None:
 
 async def ask_nodes_again(term: Term, states: Mirror) -> None:
     """Have nodes tell anew what was lost of their statuses, for ever; what none of them tells is gone."""
-    audit = Audit(states)
+    audit, asked_at = Audit(states), -math.inf
     while True:
         await audit.until_short()
         log.warning("nodes' statuses were lost", stream=states.stream, found=audit.found)
         if audit.found == 1:
+            # A node can have its own words end by themselves: that makes not all nodes tell all the time.
+            await asyncio.sleep(asked_at + _ASK_SECONDS - time.monotonic())
+            asked_at = time.monotonic()
             await term.ask_again()
         else:
             states.resync("what was lost was not told again")
