@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import pytest
 
 from schemas.codec import Tombstone
 from schemas.state import Resolver
@@ -131,6 +132,42 @@ async def test_only_the_newest_is_said_once_the_bus_is_back(monkeypatch) -> None
         bus.away = False
         await turns()
     assert bus.take() == [a_resolver(state="serving")]
+
+
+@pytest.mark.parametrize("asked_first", [True, False], ids=["asked, ended", "ended, asked"])
+async def test_an_end_before_the_word_is_repeated_is_told_all_the_same(
+    *, asked_first: bool
+) -> None:
+    """Asked anew in the same stream, what was told before may stand there: nobody else takes it away."""
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    reporter.enter("one")
+    async with running(reporter):
+        reporter.say(a_resolver())
+        await turns()
+        assert bus.take() == [a_resolver()]
+
+        if asked_first:
+            reporter.enter("one", asked="again")
+        reporter.bury(KEY, "uid")
+        reporter.enter("one", asked="again")
+        await turns()
+    assert bus.take() == [Tombstone(released="uid")]
+
+
+async def test_of_a_pod_that_ended_a_new_stream_is_told_nothing() -> None:
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    reporter.enter("one")
+    async with running(reporter):
+        reporter.say(a_resolver())
+        await turns()
+        bus.take()
+
+        reporter.enter("two")
+        reporter.bury(KEY, "uid")
+        await turns()
+    assert bus.take() == []
 
 
 async def test_a_new_stream_is_told_everything_and_the_same_one_nothing() -> None:

@@ -69,7 +69,9 @@ class Reporter:
         if not incarnation or (incarnation, asked) == (self._incarnation, self._asked):
             return
         if self._incarnation:
-            self._told.clear()
+            # Asked anew, what was told may stand there all the same: it is still to be buried.
+            is_same = incarnation == self._incarnation
+            self._told = dict.fromkeys(self._told, _PERHAPS) if is_same else {}
             for key in self._newest:
                 self._mark(key)
         self._incarnation, self._asked = incarnation, asked
@@ -110,7 +112,7 @@ class Reporter:
             elif message is not None:
                 if key in self._told:
                     await self._bus.bury(key, message)
-                    del self._told[key]
+                    self._told.pop(key, None)  # another stream meanwhile: gone already
                 if self._newest.get(key) is message:
                     del self._newest[key]
         except Unavailable:
