@@ -121,11 +121,12 @@ class Monitor:
             raise Refused(f"network {target} cannot be followed: {exc.strerror}") from exc
         finally:
             os.close(fd)
-        former = self._cookies.get(nsid)  # its end was missed: ids are given anew
-        if former is not None and former != cookie:
-            self._watched.discard(former)
+        former = self._cookies.get(nsid, cookie)
         self._cookies[nsid] = cookie
         self._watched.add(cookie)
+        if former != cookie:  # ids are given anew: it ended, and we have not read so yet
+            self._watched.discard(former)
+            self._on_changes([Change(former, DELNSID)])
 
     def _tell(self) -> None:
         heard: list[_Notice] = []
@@ -162,9 +163,10 @@ class Monitor:
 
     def _ended(self, body: bytes) -> Iterator[Change]:
         value = _attributes(body, 4).get(_NETNSA_NSID)
-        if value is None:
+        # An id is free before its end is told: by now another network may have it, which `watch` was told of.
+        if value is None or _is_given(self._asking, value):
             return
-        cookie = self._cookies.pop(struct.unpack_from("=i", value)[0], 0)
+        cookie = self._cookies.pop(struct.unpack("=i", value)[0], 0)
         if cookie:
             self._watched.discard(cookie)
             yield Change(cookie, DELNSID)
@@ -212,6 +214,12 @@ def _named(asking: socket.socket, fd: int) -> int:
         raise OSError(code, os.strerror(code))
     value = _attributes(data[_HEADER.size :], 4)[_NETNSA_NSID]
     return int(struct.unpack("=i", value)[0])
+
+
+def _is_given(asking: socket.socket, nsid: bytes) -> bool:
+    """Whether a network has this id now. Kernels before 5.0 do not tell: as if none had."""
+    asking.send(_nsid_message(_GETNSID, struct.pack("=HH", 8, _NETNSA_NSID) + nsid, 0))
+    return not _error(asking.recv(4096))
 
 
 def _nsid_message(kind: int, attributes: bytes, flags: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import select
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -190,20 +191,30 @@ async def test_the_end_of_a_network_is_told_and_nothing_keeps_it(
     assert heard.monitor.watched == 1
 
 
-async def test_an_id_that_is_given_anew_means_the_new_network(pods: Callable[[str], Pod]) -> None:
+async def test_an_end_that_is_read_late_is_not_that_of_the_next_network_with_its_id(
+    pods: Callable[[str], Pod],
+) -> None:
+    """In a rollout one Pod ends and the next is attended to before anybody reads the kernel's notices."""
+    former, later = pods("former"), pods("later")
     heard = Heard()
-    former = pods("former")
     gone = heard.watch(former)
+    (nsid,) = heard.monitor._cookies
     former.end()
-    later = pods("later")
-    async with asyncio.timeout(10):
-        while heard.monitor._cookies and gone in heard.monitor._cookies.values():
-            now = heard.watch(later)  # not running: the end was not heard
-            if len(heard.monitor._cookies) > 1:
-                break
+    await heard.until(lambda: select.select([heard.monitor._socket], [], [], 0)[0])
+    assert heard.watch(later) != gone
+    assert list(heard.monitor._cookies) == [nsid]  # else this test proves nothing
+    assert heard.changes == [Change(gone, monitor.DELNSID)]
+    assert not heard.monitor.is_watched(gone)
+
     async with heard.running():
         later.add_link("x")
-        await heard.until(lambda: monitor.NEWLINK in heard.kinds(now))
+        await heard.until(lambda: monitor.NEWLINK in heard.kinds(netns.cookie(later.netns)))
+        assert heard.monitor.watched == 1
+
+        later.end()
+        await heard.until(lambda: heard.monitor.watched == 0)
+    ends = [change for change in heard.changes if change.kind == monitor.DELNSID]
+    assert len(ends) == 2
 
 
 async def test_lost_notices_are_told_as_a_loss(
