@@ -3,7 +3,9 @@
 import contextlib
 import io
 import logging
+import os
 import sys
+from collections.abc import Iterator
 from typing import Literal, TextIO, cast
 
 import structlog
@@ -14,13 +16,26 @@ class _Lossy(io.TextIOBase):
     """stderr, whose reader may be gone and whose disk may be full: no line is worth a service."""
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
+        with _whatever_happens():
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
+        with _whatever_happens():
             sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _whatever_happens() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        # Nobody will read it any more; what is left in buffers would make the exit code that of a failure.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
+    except OSError:
+        pass
 
 
 Format = Literal["auto", "json", "console"]
