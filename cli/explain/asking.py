@@ -41,7 +41,8 @@ def gather(server: str, namespace: str, name: str, *, is_lab: bool, kubeconfig: 
     pod, home, api_note, is_away = _from_api(namespace, name, is_lab=is_lab, kubeconfig=kubeconfig)
     plumbers, plumber_note = _from_plumbers(f"{namespace}/{name}")
     homes = offering.homes_of_unserved(each.message for each in told.values())
-    offered = cluster.endpoints_in(homes, is_lab=is_lab, kubeconfig=kubeconfig)
+    # In its own namespace may be one that it is to serve as a Pod of, and that is refused.
+    offered = cluster.endpoints_in(homes | {namespace}, is_lab=is_lab, kubeconfig=kubeconfig)
     node = os.environ.get("PLUMBER_NODE") or os.environ.get("DNS_NODE") or (pod.node if pod else "")
     answer, dns_note, is_unheard = _from_dns(f"{namespace}/{name}", node)
     return Evidence(

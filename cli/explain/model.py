@@ -64,7 +64,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     told: dict[Key, Told]
     pod: Pod | None = None  # as the API server has it
     home: Namespace | None = None  # its Namespace
-    endpoints: tuple[NetworkServiceEndpoint, ...] = ()  # of network services that nobody offers
+    endpoints: tuple[
+        NetworkServiceEndpoint, ...
+    ] = ()  # of its namespace, and of what nobody offers
     plumbers: tuple[Any, ...] = ()  # their answers about it
     dns: Any | None = None  # answer of its node's dns service
     api_note: str = ""  # why `pod` is not known; empty with None: it is not there

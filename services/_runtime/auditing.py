@@ -15,6 +15,7 @@ from services._runtime.mirror import RESYNC_SECONDS, Mirror
 log = structlog.get_logger()
 
 CHECK_SECONDS = 30.0
+_COUNT_SECONDS = 20.0
 AGAIN_SECONDS = 5.0  # between the two that count
 
 
@@ -40,7 +41,10 @@ class Audit:
         while True:
             await asyncio.sleep(AGAIN_SECONDS if suspected else self._pause())
             try:
-                is_short = await self.mirror.is_short()
+                async with asyncio.timeout(_COUNT_SECONDS):
+                    is_short = await self.mirror.is_short()
+            except TimeoutError:
+                is_short = True  # what was there a moment ago cannot be read
             except Unavailable as exc:
                 log.debug("stream not counted", stream=self.mirror.stream, reason=exc.what)
                 continue

@@ -29,6 +29,7 @@ CONSUMER_NOT_FOUND = 10014
 # The stream will be made by its owners; a consumer of our name is one that our delete did not reach.
 _PASSING = frozenset({STREAM_NOT_FOUND, 10013, 10148})
 _SECOND = 1_000_000_000
+_SILENT_TICKS = 3  # of a heartbeat per second
 # Who asks the server for its consumers sees who follows, and of which version each process is.
 _ABOUT = {"version": metadata.version("nsm-on-nats")}
 
@@ -55,7 +56,7 @@ class Consumer:
         self.synced = False
         self.position = 0
         self.delivered = 0  # the newest sequence delivered since the opening
-        self.quiet = 0  # ticks since the server last spoke; the mirror counts them
+        self._quiet = 0  # ticks since the server last spoke
         self.lag = 0
         self.replicated = False
         self._bus = bus
@@ -68,6 +69,12 @@ class Consumer:
         self._floor = 0
         self._must_reach = 0
         self._received = 0  # consumer sequence
+
+    def silent_again(self) -> bool:
+        """Another tick: whether the server has been silent for several of them."""
+        # Counted in ticks, not in time: a loop that was blocked finds its messages in the queue.
+        self._quiet += 1
+        return self._quiet >= _SILENT_TICKS and self.listening
 
     @property
     def listening(self) -> bool:
@@ -101,7 +108,7 @@ class Consumer:
         # Nodes need not be told how many replicas there are: the answer of a server of several names its leader.
         self.replicated = self._bus.replicas > 1 or bool(info.get("cluster"))
         self._must_reach = 0
-        self.quiet = 0
+        self._quiet = 0
 
     def release(self, *, must_reach: int = 0) -> None:
         """Deliver what was held back and go on; on a cluster it is not synced before `must_reach`."""
@@ -162,7 +169,7 @@ class Consumer:
             raise
 
     async def _on_message(self, message: Msg) -> None:
-        self.quiet = 0
+        self._quiet = 0
         headers = message.headers
         if headers is not None and not message.data and headers.get("Status") == "100":
             await self._control(message, headers)

@@ -465,6 +465,30 @@ def test_an_endpoint_that_cannot_be_read_is_why_nobody_serves_as_the_pod_is_told
     assert found.told.state == "ok"
 
 
+@pytest.mark.parametrize("is_told", [False, True])
+def test_an_endpoint_that_is_refused_is_what_is_wrong_with_its_pod(is_told: bool):
+    bad = the_endpoint(ipam={"prefixes": ["172.21.0.1/24"]})
+    condition = {"type": "Accepted", "status": "False", "reason": "BadEndpoint", "message": "no"}
+    if is_told:
+        bad = msgspec.structs.replace(bad, status={"conditions": [condition]})
+    elsewhere = msgspec.structs.replace(
+        bad, metadata=msgspec.structs.replace(bad.metadata, namespace="far")
+    )
+    metadata = Metadata(name="gateway", namespace="default", uid="u", labels={"app": "x"})
+    gateway = msgspec.structs.replace(
+        the_pod(), metadata=metadata, status=PodStatus(phase="Running")
+    )
+    found = explained(evidence(*ALIVE, name="gateway", pod=gateway, endpoints=(elsewhere, bad)))
+    expected = "BadEndpoint: no" if is_told else "InvalidSpec: "
+    assert found.first.startswith(f"serves: endpoint default/vpn: {expected}")
+    assert found.remedy
+    other = msgspec.structs.replace(
+        gateway, metadata=msgspec.structs.replace(gateway.metadata, labels={"app": "y"})
+    )
+    found = explained(evidence(*ALIVE, name="gateway", pod=other, endpoints=(bad,)))
+    assert found.well
+
+
 def test_an_endpoint_whose_selector_matches_no_pod_is_named():
     found = explained(evidence(*ALIVE, a_request(), a_refusal(), endpoints=(the_endpoint(),)))
     assert found.first.startswith(
