@@ -28,6 +28,7 @@ _AWAY = re.compile(
     r"\((ServiceUnavailable|InternalError|Timeout|ServerTimeout|TooManyRequests)\)|Unable to connect|"
     r"server (?!localhost:8080)\S+ was refused|the server is currently unable|timed out|deadline exceeded"
 )
+_OF_KUBECONFIG = re.compile(r"x509|certificate|no such host|getting credentials")
 _ENDPOINTS = "networkserviceendpoints.networkservicemesh.io"
 
 
@@ -122,7 +123,8 @@ def _kubectl(what: list[str], kubeconfig: str) -> bytes:
     if any("(NotFound)" in line for line in said):
         return b""
     reason = said[-1] if said else f"exit code {done.returncode}"
-    raise (Unheard if _AWAY.search(reason) else Problem)(f"kubectl: {reason}")
+    is_away = _AWAY.search(reason) and not _OF_KUBECONFIG.search(reason)
+    raise (Unheard if is_away else Problem)(f"kubectl: {reason}")
 
 
 def unheard_api() -> str:

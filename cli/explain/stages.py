@@ -200,7 +200,7 @@ def _published(
         problem = "the bus asks for it as it was before: the watcher has not told the change"
     if LeaseKey("watcher") not in found.told:
         problem += ", and nobody leads watcher"
-    elif deaf := deafness(found):
+    elif deaf := deafness(found, place):
         return stage.waits(f"{problem}, and {deaf}", place.see_api())
     return stage.waits(problem, place.see("watcher"))
 

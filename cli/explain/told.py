@@ -15,7 +15,7 @@ from services.watcher.model import CONDITION
 def told_to_pod(found: Evidence, asks: Wanted | None, place: Place) -> Stage:
     """The condition of the Pod, and whether it can be told anything new."""
     stage = _condition(found, asks, place)
-    deaf = deafness(found)
+    deaf = deafness(found, place)
     if not deaf or not stage.is_well:
         return stage
     remedy = place.start("watcher") if LeaseKey("watcher") not in found.told else place.see_api()
@@ -23,14 +23,16 @@ def told_to_pod(found: Evidence, asks: Wanted | None, place: Place) -> Stage:
     return msgspec.structs.replace(stage, lines=lines).waits(deaf, remedy)
 
 
-def deafness(found: Evidence) -> str:
+def deafness(found: Evidence, place: Place) -> str:
     """Why what is edited in Kubernetes waits; empty: it does not, as far as anybody tells."""
-    if found.is_api_away:
-        return f"edits wait, connections stay: {found.api_note}"
     lease = found.told.get(LeaseKey("watcher"))
-    if lease is None or not isinstance(lease.message, live.Lease):
+    leader = lease.message if lease is not None else None
+    troubles = leader.word.troubles if isinstance(leader, live.Lease) else ()
+    # Who cannot reach a cluster's API server that the watcher hears may have the wrong way to it.
+    if found.is_api_away and (place.is_lab or leader is None or troubles):
+        return f"edits wait, connections stay: {found.api_note}"
+    if leader is None:
         return "nobody leads watcher: edits wait, connections stay"
-    troubles = lease.message.word.troubles
     return f"watcher: {troubles[0]}" if troubles else ""
 
 
@@ -44,7 +46,8 @@ def _condition(found: Evidence, asks: Wanted | None, place: Place) -> Stage:
         asks,
         shown,
         lambda each: facts_of(each, found.told, found.endpoints),
-        heard=AliveKey(found.pod.node) in found.told if found.pod.node else None,
+        # That a heartbeat is missing counts only after a while, which the watcher alone measures.
+        heard=True if AliveKey(found.pod.node) in found.told else None,
     )
     if must is None:
         return Stage(name="told", state="none", lines=())

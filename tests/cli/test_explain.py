@@ -306,7 +306,7 @@ FIRST: dict[str, tuple[Evidence, str, str]] = {
         "kubectl get --raw /readyz",
     ),
     "an API server that does not answer": (
-        evidence(*CONNECTED, pod=None, api_note="kubectl: timed out", is_api_away=True),
+        evidence(*CONNECTED, DEAF, pod=None, api_note="kubectl: timed out", is_api_away=True),
         "told: edits wait, connections stay: kubectl: timed out",
         "kubectl get --raw /readyz",
     ),
@@ -381,6 +381,18 @@ def test_without_the_api_server_the_bus_alone_is_explained(capsys):
     assert states(found)["plumbed"] == "ok"
     telling.tell(found)
     assert capsys.readouterr().out.endswith("all is well, as far as the bus tells\n")
+
+
+def test_an_api_server_that_only_the_watcher_hears_is_no_fault_of_the_cluster():
+    """It may be the kubeconfig's; in a lab there is none between."""
+    away = evidence(*CONNECTED, pod=None, api_note="kubectl: timed out", is_api_away=True)
+    found = explained(away)
+    assert found.well
+    assert (found.told.state, found.told.lines) == (
+        "unknown",
+        ("condition not known: kubectl: timed out",),
+    )
+    assert not stages.explain(away, Place(is_lab=True)).well
 
 
 def test_of_a_silent_plumber_the_last_word_counts_and_is_named_as_that():
@@ -611,6 +623,23 @@ def test_an_api_server_that_is_away_is_told_from_a_wish_that_is_refused(
     assert isinstance(kubectl_fails(tmp_path, monkeypatch, script), Unheard)
 
 
+@pytest.mark.parametrize(
+    "why",
+    [
+        "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+        "dial tcp: lookup gone.example on 10.0.0.1:53: no such host",
+        "getting credentials: exec: executable aws not found",
+    ],
+)
+def test_a_kubeconfig_that_leads_nowhere_is_told_from_an_api_server_that_is_away(
+    tmp_path, monkeypatch, why
+):
+    script = f"echo 'Unable to connect to the server: {why}' >&2; exit 1"
+    caught = kubectl_fails(tmp_path, monkeypatch, script)
+    assert why in str(caught)
+    assert not isinstance(caught, Unheard)
+
+
 def kubectl_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Problem:
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(f"#!/bin/sh\n{script}\n")
@@ -659,7 +688,8 @@ def test_an_api_server_that_hangs_is_named_and_not_waited_for(monkeypatch, look)
     assert "the API server does not answer" in note
 
 
-def test_a_condition_of_a_lost_node_is_as_the_watcher_should_have_written_it():
+def test_of_a_silent_node_either_word_of_the_watcher_may_be_due():
+    """How long it has been silent is measured by the watcher alone."""
     request = a_request()
     pod = msgspec.structs.replace(request.pod, node_ready=False)
     silent = (
@@ -676,7 +706,16 @@ def test_a_condition_of_a_lost_node_is_as_the_watcher_should_have_written_it():
     assert found.told.state == "ok"
     assert found.told.lines == (f"condition {CONDITION} is Unknown, NodeLost",)
     assert not found.well  # its plumber is silent
-    late = explained(evidence(*silent))
-    assert late.told.problem.startswith(
-        f"condition {CONDITION} is True, Connected, and should say Unknown, NodeLost"
+    early = explained(evidence(*silent))
+    assert early.told.state == "ok"
+    assert early.told.lines == (f"condition {CONDITION} is True, Connected",)
+    back = explained(
+        evidence(
+            live.Alive(node="node1"),
+            *silent,
+            pod=the_pod(status=PodStatus(phase="Running", conditions=(unknown,))),
+        )
+    )
+    assert back.told.problem.startswith(
+        f"condition {CONDITION} is Unknown, NodeLost, and should say True, Connected"
     )
