@@ -18,6 +18,7 @@ StructType = TypeVar("StructType", bound=msgspec.Struct)
 _SECRET = re.compile(r"token|password|secret|seed|credential", re.IGNORECASE)
 _PLACE = re.compile(r"_(file|dir)$")  # where a secret lies is none
 Count = Annotated[int, msgspec.Meta(ge=0)]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 Address = Annotated[
     str,
     msgspec.Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^:\s]*):\d{1,5}$", description="HOST:PORT"),

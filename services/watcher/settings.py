@@ -1,8 +1,8 @@
 """Settings of the watcher, from variables WATCHER_*."""
 
-from typing import Annotated
-
 import msgspec
+
+from services._runtime.settings import AtLeastOne
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,4 +13,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # where the ConfigMap of excluded prefixes is
     system_namespace: str = "nsm-system"
     # how many Pods' statuses are written at once; when the API server says to stay away (429, `Retry-After`), all wait
-    writes_in_flight: Annotated[int, msgspec.Meta(ge=1)] = 16
+    writes_in_flight: AtLeastOne = 16

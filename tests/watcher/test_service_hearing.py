@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from lab.api.kinds import NODES, PODS
 from schemas.live import Alive
@@ -60,6 +61,29 @@ async def test_a_heartbeat_between_begins_the_wait_anew_and_ends_by_itself(bus):
         while (await bus.holds(LIVE, AliveKey))[1]:
             await asyncio.sleep(0.05)
     assert [await ears.look(after=each) for each in (1, 19, 2)] == [True, True, False]
+
+
+@pytest.mark.parametrize("how", ["heard", "ready", "empty"])
+async def test_a_lost_node_is_told_in_one_line_when_it_starts_and_one_when_it_ends(bus, how):
+    ears = Ears(bus)
+    with capture_logs() as logs:
+        for each in (0, 21, 5):
+            await ears.look(after=each)
+        assert [(each["event"], each["nodes"]) for each in logs] == [
+            ("nodes lost: not Ready, and silent", ["node1"])
+        ]
+        logs.clear()
+
+        if how == "heard":
+            await bus.publish(Alive(node="node1"), ttl=60)
+        elif how == "ready":
+            ears.node("node1", "True")
+            ears.own.forget("node1")
+        else:
+            ears.intent.put(model.Pod, ("default", "on-node1"), None)
+        for _ in range(2):
+            await ears.look(after=5)
+    assert [(each["event"], each["nodes"]) for each in logs] == [("nodes lost no more", ["node1"])]
 
 
 async def test_of_nodes_that_are_ready_nobody_asks(bus, monkeypatch):

@@ -5,7 +5,7 @@ Caches are warm in every replica; publishing, reporting and announcing run for w
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from prometheus_client import Gauge
@@ -91,7 +91,7 @@ class Watcher:
         self._hearing = Hearing(
             bus,
             self.intent,
-            on_change=self._heed_pods,
+            on_change=lambda pods: self._reporter.note(pods),  # noqa: PLW0108 made below: each needs the other
             clock=time.monotonic,
         )
         self._reporter = Reporter(
@@ -191,9 +191,6 @@ class Watcher:
         self._reporter.note(touched.pods)
         for about in touched.notices:
             self._say_notice(about, again=True)
-
-    def _heed_pods(self, pods: Iterable[model.Ref]) -> None:
-        self._reporter.note(pods)
 
     def _say_notice(self, about: ObjectRef, *, again: bool) -> None:
         problem = self.intent.notices.get(about)

@@ -43,6 +43,7 @@ class Hearing:
         self._clock = clock
         self._heard: dict[str, bool] = {}
         self._since: dict[str, float] = {}  # when a node was first found silent
+        self._lost: set[str] = set()  # as was told last
         self._place: tuple[str, int] = ("", 0)
         lost = Gauge(
             "nsm_watcher_lost_nodes",
@@ -69,30 +70,40 @@ class Hearing:
         finally:
             self._heard.clear()
             self._since.clear()
+            self._lost.clear()
 
     async def _look(self) -> None:
         nodes = self._intent.unready_nodes()
         for known in (self._heard, self._since):
             for node in known.keys() - nodes.keys():
                 del known[node]
-        if not nodes:
-            return
+        turned = await self._turned(nodes) if nodes else []
+        self._tell_lost()
+        for node in turned:
+            self._on_change(nodes[node])
+
+    async def _turned(self, nodes: Iterable[str]) -> list[str]:
+        """Of whom what is known changed."""
         try:
             incarnation, alive = await self._bus.holds(LIVE, AliveKey)
         except Unavailable as exc:
             log.debug("heartbeats not read", reason=exc.what)
             self._since.clear()
-            return
+            return []
         place = (incarnation, self._bus.reconnects)
         if place != self._place:
             self._place = place
             self._since.clear()
-        turned = [node for node in nodes if self._judge(node, is_alive=_subject(node) in alive)]
-        lost = [node for node in turned if not self._heard[node]]
-        if lost:
-            log.warning("nodes lost: not Ready, and silent", nodes=lost[:_SHOWN], count=len(lost))
-        for node in turned:
-            self._on_change(nodes[node])
+        return [node for node in nodes if self._judge(node, is_alive=_subject(node) in alive)]
+
+    def _tell_lost(self) -> None:
+        """One line when it starts, one when it ends: heard again, Ready again, or without clients."""
+        lost = {node for node, heard in self._heard.items() if not heard}
+        before, self._lost = self._lost, lost
+        if new := sorted(lost - before):
+            log.warning("nodes lost: not Ready, and silent", nodes=new[:_SHOWN], count=len(new))
+        if ended := sorted(before - lost):
+            log.info("nodes lost no more", nodes=ended[:_SHOWN], count=len(ended))
 
     def _judge(self, node: str, *, is_alive: bool) -> bool:
         """Whether it is heard now and was not, or the other way round."""
