@@ -31,7 +31,7 @@ OBJECTS: dict[str, Reason] = {
     "Disconnected": Reason("an Event: what was connected is not any more; the message says why"),
     "NodeLost": Reason(
         "the condition is Unknown: Kubernetes calls the Pod's node not Ready, or knows it no more, and its plumber has "
-        "been silent for twenty seconds; the Pod was connected. It comes back by itself with either of them; no Event, "
+        "been silent for half a minute; the Pod was connected. It comes back by itself with either of them; no Event, "
         "as Kubernetes tells of the node on each of its Pods",
         "see the node: `kubectl describe node`",
     ),
