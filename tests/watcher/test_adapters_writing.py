@@ -169,6 +169,14 @@ async def test_a_request_that_can_never_work_is_denied(cluster, kube):
     assert pod
 
 
+async def test_a_write_has_no_version_that_could_expire(cluster, kube):
+    """Who writes expects to be denied; only who lists can begin anew."""
+    pod = a_stored_pod(cluster)
+    cluster.api.faults.add(Fault(what="refuse", kind="pods", code=410))
+    with pytest.raises(Denied, match="410 Expired"):
+        await write(kube, pod)
+
+
 class Clock:
     now = 0.0
 

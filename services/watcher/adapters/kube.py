@@ -163,7 +163,7 @@ def _error(what: str, response: aiohttp.ClientResponse, body: bytes) -> Exceptio
             return Conflict(text)
         case 422 if told.is_about_uid:  # the precondition of a patch is told as a forbidden change
             return Conflict(text)
-        case 410:
+        case 410 if response.method == "GET":  # to anything else no server in its senses says so
             return Expired(text)
         case status if status == 429 or status >= 500:
             # Only these two say that all of us shall stay away; others concern what was asked.
