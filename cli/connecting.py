@@ -48,7 +48,12 @@ async def log_in(server: str, who: Person) -> Client:
                 await asyncio.sleep(_RETRY_SECONDS)
     except TimeoutError:
         pass
-    reason = str(refused[0] if refused else last or "") or "no answer"
+    reason = str(refused[0] if refused else last or "")
+    if not reason:
+        raise Problem(
+            f"NATS at {shown(server)} takes connections and says nothing: does it hang? "
+            "(nsm lab ps; on a cluster: kubectl -n nsm-system logs nats-0)"
+        )
     raise Problem(f"NATS at {shown(server)} does not let us in: {reason}; {who.remedy}")
 
 
