@@ -483,7 +483,6 @@ def test_before_an_upgrade_is_applied_the_job_is_deleted_and_after_one_to_three_
         assert block.index("delete job") < block.index("kubectl apply -k")
     for block in blocks[1:]:
         assert block.index("kubectl apply -k") < block.index("delete pod nats-0")
-    assert blocks[2].index("delete pvc") < blocks[2].index("delete pod nats-0")
 
 
 def test_every_right_is_told():
@@ -546,7 +545,11 @@ def test_nats_reads_what_install_makes():
     assert maps == ["nsm-nats", install_keys.CONFIG_MAP]
     (secret,) = [each["secret"]["name"] for each in sources if "secret" in each]
     assert secret == install_certificates.TLS_SECRET
-    assert container_of(server)["command"][-1] == "/etc/nats/nats.conf"
+    module, configuration, store = container_of(server)["args"]
+    assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
+    assert {configuration, store} <= mounts(server).keys()
+    settings = one("ConfigMap", "nsm-nats")["data"]["nats.conf"]
+    assert f'store_dir: "{store}"' in settings
 
 
 def test_a_changed_file_of_nats_is_told_to_it():
