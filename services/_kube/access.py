@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import structlog
@@ -26,6 +28,7 @@ log = structlog.get_logger()
 
 JSON = "application/json"
 
+_BUFFER_BYTES = 2 << 20  # a large object in one line of a watch
 _LOOK_SECONDS = 1.0  # a server that is away makes every request ask
 
 # What connections are made of.
@@ -47,6 +50,7 @@ class Access:
         self._name = name
         self._client: ApiClient | None = None
         self._place: _Place = ()
+        self._proxy = ""
         self._looked = -_LOOK_SECONDS
         self._turn = asyncio.Lock()
 
@@ -54,7 +58,8 @@ class Access:
         try:
             configuration = await self._read()
             self._place = _place_of(configuration)
-            self._client = ApiClient(configuration=configuration)
+            self._proxy = _proxy(configuration)
+            self._client = _client(configuration)
         except _UNREADABLE as exc:
             raise NoCluster(
                 f"kubeconfig {self._kubeconfig!r}: {exc}; name one that exists, or none inside a Pod"
@@ -88,7 +93,7 @@ class Access:
                 headers=headers,
                 data=json.dumps(body) if body is not None else None,
                 timeout=limits,
-                proxy=configuration.proxy or None,
+                proxy=self._proxy or None,
                 server_hostname=configuration.tls_server_name or None,
             ) as response:
                 if response.status == 401:
@@ -134,11 +139,11 @@ class Access:
             if place == self._place:
                 self._open.configuration = configuration
                 return
-            old, self._client = self._open, ApiClient(configuration=configuration)
+            old, self._client = self._open, _client(configuration)
         except _UNREADABLE as exc:
             log.warning("credentials cannot be read again", reason=str(exc))
             return
-        self._place = place
+        self._place, self._proxy = place, _proxy(configuration)
         log.info("certificates or address of the API server changed", host=configuration.host)
         await old.close()  # what is under way there is asked for again
 
@@ -153,6 +158,27 @@ class Access:
         else:
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         return configuration
+
+
+def _client(configuration: Configuration) -> ApiClient:
+    """With a session that asks the environment nothing: the library's does, twice and in threads, for each request.
+
+    What it would find beside a proxy, a password for this host in ~/.netrc, would break requests with a token.
+    """
+    client = ApiClient(configuration=configuration)
+    rest = client.rest_client
+    connector = rest.pool_manager.connector
+    rest.pool_manager.detach()
+    rest.pool_manager = aiohttp.ClientSession(connector=connector, read_bufsize=_BUFFER_BYTES)
+    return client
+
+
+def _proxy(configuration: Configuration) -> str:
+    """Of the kubeconfig, else of the environment."""
+    if configuration.proxy:
+        return str(configuration.proxy)
+    host = urlsplit(str(configuration.host))
+    return "" if proxy_bypass(host.hostname or "") else getproxies().get(host.scheme, "")
 
 
 def _place_of(configuration: Configuration) -> _Place:

@@ -107,3 +107,29 @@ async def test_what_names_no_cluster_is_told_with_the_remedy(tmp_path, text):
     with pytest.raises(NoCluster, match="name one that exists"):
         async with Access(str(path), name="test"):
             pass
+
+
+async def test_a_password_for_this_host_does_not_get_into_the_way_of_the_token(
+    door, tmp_path, monkeypatch
+):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password mine\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with Access(str(door.path), name="test") as found:
+        assert await ask(found) == 200
+
+
+@pytest.mark.parametrize(("spared", "reaches"), [("", True), ("api.example", False)])
+async def test_the_proxy_is_that_of_the_environment(door, monkeypatch, spared, reaches):
+    for name in ("http_proxy", "no_proxy"):
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("http_proxy", door.url)
+    monkeypatch.setenv("no_proxy", spared)
+    door.url = "http://api.example"
+    door.write("first")
+    async with Access(str(door.path), name="test") as found:
+        if reaches:
+            assert await ask(found) == 200
+        else:
+            with pytest.raises(Unavailable):
+                await ask(found)
