@@ -51,7 +51,7 @@ async def log_in(server: str, who: Person) -> Client:
     reason = str(refused[0] if refused else last or "")
     if not reason:
         raise Problem(
-            f"NATS at {shown(server)} takes connections and says nothing: does it hang? "
+            f"NATS at {shown(server)} takes connections and says nothing; does it hang? "
             "(nsm lab ps; on a cluster: kubectl -n nsm-system logs nats-0)"
         )
     raise Problem(f"NATS at {shown(server)} does not let us in: {reason}; {who.remedy}")
