@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import names
 from tests.e2e.cluster import Cluster, endpoint, endpoint_pod, pod
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lab"), pytest.mark.timeout(240)]
@@ -240,6 +241,8 @@ def test_a_dns_server_is_not_called_well_before_it_has_answered(broken):
         pod("asks", "default", "mute/nsm-2"),
     )
     broken.connected("asks", "default", timeout="60s")
+    # Before it does the kernel answers for it, and the server is called unreachable.
+    settles(broken, "it listens", lambda: "udp 53" in names.listeners(broken, "mute-1", "default"))
     assert "REFUSED" in broken.nsm("dig", "asks", "x.mute.example")  # the cluster does not know it
 
     def server() -> dict[str, Any]:
