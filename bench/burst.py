@@ -144,7 +144,7 @@ async def _cluster(bus: Bus, ipam: IpamSpec) -> None:
             ipam=ipam,
         )
     )
-    known = {name: bus.incarnations[name] for name in streams.FILE_STREAMS}
+    known = {name: bus.incarnations[name] for name in streams.TRUTH}
     await bus.publish(Leader(service="watcher", holder="bench", incarnations=known, complete=True))
 
 

@@ -1,4 +1,4 @@
-"""Who lives right now: memory stream NSM_LIVE, every message with a time to live, never logged."""
+"""Who lives right now: stream NSM_LIVE, every message with a time to live, never logged."""
 
 import msgspec
 

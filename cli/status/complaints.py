@@ -8,7 +8,6 @@ from cli.status.counting import Judged
 from cli.status.model import Lag, NodeState, ServiceState, Wrong
 from cli.status.survey import Sight, Stream, Told, of
 from schemas import intent
-from services._runtime.streams import LIVE
 
 # What takes milliseconds when all is well may take seconds while something restarts.
 PATIENCE_SECONDS = 5.0
@@ -46,15 +45,9 @@ def of_streams(sight: Sight, place: Place) -> Iterator[Wrong]:
 
 def _leaderless(stream: Stream, place: Place) -> Iterator[Wrong]:
     if stream.replicas > 1 and not any(each.leads for each in stream.copies):
-        # A copy in memory that comes back empty has no vote until there is a leader to fill it.
-        needed = (
-            "once more than half of its NATS servers have ended, all of them have to run, for it lives in memory; "
-            if stream.name == LIVE
-            else "more than half of its NATS servers have to run; "
-        )
         yield Wrong(
             f"stream {stream.name} has no leader: nothing can be written",
-            needed + place.see("nats"),
+            "more than half of its NATS servers have to run; " + place.see("nats"),
         )
 
 

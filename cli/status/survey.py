@@ -32,7 +32,7 @@ _KINDS = (
     subjects.LeaseKey,
     subjects.AliveKey,
 )
-_FOLLOWED = streams.FILE_STREAMS  # by services; the rest is for people, or read message by message
+_FOLLOWED = streams.TRUTH  # by services; the rest is for people, or read message by message
 _PROCESS = re.compile(r"(?P<process>(?P<role>[a-z]+)(?:-(?P<node>.+))?-[0-9a-f]{8})-\d+")
 _ROLES = frozenset({"watcher", "ipam", "plumber", "dns"})
 _FRACTION = re.compile(r"\.(\d{1,6})\d*")
@@ -106,7 +106,7 @@ async def look(url: str, shown: str) -> Sight:
     started = time.monotonic()
     async with reading(url) as reader:
         login_seconds = time.monotonic() - started
-        found = [await _stream(reader, name) for name in (*streams.FILE_STREAMS, *_OTHERS)]
+        found = [await _stream(reader, name) for name in (*streams.TRUTH, *_OTHERS)]
         now = max((at for _, at in found), default=0.0) or time.time()
         followers = await followers_of(reader, _FOLLOWED)
         silent = {each.name for each, _ in found if each.problem}

@@ -232,7 +232,7 @@ async def _begin(
         service=service,
         holder=holder,
         connection=bus.name,
-        incarnations={name: incarnations[name] for name in streams.FILE_STREAMS},
+        incarnations={name: incarnations[name] for name in streams.TRUTH},
         silent=None if before is None else before.silent,
         asked_again="" if before is None else before.asked_again,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -270,10 +270,10 @@ async def _keep(bus: Bus, lease: Lease, own: Mirror, incarnations: dict[str, str
             or not known
             or loop.time() > checked + CHECK_STREAMS_SECONDS
         ):
-            # A memory stream is gone after a restart of its server, all of them after a wipe.
+            # All of them are gone after a wipe, some after a mistake.
             reconnects, checked = bus.reconnects, loop.time()
             now = await _within(lease, bus.ensure_streams())
-            if any(now[name] != incarnations[name] for name in streams.FILE_STREAMS):
+            if any(now[name] != incarnations[name] for name in streams.TRUTH):
                 raise Deposed("a stream was created anew")
         await lease.renew()
 

@@ -60,7 +60,7 @@ class Lease:
         """Wait until the lease is ours."""
         said = self._holder
         while True:
-            # Each time: a restarted server lost this stream, and the leader that would make it may be dead.
+            # Each time: a server without its disk lost this stream, and the leader that would make it may be dead.
             await self._bus.ensure_streams()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds):
@@ -78,7 +78,7 @@ class Lease:
             async with asyncio.timeout(self.left):
                 if await self._write(self._sequence):
                     return
-                # A restarted server forgot it (it lives in memory): take it again if nobody did.
+                # A server without its disk forgot it: take it again if nobody did.
                 if await self._try() == self._holder:
                     return
         except TimeoutError as exc:

@@ -165,7 +165,7 @@ async def _end_when_closed(bus: Bus) -> None:
 
 
 async def _keep_streams(bus: Bus) -> None:
-    """Check the streams after each reconnection: a memory stream is gone after a restart of its server."""
+    """Check the streams after each reconnection: the server may have come back without its disk."""
     again = asyncio.Event()
     forget = bus.on_reconnect(again.set)
     try:

@@ -19,15 +19,15 @@ STATE = "NSM_STATE"
 LIVE = "NSM_LIVE"
 LOG = "NSM_LOG"
 
-# A leader message carries the incarnations of these: what they hold outlives the server's process.
-FILE_STREAMS = (INTENT, GRANT, STATE)
+# A leader message carries the incarnations of these: one made anew has lost what was true.
+TRUTH = (INTENT, GRANT, STATE)
 LEADERS = {INTENT: "watcher", GRANT: "ipam"}
 
 # NSM_LOG captures `log.nsm.>`, but refuses a guarded message: the expectation in its headers, republished
 # with it, never holds there. Leaders therefore tell what they committed under this root.
 HISTORY_ROOT = "history"
 
-EDITION = 1  # of the settings below; a test knows them
+EDITION = 2  # of the settings below; a test knows them
 _EDITION_KEY = "nsm.edition"  # in a stream's metadata
 
 _MIB = 1 << 20
@@ -71,17 +71,19 @@ def configs(replicas: int) -> list[dict[str, Any]]:
     """The configuration of every stream, as the server's API takes it. Creators first: LOG is ready early."""
     return [
         _log(replicas),
-        *(_truth(name, replicas) for name in FILE_STREAMS),
+        *(_truth(name, replicas) for name in TRUTH),
         _live(replicas),
     ]
 
 
 def corrected(wanted: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
-    """The configuration a stream should get, by what it is. Servers that are several never keep fewer copies.
+    """The configuration a stream should get, by what it is: where it is stored cannot be changed.
 
+    Servers that are several never keep fewer copies.
     In a rollout from one server to three, owners of both settings run at once. Each undid what the other had
     done, ten times a second, until the server kept the copy that had nothing: grants were lost.
     """
+    wanted = {**wanted, "storage": info["config"]["storage"]}
     copies = info["config"].get("num_replicas", 1)
     if info.get("cluster", {}).get("name") and copies > wanted["num_replicas"]:
         return {**wanted, "num_replicas": copies}
@@ -152,7 +154,8 @@ def _truth(name: str, replicas: int) -> dict[str, Any]:
 def _live(replicas: int) -> dict[str, Any]:
     return {
         **_common(LIVE, replicas),
-        "storage": "memory",
+        # Copies in memory had no leader again after two of three servers had ended, until both were back.
+        "storage": "file",
         "discard": "new",
         "max_bytes": 16 * _MIB,
         "max_msgs_per_subject": 1,

@@ -44,7 +44,7 @@ async def test_an_admin_uses_the_whole_api(world: World):
 async def test_every_stream_lies_on_as_many_servers_as_there_are(world: World):
     owner = await world.bus("watcher")
     await owner.ensure_streams()
-    for name in streams.FILE_STREAMS:
+    for name in streams.TRUTH:
         info = await owner.api(f"STREAM.INFO.{name}")
         assert info["config"]["num_replicas"] == len(world.server.names)
 

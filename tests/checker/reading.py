@@ -17,7 +17,7 @@ LAG_SECONDS = 3.0
 async def read(client: Client) -> Picture:
     """What the bus holds now: of each stream one moment, for what comes in between is read as well."""
     picture = Picture()
-    for stream in streams.FILE_STREAMS:
+    for stream in streams.TRUTH:
         for subject, data in (await _last_messages(client, stream)).items():
             picture.put(*codec.decode(subject, data))
     return picture

@@ -282,11 +282,6 @@ ILLS: dict[str, tuple[Sight, str, str]] = {
         "stream NSM_GRANT has no leader",
         "more than half",
     ),
-    "a stream in memory has no leader": (
-        a_sight(streams=(a_stream(streams.LIVE, replicas=3, copies=(Copy(server="n2"),)),)),
-        "stream NSM_LIVE has no leader",
-        "all of them have to run, for it lives in memory",
-    ),
     "a stream is nearly full": (
         a_sight(streams=(a_stream(bytes=801),)),
         "holds 801 of at most 1000 bytes",

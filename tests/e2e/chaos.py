@@ -175,14 +175,14 @@ class Chaos:
         """Until the servers have a leader, and each stream has one or does not exist."""
         async with asyncio.timeout(BACK_SECONDS):
             await self._api("INFO")
-            for stream in (*streams.FILE_STREAMS, streams.LIVE):
+            for stream in (*streams.TRUTH, streams.LIVE):
                 while not _is_led(await self._info(stream)):
                     await asyncio.sleep(0.05)
 
     async def replicas_current(self) -> None:
         """Until every replica of every stream has caught up: a rollout goes on then."""
         async with asyncio.timeout(BACK_SECONDS):
-            for stream in streams.FILE_STREAMS:
+            for stream in streams.TRUTH:
                 while not _all_current(await self._info(stream)):
                     await asyncio.sleep(0.1)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from schemas.live import Alive
 from schemas.subjects import LeaderKey
 from services._runtime import streams
 from services._runtime.auditing import AGAIN_SECONDS
@@ -17,7 +18,7 @@ from services._runtime.bus import Bus
 from services._runtime.errors import Unavailable
 from services._runtime.leading import Deposed, Term, write_guard
 from services._runtime.mirror import Mirror
-from tests.builders import a_connection, a_leader
+from tests.builders import a_connection, a_leader, a_request, a_status
 from tests.runtime.clusters import Cluster
 from tests.runtime.helpers import mirroring, running, until
 from tests.runtime.test_mirror import NODE_FILTERS
@@ -63,6 +64,23 @@ async def test_a_replicated_bus_survives_its_leader_and_keeps_the_fence(cluster:
         with pytest.raises(Deposed):
             await term.publish(a_connection("too-late"))
         assert (await bus.read(LeaderKey("ipam")) or [None])[0] == newer
+    await bus.close()
+
+
+async def test_every_stream_can_be_written_when_one_of_two_dead_servers_is_back(
+    cluster: Cluster,
+) -> None:
+    bus = await Bus.connect(",".join(cluster.urls), name="ipam", replicas=3)
+    async with asyncio.timeout(60):
+        await bus.ensure_streams()
+    for number in range(3):
+        await cluster.healthy(number)
+    for number in (1, 2):
+        cluster.kill(number)
+    cluster.start(1)
+    async with asyncio.timeout(90):
+        for message in (a_request(), a_connection(), a_status(), Alive(node="node1")):
+            await bus.publish(message)
     await bus.close()
 
 

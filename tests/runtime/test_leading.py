@@ -61,9 +61,7 @@ async def test_a_leader_writes_and_its_own_mirror_has_it_at_once(nats_server: Na
         assert a.own.items[connection.key] == connection
         await term.bury(connection.key, Tombstone(released="uid"))
         assert connection.key not in a.own.items
-        assert term.incarnations == {
-            name: a.bus.incarnations[name] for name in streams.FILE_STREAMS
-        }
+        assert term.incarnations == {name: a.bus.incarnations[name] for name in streams.TRUTH}
 
 
 async def test_a_new_leader_decides_only_after_its_mirror_saw_everything_before_its_guard(
