@@ -47,7 +47,7 @@ async def test_every_service_can_do_what_its_code_does(world: World):
     plumber, dns = await world.bus("plumber"), await world.bus("dns")
     async with running(leads_intent.run(), leads_grant.run()):
         for each in (leads_intent, leads_grant):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await each.leads.wait()
         await leads_intent.terms[0].publish(a_request())
         await leads_grant.terms[0].publish(a_connection())
@@ -132,7 +132,7 @@ async def test_a_viewer_reads_everything(world: World):
     viewer = await world.login("viewer")
     for stream, key in ((streams.GRANT, a_connection().key), (streams.STATE, a_status().key)):
         assert await followed(viewer, stream, "nsm.>")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             headers: Any = {}
             while headers.get("Nats-Subject") != key.subject:  # a server that is behind may answer
                 asked = f"NSM.API.DIRECT.GET.{stream}.{key.subject}"
@@ -321,7 +321,7 @@ async def test_after_a_restart_of_the_server_everybody_is_back_at_once(world: Wo
     world.server.kill()
     world.server.start()
     started = loop.time()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await owner.ensure_streams()
         await plumber.publish(a_status())
     assert loop.time() - started < 5

@@ -466,7 +466,7 @@ async def scene(
     async with a_world(directory, ShippedServers(directory / "nats", request.param)) as world:
         scene = Scene(world)
         await scene.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await scene.has_changed():  # a replica that answers may be behind
                 await asyncio.sleep(0.05)
         yield scene

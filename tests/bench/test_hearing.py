@@ -44,7 +44,7 @@ async def test_what_is_committed_is_heard_in_order(nats_server: NatsServer, bus:
     async def hear(message: Msg) -> None:
         subjects.put_nowait(message.subject)
 
-    async with asyncio.timeout(10), heard(nats_server.url, hear, name="nsm-bench"):
+    async with asyncio.timeout(30), heard(nats_server.url, hear, name="nsm-bench"):
         for node in ("node1", "node2"):
             await bus.publish(SeenPrefixes(node=node))
         assert [await subjects.get(), await subjects.get()] == [
@@ -77,6 +77,6 @@ async def test_a_cut_connection_ends_the_benchmark(nats_server: NatsServer, bus:
 
 async def _measure(server: NatsServer, bus: Bus, hear: Hear) -> None:
     """Until something ends it."""
-    async with asyncio.timeout(10), heard(server.url, hear, name="nsm-bench"):
+    async with asyncio.timeout(30), heard(server.url, hear, name="nsm-bench"):
         await bus.publish(SeenPrefixes(node="node1"))
         await asyncio.Event().wait()

@@ -56,7 +56,7 @@ async def test_who_has_all_connections_cut_gets_an_answer_and_nobody_else(api, n
     async def watched(client):
         return [event async for event in client.watch(PODS)]
 
-    async with Client(api.url) as client, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with Client(api.url) as client, asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(cut(watched(client)))
         while not api._watches:
             await asyncio.sleep(0.005)

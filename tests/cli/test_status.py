@@ -494,7 +494,7 @@ async def test_since_when_somebody_leads_is_on_the_bus(bus: Bus, nats_server: An
     began = time.time()
     leading = Leading(bus, "ipam", streams.GRANT, "one")
     async with running(leading.run()):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await leading.leads.wait()
         status = judged(await look(nats_server))
     (_, ipam) = status.services

@@ -399,7 +399,7 @@ async def test_a_client_that_only_stopped_writing_gets_its_answers(pod):
         query = a_query("a.example")
         writer.write(len(query).to_bytes(2, "big") + query)
         writer.write_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             whole = await reader.read()  # to the end: the resolver closes when all is said
         writer.close()
 
@@ -410,7 +410,7 @@ async def test_idle_connections_are_closed_and_make_room_before():
     async with a_pod(Limits(tcp_connections=2, tcp_idle_seconds=0.5)) as pod:
         pod.open(a_profile(cluster(DEAD)))
         clients = [await asyncio.open_connection("127.0.0.1", pod.port) for _ in range(3)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             ends = [await reader.read() for reader, _ in clients]
         for _, writer in clients:
             writer.close()
@@ -592,7 +592,7 @@ async def test_a_server_that_is_back_is_found_out_without_a_false_denial(pod):
         pod.open(a_profile(cluster(A), service("x", B)))
         await asyncio.gather(*(pod.ask(f"n{n}.example") for n in range(4)))
         [server] = [s for s in pod.answerer.servers if s.where.address == B]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while server.health.state is not State.DEAD:
                 await asyncio.sleep(0.01)
         second.script = says("@ 5 A 10.0.0.2", after=0.3)
@@ -610,7 +610,7 @@ async def test_who_answered_is_not_called_silent_and_owes_nothing(pod):
         for n in range(5):
             await pod.ask(f"n{n}.example")
         assert [lane.pending for lane in pod.server.ports.lanes()] == [{}] * 4
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(pod.engine.shared.timers):
                 await asyncio.sleep(0.05)
 
@@ -634,7 +634,7 @@ async def test_an_interface_that_is_not_there_yet_costs_nothing_and_is_used_once
         assert await pod.ask("a.example") == ("NXDOMAIN", [])
 
         pod.refuse = lambda _: False
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while await pod.ask("a.example") != ("NOERROR", ["10.0.0.2"]):
                 pass
 
@@ -721,7 +721,7 @@ async def test_a_clients_connection_from_a_port_of_the_same_number_is_served(pod
         await loop.sock_connect(client, ("127.0.0.1", pod.port))
         query = a_query("b.example")
         await loop.sock_sendall(client, len(query).to_bytes(2, "big") + query)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             return (await loop.sock_recv(client, 65535))[2:]
 
     def hangs_over_tcp(query: Any, transport: str) -> Any:
@@ -733,7 +733,7 @@ async def test_a_clients_connection_from_a_port_of_the_same_number_is_served(pod
         pod.open(a_profile(cluster(A)))
         async with asyncio.TaskGroup() as tasks:
             first = tasks.create_task(ask_tcp(pod.port, a_query("a.example", "TXT")))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while len(server.seen) < 2:
                     server.came.clear()
                     await server.came.wait()
@@ -946,7 +946,7 @@ async def test_unused_sockets_are_closed_and_new_ones_opened(pod, monkeypatch):
         pod.open(a_profile(cluster(A)))
         await pod.ask("a.example")
         [port] = pod.ports(pod.server)._open_ones
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while port.sock.fileno() >= 0:
                 await asyncio.sleep(0.05)
 
@@ -963,7 +963,7 @@ async def test_ports_change_while_they_are_used(pod, monkeypatch):
             await pod.ask(f"n{n}.example")
         asked = pod.ports(pod.server)
         assert len({seen.client for seen in server.seen}) > 20
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while asked._retired:
                 await asyncio.sleep(0.05)
 
@@ -1069,7 +1069,7 @@ async def test_a_fault_in_the_sweep_of_one_pod_stops_no_others(pod):
 
     pod.engine.keep_swept(Broken())
     pod.engine.keep_swept(Sound())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await swept.wait()
 
     assert len(faults) == 2

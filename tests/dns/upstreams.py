@@ -44,7 +44,7 @@ class Server:
         return [seen.name for seen in self.seen]
 
     async def seen_one(self) -> Seen:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not self.seen:
                 await self.came.wait()
         return self.seen[0]

@@ -41,7 +41,7 @@ class Cluster:
             **options,
         )
 
-    def nsm(self, *words: str, expect: int = 0, timeout: float = 60) -> str:
+    def nsm(self, *words: str, expect: int = 0, timeout: float = 90) -> str:
         try:
             code, output = _quick().run(words, self.environment, timeout=timeout)
         except TimeoutError:
@@ -64,7 +64,7 @@ class Cluster:
         path.write_text(yaml.safe_dump_all(objects))
         self.nsm("lab", "apply", "-f", str(path))
 
-    def connected(self, pod: str, namespace: str, *, timeout: str = "20s") -> None:
+    def connected(self, pod: str, namespace: str, *, timeout: str = "60s") -> None:
         self.nsm("lab", "wait", f"pod/{pod}", "-n", namespace, "--timeout", timeout)
 
     def condition(self, pod: str, namespace: str) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Cluster:
             if event["involvedObject"]["name"] == pod
         }
 
-    def until(self, what: str, holds: Callable[[], Any], *, seconds: float = 20) -> float:
+    def until(self, what: str, holds: Callable[[], Any], *, seconds: float = 60) -> float:
         """Seconds until `holds`; each question is a command and takes its time, so there is no pause."""
         started = time.monotonic()
         while not holds():

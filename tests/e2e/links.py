@@ -45,7 +45,7 @@ def offer(name: str, namespace: str, *prefixes: str, app: str, **spec: Any) -> d
     }
 
 
-def connected(cluster: Cluster, namespace: str, *pods: str, timeout: str = "30s") -> None:
+def connected(cluster: Cluster, namespace: str, *pods: str, timeout: str = "60s") -> None:
     names = [f"pod/{name}" for name in pods]
     cluster.nsm("lab", "wait", *names, "-n", namespace, "--timeout", timeout)
 

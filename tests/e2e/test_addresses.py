@@ -233,7 +233,7 @@ def test_an_endpoint_without_prefixes_gets_some_and_keeps_them_over_every_restar
     for process in ("nats", "watcher", "ipam", "plumber/node1"):
         cluster.nsm("lab", "kill", process, "-9")
     cluster.apply(pod("late", namespace, "one/nsm-1"))
-    cluster.connected("late", namespace, timeout="40s")
+    cluster.connected("late", namespace)
 
     now = granted(cluster, namespace)
     assert automatic(cluster, namespace) == pools
@@ -293,7 +293,7 @@ def test_fifty_connections_keep_every_packet_and_address_when_the_bus_is_wiped(c
         for process in ("nats", "ipam"):
             cluster.nsm("lab", "start", process)
         cluster.apply(pod("late", namespace, "p/nsm-1"))
-        cluster.connected("late", namespace, timeout="60s")
+        cluster.connected("late", namespace)
         for stop in stops:
             assert ", 0% packet loss" in stop()
 

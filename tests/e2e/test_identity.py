@@ -62,7 +62,7 @@ def test_connections_go_on_over_the_end_of_every_token(brief):
                 nonlocal number
                 number += 1
                 brief.apply(pod(f"late{number}", "default", "vpn/nsm-1"))
-                brief.connected(f"late{number}", "default", timeout="5s")
+                brief.connected(f"late{number}", "default", timeout="20s")
                 return ".late" in heard.read_text()
 
             # A tap may miss what passes while it logs in anew; nothing else may.

@@ -266,7 +266,7 @@ def test_a_wiped_bus_changes_no_link_address_or_number_near_and_far(cluster, pai
         for process in ("nats", *lost):
             cluster.nsm("lab", "start", process)
         cluster.apply(answering("later", pair, BOTH, node="node1"))
-        connected(cluster, pair, "later", timeout="40s")
+        connected(cluster, pair, "later")
         for summary in (near(), far()):
             assert ", 0% packet loss" in summary
     assert cluster.interfaces("app", pair) == links

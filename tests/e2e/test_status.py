@@ -141,7 +141,7 @@ def test_of_a_dead_service_both_say_exactly_that(broken, process, told, stage):
             assert "does not follow the bus" in first(broken, "far")
     finally:
         broken.nsm("lab", "start", process)
-    broken.connected(name, "default", timeout="60s")
+    broken.connected(name, "default")
     broken.nsm("lab", "delete", "pod", name, "--now")
     settles(broken, "all is well again", lambda: wrong(broken) == "")
 
@@ -240,7 +240,7 @@ def test_a_dns_server_is_not_called_well_before_it_has_answered(broken):
         endpoint_pod("mute-1", "default", "mute", containers=containers),
         pod("asks", "default", "mute/nsm-2"),
     )
-    broken.connected("asks", "default", timeout="60s")
+    broken.connected("asks", "default")
     # Before it does the kernel answers for it, and the server is called unreachable.
     settles(broken, "it listens", lambda: "udp 53" in names.listeners(broken, "mute-1", "default"))
     assert "REFUSED" in broken.nsm("dig", "asks", "x.mute.example")  # the cluster does not know it
@@ -273,7 +273,7 @@ def test_a_firewall_between_the_nodes_is_told_with_its_port_until_it_is_open(bro
         assert first(broken, "near") == ""  # nothing is in the way of what stays on one node
     finally:
         broken.nsm("lab", "node", "unblock", "node2")
-    broken.connected("farther", "default", timeout="60s")
+    broken.connected("farther", "default")
     broken.nsm("lab", "delete", "pod", "farther", "--now")
     settles(broken, "all is well again", lambda: wrong(broken) == "")
 

@@ -275,7 +275,7 @@ def test_a_wiped_bus_tears_nothing_down(cluster, vpn):
         shutil.rmtree(cluster.directory / "nats" / "store" / "jetstream")
         cluster.nsm("lab", "start", "nats")
         cluster.apply(pod("late", vpn, "vpn/nsm-1"))
-        cluster.connected("late", vpn, timeout="40s")
+        cluster.connected("late", vpn)
         summary = stop()
 
     assert ", 0% packet loss" in summary
@@ -297,7 +297,7 @@ def test_a_bus_wiped_while_ipam_and_plumber_were_dead_is_filled_again_from_the_k
         for process in ("nats", "ipam", "plumber/node1"):
             cluster.nsm("lab", "start", process)
         cluster.apply(pod("late", vpn, "vpn/nsm-1"))
-        cluster.connected("late", vpn, timeout="40s")
+        cluster.connected("late", vpn)
         summary = stop()
 
     assert ", 0% packet loss" in summary

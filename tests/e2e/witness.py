@@ -11,7 +11,7 @@ from tests import checker
 from tests.checker.reading import read
 from tests.e2e.cluster import Cluster
 
-SETTLED_SECONDS = 30.0
+SETTLED_SECONDS = 60.0
 _PAUSE_SECONDS = 0.3
 
 

@@ -44,7 +44,7 @@ class Scene:
         self.silence.note(status.key, status)
 
     async def due(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self.agenda.wake.wait()
 
     async def outlast(self) -> None:
@@ -104,7 +104,7 @@ async def test_a_silent_path_is_not_avoided_for_ever(
 ) -> None:
     monkeypatch.setattr(silence, "AVOIDED_SECONDS", 0.02)
     scene.hear()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while scene.state.paths.unheard_from("node1"):
             await asyncio.sleep(0.01)
 

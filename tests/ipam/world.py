@@ -15,7 +15,7 @@ from services._runtime.streams import GRANT, INTENT, STATE
 from services.ipam.service import Ipam
 from services.ipam.settings import Settings
 
-SECONDS = 15.0
+SECONDS = 30.0
 SECONDS_OF_TEST = 600
 
 

@@ -167,7 +167,7 @@ async def believes_a_new_authority(secure: Secure, ask: Callable[[], Awaitable[o
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await holds():
             await asyncio.sleep(0.01)
 

@@ -111,7 +111,7 @@ def a_pod(name: str, *, command: Sequence[str] = (), **spec: Any) -> dict[str, A
     }
 
 
-def until(what: str, holds: Callable[[], Any], *, seconds: float = 15) -> None:
+def until(what: str, holds: Callable[[], Any], *, seconds: float = 30) -> None:
     """Ask the outside world until it is so."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -58,7 +58,7 @@ async def test_a_failed_worker_has_no_sandbox_and_is_tried_again_with_back_off(
     container = {"name": "main", "image": "none", "command": ["true"]}
     spec = {"containers": [container], "nodeName": "node1"}
     store.create(PODS, {"metadata": {"name": "p", "namespace": "default"}, "spec": spec})
-    async with asyncio.TaskGroup() as tasks, asyncio.timeout(10):
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(30):
         running = tasks.create_task(keeper.run())
         while len(pauses) < 3:
             await asyncio.sleep(0.001)

@@ -34,7 +34,7 @@ class Supervised:
         return self.status()
 
     async def ended(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while self.status().running:
                 await asyncio.sleep(0.01)
 

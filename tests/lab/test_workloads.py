@@ -40,7 +40,7 @@ class World:
         return self.store.get(kinds.PODS, SYSTEM_NAMESPACE, "plumber-node1")
 
     async def another(self, token: str) -> str:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (found := self.path.read_text()) == token:
                 await asyncio.sleep(0.01)
         return found

@@ -115,7 +115,7 @@ def test_the_newest_primary_attachment_counts() -> None:
 async def test_watching_starts_with_what_is_there_and_follows(tmp_path: Path) -> None:
     cni.write(tmp_path, a_result("u1", "c1"))
     watching = cni.watch(tmp_path)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert {r.uid for r in (await anext(watching)).values()} == {"u1"}
 
         cni.write(tmp_path, a_result("u2", "c2"))
@@ -137,7 +137,7 @@ async def test_watching_starts_with_what_is_there_and_follows(tmp_path: Path) ->
 async def test_a_file_that_is_written_anew_is_not_gone(tmp_path: Path) -> None:
     path = cni.write(tmp_path, a_result())
     watching = cni.watch(tmp_path)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert len(await anext(watching)) == 1
 
         path.write_bytes(b"")
@@ -153,7 +153,7 @@ async def test_a_file_that_is_written_anew_is_not_gone(tmp_path: Path) -> None:
 async def test_watching_survives_a_replaced_directory(tmp_path: Path) -> None:
     directory = tmp_path / "results"
     watching = cni.watch(directory)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await anext(watching) == {}
 
         shutil.rmtree(directory)

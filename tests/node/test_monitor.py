@@ -41,7 +41,7 @@ class Heard:
             self.monitor.close()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not condition():
                 await asyncio.sleep(0.002)
 

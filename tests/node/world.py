@@ -73,7 +73,7 @@ class NodeWorld:
 
     async def until_read(self, key: Any) -> Any:
         """What the subject of `key` holds, as soon as it holds something."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (found := await self.bus.read(key)) is None:
                 await asyncio.sleep(0.005)
         return found[0]

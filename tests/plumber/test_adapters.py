@@ -305,7 +305,7 @@ async def test_a_dead_pods_network_is_not_kept_alive(kernel: Kernel, pods: Pods)
     client.end()
 
     # the namespace is freed once nobody holds it, and takes the peer's end with it
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while server.interfaces():
             await asyncio.sleep(0.01)
 

@@ -75,7 +75,7 @@ async def stand(kernels: Kernels, one: Wiring, other: Wiring) -> None:
     await kernels["node2"].apply(Create(wiring=other))
 
 
-async def soon(condition: Callable[[], Awaitable[bool]], seconds: float = 5) -> None:
+async def soon(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.01)

@@ -99,7 +99,7 @@ async def test_a_repair_is_shown(world: World, pair: Pair) -> None:
         await world.grant(a_grant())
         await world.client_is("ready")
         client.delete_link("nsm0")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (each := await only(plumber)).repaired:
                 await asyncio.sleep(0.01)
 

@@ -29,7 +29,7 @@ class Rounds:
         self.rounds[-1].append(key)
 
     async def run_until(self, rounds: int) -> None:
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             task = group.create_task(self.sweep.run())
             while len(self.rounds) < rounds:
                 await asyncio.sleep(0)

@@ -194,7 +194,7 @@ def a_certificate(directory: Path) -> Path:
 async def answering(server: GuardedNats, tokens: Tokens) -> AsyncIterator[Responder]:
     """A responder that is there for the length of the block."""
     responder = Responder(server.keys, tokens)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await responder.start(server)
     try:
         yield responder

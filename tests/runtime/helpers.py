@@ -13,7 +13,7 @@ from services._runtime.leading import Term, lead
 from services._runtime.mirror import Mirror
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for a condition that no event announces."""
     async with asyncio.timeout(seconds):
         while not condition():

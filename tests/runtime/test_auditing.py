@@ -136,7 +136,7 @@ async def test_a_leader_reads_what_is_left_and_drops_nothing_of_what_it_wrote(
     candidate = Leading(bus, "ipam", streams.GRANT, "a")
     kept, lost = a_connection("kept"), a_connection("lost")
     async with running(candidate.run()):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await candidate.leads.wait()
         await candidate.terms[0].publish(kept)
         await candidate.terms[0].publish(lost)
@@ -167,7 +167,7 @@ async def test_a_snapshot_whose_time_has_come_waits_for_the_count(
     candidate = Leading(bus, "ipam", streams.GRANT, "a")
     lost = a_connection("lost")
     async with running(candidate.run()):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await candidate.leads.wait()
         await candidate.terms[0].publish(lost)
         await candidate.terms[0].declare_complete()
@@ -185,14 +185,14 @@ async def test_who_takes_over_knows_what_was_lost_before(nats_server: NatsServer
     lost = a_connection("lost")
     async with running(standby.own.run()):
         async with running(leader.run()):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await leader.leads.wait()
             await leader.terms[0].publish(lost)
             await leader.terms[0].declare_complete()
             await until(lambda: lost.key in standby.own.items)
             await lose(first, lost)
         async with running(lead(second, "ipam", standby.own, standby.decide, holder="b")):
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(30):
                 await standby.leads.wait()
             assert standby.own.stale == {lost.key}
     await first.close()
@@ -215,7 +215,7 @@ async def test_a_guard_that_is_lost_ends_the_term_of_an_idle_leader(
     monkeypatch.setattr(bus, "store", mortal)
     other = a_connection("other")
     async with running(candidate.run()):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await candidate.leads.wait()
         ended.set()
         sequence = candidate.terms[0].sequence
@@ -234,7 +234,7 @@ async def test_what_nodes_were_asked_is_known_to_the_next_leader(nats_server: Na
     for holder in ("a", "b"):
         candidate = Leading(bus, "ipam", streams.GRANT, holder)
         async with running(candidate.run()):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await candidate.leads.wait()
             if holder == "a":
                 await candidate.terms[0].ask_again()

@@ -36,7 +36,7 @@ async def a_candidate(server: NatsServer, holder: str) -> AsyncIterator[Leading]
     await bus.close()
 
 
-async def leads(candidate: Leading, seconds: float = 10.0) -> Term:
+async def leads(candidate: Leading, seconds: float = 30.0) -> Term:
     async with asyncio.timeout(seconds):
         await candidate.leads.wait()
     return candidate.terms[-1]
@@ -71,7 +71,7 @@ async def test_a_new_leader_decides_only_after_its_mirror_saw_everything_before_
     await bus.publish(last)
     candidate = Leading(bus, "ipam", streams.GRANT, "a")
     async with running(lead(bus, "ipam", candidate.own, candidate.decide, holder="a")):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while await bus.read(GUARD) is None:
                 await asyncio.sleep(0.01)
         with pytest.raises(TimeoutError):
@@ -250,7 +250,7 @@ async def test_declaring_complete_while_writes_are_on_their_way_loses_none(
         assert term.sequence > before
         await term.publish(a_connection("after"))
         assert len([k for k in a.own.items if k.kind == "connection"]) == 301
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await a.own.when_complete.wait()
         stored = await a.bus.read(GUARD)
         assert stored is not None
@@ -281,7 +281,7 @@ async def test_after_a_restart_of_the_server_the_same_term_goes_on(
         nats_server.kill()
         nats_server.start()
         await term.publish(a_connection())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await a.bus.read(LeaseKey("ipam")) is None:
                 await asyncio.sleep(0.05)
         await asyncio.sleep(5)  # longer than a lease

@@ -94,7 +94,7 @@ async def test_a_receiver_that_raises_ends_the_mirror(bus: Bus) -> None:
 
     await bus.publish(a_connection())
     with pytest.raises(ZeroDivisionError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await Mirror(bus, streams.GRANT, ["nsm.>"], on_change=bug).run()
 
 
@@ -321,7 +321,7 @@ async def test_reached_waits_for_that_sequence(bus: Bus, node_bus: Bus) -> None:
         mirroring(node_bus, streams.GRANT, NODE_FILTERS) as (narrow, _),
     ):
         sequence = await bus.publish(a_connection(node="node2"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await mirror.reached(sequence)
             assert a_connection(node="node2").key in mirror.items
             await narrow.reached(sequence)  # nothing of it passes the filter

@@ -58,7 +58,7 @@ class Cluster:
             kind, lambda _, obj: found.put_nowait(obj), fields=f"metadata.name={name}"
         )
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not holds(obj := await found.get()):
                     pass
             return obj
@@ -87,7 +87,7 @@ class Nats:
                 stdout=output,
                 stderr=output,
             )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (text := "".join(each.read_text() for each in ports.glob("*.ports"))):
                 await asyncio.sleep(0.005)
         self.url = msgspec.json.decode(text)["nats"][0]
@@ -123,7 +123,7 @@ class Reader:
         return self.mirror.items.get(key)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while not holds():
                 self._changed.clear()
                 await self._changed.wait()

@@ -59,7 +59,7 @@ async def until_event(cluster, reason, name="client"):
             arrived.set() if (e["reason"], e["involvedObject"]["name"]) == (reason, name) else None
         ),
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await arrived.wait()
     end()
 

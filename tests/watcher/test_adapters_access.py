@@ -104,6 +104,6 @@ async def test_an_informer_goes_on_where_it_was(secure):
             changed.clear()
             secure.store.create(PODS, a_pod("after"))
             secure.kubeconfig(NEW)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await changed.wait()
             assert {name for _, name in informer.items} == {"before", "after"}

@@ -35,7 +35,7 @@ class Seen:
         self._changed.set()
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not holds():
                 self._changed.clear()
                 await self._changed.wait()
@@ -63,7 +63,7 @@ async def informed(tmp_path: Path, **options) -> AsyncIterator[Seen]:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(seen.informer.run())
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     await seen.informer.synced.wait()
                 yield seen
             finally:
@@ -248,7 +248,7 @@ async def test_a_watch_that_is_taken_is_a_word_though_nothing_happens(api, tmp_p
         assert seen.informer is not None
         seen.informer._heard = time.monotonic() - 1000
         api.cut_watches()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while seen.informer.silent_seconds() > 100:
                 await asyncio.sleep(0.005)
         assert len(api.lists) == 1
@@ -325,7 +325,7 @@ async def test_one_404_is_no_trouble_yet(api, tmp_path, monkeypatch):
         api.end_watches()
         informer = seen.informer
         assert informer is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not informer._missing:
                 await asyncio.sleep(0.01)
         assert not informer.trouble()

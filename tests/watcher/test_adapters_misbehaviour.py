@@ -304,7 +304,7 @@ async def test_a_past_compacted_between_two_pages(settled, monkeypatch):
         await asyncio.sleep(0.05)
         churn(settled)
         settled.store.compact()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await seen.informer.synced.wait()
         await seen.converges()
 
@@ -403,7 +403,7 @@ async def test_a_crd_missing_then_installed(cluster, monkeypatch):
     monkeypatch.setattr(informing, "_RETRY_MISSING_SECONDS", 0.05)
     undefine(cluster)
     async with informed(cluster, resource=ENDPOINTS, synced=False) as seen:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await seen.informer.synced.wait()
         assert seen.informer.items == {}
         define(cluster)

@@ -46,7 +46,7 @@ class Scripted:
         return 0.02
 
     async def until(self, holds):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not holds():
                 self.progress.clear()
                 await self.progress.wait()
@@ -61,7 +61,7 @@ async def said_after(scripted, *, logs):
         await scripted.until(lambda: not scripted.failures)
         announcer.say(POD, news("second"))
         await scripted.until(lambda: "second" in scripted.written)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not logs:  # a log is no event
                 await asyncio.sleep(0.005)
     return [(each["log_level"], each["event"], each.get("told")) for each in logs]
@@ -122,7 +122,7 @@ async def test_news_of_a_namespace_that_is_going_are_not_needed(cluster, kube: K
         async with running(announcer.run()):
             await asyncio.sleep(0)
             announcer.say(about, news())
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await seen.wait()
     assert {each["log_level"] for each in logs} <= {"debug"}
 

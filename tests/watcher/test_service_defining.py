@@ -58,7 +58,7 @@ async def test_a_definition_of_another_mesh_is_told_and_keeps_nobody_from_being_
             assert "drops spec.ipam of every NetworkServiceEndpoint" in told["message"]
             assert gauges(watcher) == [1, 1]
             ours(cluster)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while gauges(watcher) != [0, 0]:
                     await asyncio.sleep(0.01)
             assert events(cluster, "vpn")["ForeignDefinition", "Warning"]["count"] == 1
@@ -85,7 +85,7 @@ async def test_our_own_definitions_are_no_news(cluster, nats, reader):
     store.create(NODES, a_node("node1"))
     store.create(PODS, a_pod("vpn-0", labels={"app": "vpn"}))
     store.create(NETWORK_SERVICE_ENDPOINTS, an_endpoint())
-    async with a_watcher(cluster, nats) as watcher, asyncio.timeout(10):
+    async with a_watcher(cluster, nats) as watcher, asyncio.timeout(30):
         while gauges(watcher) != [0, 0]:
             await asyncio.sleep(0.01)
     assert not [reason for reason, _ in events(cluster, "vpn") if reason == "ForeignDefinition"]

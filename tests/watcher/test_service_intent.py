@@ -259,7 +259,7 @@ async def test_a_standby_writes_nothing_and_leads_when_the_leader_goes(cluster, 
         before = (await reader.bus.place(INTENT)).last_sequence
         cluster.store.create(PODS, a_pod("first", asks="svc/nsm-1"))
         first = RequestKey("default", "first", "nsm-1")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await standby._own.reached(before + 1)
             while standby.intent.message(first) is None:
                 await asyncio.sleep(0.01)
@@ -308,7 +308,7 @@ def told(cluster, reason):
 
 
 async def until_told(cluster, reason):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not (found := told(cluster, reason)):
             await asyncio.sleep(0.01)
     return found

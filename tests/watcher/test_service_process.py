@@ -37,7 +37,7 @@ async def test_the_process_publishes_and_ends_in_order(cluster, nats, reader, tm
     async with process(tmp_path, **settings) as started:
         await reader.until(lambda: reader.get(key) is not None)
         started.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert await started.wait() == 0
     assert reader.get(key) is not None
 

@@ -33,7 +33,7 @@ class Work:
             self._progress.set()
 
     async def until(self, holds):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not holds():
                 self._progress.clear()
                 await self._progress.wait()

@@ -66,7 +66,7 @@ async def test_nobody_listening_is_said_with_the_address():
 async def test_a_watch_starts_with_what_is_there_and_follows(client, store):
     store.create(PODS, a_pod("a"))
     seen = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         async for kind, pod in client.watch(PODS, namespace="default"):
             seen.append((kind, pod["metadata"]["name"]))
             if len(seen) == 1:

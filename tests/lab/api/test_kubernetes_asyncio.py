@@ -57,7 +57,7 @@ async def test_it_watches_from_a_list(core, store):
     version = (await core.list_pod_for_all_namespaces()).metadata.resource_version
     store.create(PODS, a_pod("b"))
     seen = []
-    async with asyncio.timeout(5), watch.Watch() as stream:
+    async with asyncio.timeout(20), watch.Watch() as stream:
         async for event in stream.stream(
             core.list_pod_for_all_namespaces, resource_version=version, timeout_seconds=30
         ):
@@ -72,7 +72,7 @@ async def test_a_watch_from_before_the_window_raises_410(core, store):
     for number in range(3):
         store.create(PODS, a_pod(f"p{number}"))
     store.shelf(PODS).forget()
-    async with asyncio.timeout(5), watch.Watch() as stream:
+    async with asyncio.timeout(20), watch.Watch() as stream:
         with pytest.raises(k8s.exceptions.ApiException) as caught:
             async for _ in stream.stream(core.list_pod_for_all_namespaces, resource_version="2"):
                 pass

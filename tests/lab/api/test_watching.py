@@ -180,7 +180,7 @@ async def test_a_watch_ends_when_the_server_stops():
 async def test_a_reader_that_went_leaves_no_listener_behind(api, store):
     async with watching(api, resourceVersion=str(store.version)):
         assert store.shelf(PODS)._listeners
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while store.shelf(PODS)._listeners:
             await asyncio.sleep(0.01)
 
@@ -206,6 +206,6 @@ async def test_two_hundred_watchers_all_see_a_change(api, store):
             for _ in range(200)
         ]
         store.create(PODS, a_pod("seen"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             lines = await asyncio.gather(*(r.content.readline() for r in responses))
         assert all(b'"seen"' in line for line in lines)
