@@ -69,6 +69,7 @@ class Consumer:
         self._floor = 0
         self._must_reach = 0
         self._received = 0  # consumer sequence
+        self._torn = False  # something is missing: what comes after counts only in the next opening
 
     def silent_again(self) -> bool:
         """Another tick: whether the server has been silent for several of them."""
@@ -99,6 +100,7 @@ class Consumer:
         await self._delete()
         self._held = []
         self._received = 0
+        self._torn = False
         self.delivered = 0
         self._floor = floor
         self.position = 0 if start is None else start - 1
@@ -183,7 +185,7 @@ class Consumer:
         if answer:
             await self._bus.tell(answer)
             return
-        if self._held is None and self._subscription is not None:
+        if self._held is None and self._subscription is not None and not self._torn:
             sent = int(headers.get("Nats-Last-Consumer", self._received))
             if sent != self._received:
                 self._gap(sent)
@@ -196,6 +198,8 @@ class Consumer:
     def _take(self, message: Msg) -> None:
         if self._subscription is None or message.sid != self._subscription._id:  # noqa: SLF001
             return  # of an earlier opening
+        if self._torn:
+            return
         sequence, count, pending, at = positions(message.reply)
         if count != self._received + 1:
             self._gap(count)
@@ -223,6 +227,8 @@ class Consumer:
         self._events.synced()
 
     def _gap(self, count: int) -> None:
+        # A consumer whose server restarts counts from one again: by and by its numbers would fit.
+        self._torn = True
         self._events.trouble(f"gap: message {count} came after {self._received}")
 
 

@@ -4,12 +4,14 @@ import asyncio
 import time
 
 import pytest
+from nats.aio.msg import Msg
 
 from lab.nats import NatsServer
 from schemas.codec import Tombstone, encode
 from schemas.intent import Leader
 from services._runtime import streams
 from services._runtime.bus import Bus
+from services._runtime.consumer import Consumer, Events
 from services._runtime.mirror import Mirror
 from tests.builders import a_connection, a_leader, a_request, a_status, node_facts
 from tests.runtime.helpers import Changes, Proxy, mirroring, running, until
@@ -176,6 +178,47 @@ async def test_a_gap_is_noticed_and_filled(bus: Bus) -> None:
             await mirror.reached(last + 1)
         assert [key.pod for key, _ in changes.all] == ["p1", "p2"]
         assert mirror._consumers[0]._subscription is not inbox
+
+
+async def test_after_a_gap_nothing_counts_until_it_is_open_anew(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer whose server restarts counts from one again: by and by the numbers would fit."""
+    delivered: list[str] = []
+    troubles: list[str] = []
+    arrived: list[Msg] = []
+
+    def deliver(subject: str, *_: object) -> None:
+        delivered.append(subject)
+
+    events = Events(deliver, lambda: None, troubles.append, lambda _: None)
+    consumer = Consumer(bus, streams.GRANT, "nsm.>", events)
+    receive = consumer._on_message
+
+    async def arrive(message: Msg) -> None:
+        arrived.append(message)
+        await receive(message)
+
+    monkeypatch.setattr(consumer, "_on_message", arrive)
+    await consumer.open(start=None, floor=0)
+    consumer.release()
+    keys = [a_connection(f"p{number}").key.subject for number in range(4)]
+    first = await bus.publish(a_connection("p0"))
+    await until(lambda: delivered == keys[:1])
+
+    consumer._received += 1  # the next does not fit, those after it do
+    for number in range(1, 4):
+        await bus.publish(a_connection(f"p{number}"))
+    await until(lambda: {each.subject for each in arrived} >= set(keys))
+    heartbeats = sum(not each.data for each in arrived)
+    await until(lambda: sum(not each.data for each in arrived) > heartbeats)
+    assert troubles
+    assert (delivered, consumer.position) == (keys[:1], first)
+
+    await consumer.open(start=consumer.position + 1, floor=0)
+    consumer.release()
+    await until(lambda: delivered == keys)
+    await consumer.close()
 
 
 async def test_a_loss_at_the_end_is_noticed_by_the_heartbeat(bus: Bus) -> None:
