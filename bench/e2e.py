@@ -29,6 +29,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,11 @@ def main() -> None:
     os.environ["NSM_LAB_DIR"] = str(directory)
     try:
         words = ("--nodes", str(len(NODES)), "--token-seconds", str(TOKEN_SECONDS))
+        began = time.monotonic()
         _nsm("lab", "up", "--detach", *words)
+        print(
+            f"a lab of {len(NODES)} nodes is up after {time.monotonic() - began:.1f} s", flush=True
+        )
         code = labs.in_child(lambda: _from_inside(Layout(directory), size))
     finally:
         _nsm("lab", "down")

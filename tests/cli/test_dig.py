@@ -127,7 +127,7 @@ def test_nobody_there_is_told_as_no_answer():
     started = time.monotonic()
     found = dnswire.ask("x", "A", "127.0.0.1", timeout_seconds=0.2)
     assert (found.status, bool(found.problem)) == ("", True)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4  # not the usual five
 
 
 def test_a_resolv_conf_is_read_as_the_c_library_does(tmp_path):

@@ -127,7 +127,7 @@ async def test_all_upstreams_in_scope_see_the_query_at_the_same_moment_and_no_ot
         assert await pod.ask("db.Corp.Example") == ("NXDOMAIN", [])
 
         assert len(first.seen) == len(second.seen) == 1
-        assert abs(first.seen[0].at - second.seen[0].at) < 0.02
+        assert abs(first.seen[0].at - second.seen[0].at) < 0.05
         assert third.seen == []
 
 
@@ -158,7 +158,7 @@ async def test_a_positive_answer_waits_for_nobody(pod):
         before = now()
         await pod.ask("a.example")
 
-        assert now() - before < 0.3
+        assert now() - before < 1
 
 
 async def test_an_existing_name_without_the_type_is_not_denied_by_those_who_do_not_know_it(pod):
@@ -184,7 +184,7 @@ async def test_a_query_without_any_server_fails_at_once(pod):
     before = now()
 
     assert await pod.ask("a.example") == ("SERVFAIL", [])
-    assert now() - before < 0.3
+    assert now() - before < 1
 
 
 # --- by the book -------------------------------------------------------------------------------------------
@@ -500,7 +500,7 @@ async def test_a_search_that_nobody_can_be_asked_for_ends_at_once(pod):
         before = now()
 
         assert await pod.ask("db") == ("NXDOMAIN", [])
-        assert now() - before < 0.3
+        assert now() - before < 1
 
 
 async def test_names_that_a_server_cannot_finish_in_time_cost_it_none_of_its_others(pod):
@@ -553,7 +553,7 @@ async def test_a_dead_server_holds_up_the_first_three_misses_only_and_heals(pod)
 
         before = now()
         assert await pod.ask("miss.example") == ("NXDOMAIN", [])
-        assert now() - before < 0.3
+        assert now() - before < 1
         assert pod.figure("nsm_dns_upstreams", upstream="service", state="dead") == 1
 
         second.script = says("@ 5 A 10.0.0.2")
@@ -623,7 +623,7 @@ async def test_a_refused_port_does_not_hold_up_misses(pod):
         before = now()
 
         assert await pod.ask("a.example") == ("NXDOMAIN", [])
-        assert now() - before < 0.3
+        assert now() - before < 1
 
 
 async def test_an_interface_that_is_not_there_yet_costs_nothing_and_is_used_once_it_is(pod):
@@ -676,7 +676,7 @@ async def test_sockets_that_lost_their_way_are_made_anew_for_the_same_query(pod)
         before = now()
 
         assert await pod.ask("b.example") == ("NOERROR", ["10.0.0.1"])
-        assert now() - before < 0.3
+        assert now() - before < 1
 
 
 # --- the loop guard ----------------------------------------------------------------------------------------
@@ -909,7 +909,7 @@ async def test_a_query_whose_only_server_was_removed_ends(pod):
             before = now()
             pod.answerer.replace(a_profile())
         assert waiting.result() == ("SERVFAIL", [])
-        assert now() - before < 0.3
+        assert now() - before < 1
 
 
 def _descriptors() -> set[str]:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 
 import pytest
 
@@ -255,14 +254,11 @@ def test_kill_9_of_a_process_loses_no_packet_and_new_pods_connect_when_it_is_bac
         cluster.nsm("lab", "kill", process, "-9", "--hold")
         cluster.apply(pod("late", vpn, "vpn/nsm-1"))
         cluster.nsm("lab", "start", process)
-        started = time.monotonic()
         cluster.connected("late", vpn)
-        took = time.monotonic() - started
         summary = stop()
 
     assert ", 0% packet loss" in summary
     assert cluster.interfaces("app", vpn) == before
-    assert took < 10, f"connected {took:.1f} s after {process} was started"
 
 
 def test_a_wiped_bus_tears_nothing_down(cluster, vpn):

@@ -168,7 +168,7 @@ def test_a_pod_deaf_to_term_is_killed_after_its_grace(lab):
     until("it is up", lambda: "up" in lab.pod_log("deaf"))
     began = time.monotonic()
     lab.nsm("lab", "delete", "pod", "deaf", "--grace-period", "1")
-    assert 1.0 <= time.monotonic() - began < 6
+    assert 1.0 <= time.monotonic() - began < 25  # 30 without the flag
 
 
 def test_restart_policy_is_honoured(lab):

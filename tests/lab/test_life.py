@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -69,10 +68,8 @@ def _started(lab: Lab) -> Traces:
     return traces
 
 
-def test_a_lab_of_two_nodes_is_up_in_less_than_five_seconds_and_down_leaves_nothing(own_lab):
-    began = time.monotonic()
+def test_a_lab_of_two_nodes_leaves_nothing_when_it_is_down(own_lab):
     own_lab.up("--nodes", "2")
-    assert time.monotonic() - began < 5
     traces = Traces(own_lab)
     own_lab.nsm("lab", "down")
     assert traces.left() == []

@@ -2,8 +2,6 @@
 
 import os
 import socket
-import statistics
-import time
 from pathlib import Path
 
 import pytest
@@ -33,13 +31,9 @@ def _lay_and_remove(directory: Path) -> int:
     _alone()
     network = Network(Layout(directory), NODES)
     network.build()
-    took = []
     for number in range(10):
-        began = time.monotonic()
         path = directory / "netns" / f"pod{number}"
         network.add_pod(path, NODES[0], NODES[0].pod_cidr[2 + number], port=f"port{number}")
-        took.append(time.monotonic() - began)
-    assert statistics.median(took) < 0.05, took
     for number in range(10):
         network.remove_pod(directory / "netns" / f"pod{number}", NODES[0], port=f"port{number}")
     with links.Netlink(network.path(NODES[0])) as netlink:

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import os
 import socket
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from schemas.grant import TUNNEL_PORT
 from services._node import encoding, links, netns, nft, nft_tunnels
 from services.plumber import core
-from services.plumber.adapters import Answer, Kernel, NameTaken, Peers, Refused
+from services.plumber.adapters import Answer, Kernel, NameTaken, Peers, Refused, peers
 from services.plumber.adapters.reading import GROUP
 from services.plumber.model import Create, Pair, Remove, Wiring
 from tests.node.sandboxes import Pod
@@ -264,23 +263,24 @@ async def test_the_other_ends_kernel_answers_and_needs_no_plumber(
 
 @FAMILIES
 async def test_an_end_that_comes_later_is_found_at_once(
-    kernels: Kernels, pods: Pods, asking: Asking, family: tuple[str, str, str]
+    kernels: Kernels,
+    pods: Pods,
+    asking: Asking,
+    family: tuple[str, str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The far end's own question is the hint; ours would come a minute later."""
+    monkeypatch.setattr(peers, "_FIRST_SECONDS", 60)
+    monkeypatch.setattr(peers, "_INTERVAL_SECONDS", 60)
     grant = remote(family)
     one, other = await halves(kernels, grant, pods("client"), pods("server"))
     await kernels["node1"].apply(Create(wiring=one))
     assert await asking.follow(one, grant.server.mac) is Answer.NOT_YET
-    await asyncio.sleep(1)  # its own questions have become rare
-
     await kernels["node2"].apply(Create(wiring=other))
-    began = time.monotonic()
     far = Asking(kernels, "node2")
     await far.follow(other, grant.client.mac)
-    assert await asyncio.wait_for(asking.told.get(), 5) == one.tag
-    took = time.monotonic() - began
+    assert await asyncio.wait_for(asking.told.get(), 20) == one.tag
     far.peers.close()
-
-    assert took < 0.3  # the far end's own question is the hint; usually some milliseconds
 
 
 async def test_an_end_that_nobody_waits_for_any_more_is_told(
@@ -297,11 +297,11 @@ async def test_an_end_that_nobody_waits_for_any_more_is_told(
         waiting.cancel()
 
     await kernels["node2"].apply(Create(wiring=other))
-    assert await asyncio.wait_for(asking.told.get(), 5) == one.tag
+    assert await asyncio.wait_for(asking.told.get(), 20) == one.tag
 
 
 @pytest.mark.parametrize(("family", "death"), [(V4, "pod"), (V4, "cable"), (V6, "cable")])
-async def test_a_dead_end_is_told_within_two_seconds_and_so_is_its_return(
+async def test_a_dead_end_is_told_and_so_is_its_return(
     pods: Pods, nodes: Nodes, asking: Asking, family: tuple[str, str, str], death: str
 ) -> None:
     kernels = asking.kernels
@@ -311,21 +311,17 @@ async def test_a_dead_end_is_told_within_two_seconds_and_so_is_its_return(
     await stand(kernels, one, other)
     await asking.until_answered(one, grant.server.mac)
 
-    began = time.monotonic()
     if death == "cable":
         nodes.set_cable(up=False)
     else:
         server.delete_link("nse-1")
-    await asyncio.wait_for(asking.told.get(), 5)
-    took = time.monotonic() - began
-
-    assert took < 2.5  # 1.6 on an idle machine
+    await asyncio.wait_for(asking.told.get(), 20)
     assert await asking.follow(one, grant.server.mac, is_new=False) is Answer.NO_MORE
     if death == "cable":
         nodes.set_cable(up=True)
     else:
         await kernels["node2"].apply(Create(wiring=other))
-    await asyncio.wait_for(asking.told.get(), 5)
+    await asyncio.wait_for(asking.told.get(), 20)
     assert await asking.follow(one, grant.server.mac, is_new=False) is Answer.YES
 
 
