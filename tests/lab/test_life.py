@@ -72,7 +72,7 @@ def test_a_lab_of_two_nodes_leaves_nothing_when_it_is_down(own_lab):
     own_lab.up("--nodes", "2")
     traces = Traces(own_lab)
     own_lab.nsm("lab", "down")
-    assert traces.left() == []
+    until("nothing is left", lambda: traces.left() == [])
     assert own_lab.run("lab", "down").returncode == 1
 
 
@@ -103,7 +103,7 @@ def test_interrupting_a_lab_in_the_foreground_ends_it(own_lab):
         traces = Traces(own_lab)
         process.send_signal(signal.SIGINT)
         assert process.wait(15) == 0
-    assert traces.left() == []
+    until("nothing is left", lambda: traces.left() == [])
 
 
 def test_a_lab_in_the_foreground_tells_what_its_bus_stores(own_lab, tmp_path):
@@ -232,7 +232,7 @@ def test_an_ordinary_user_gets_a_whole_lab():
         assert "eth0" in lab.nsm("lab", "interfaces", "two")
         assert lab.run("lab", "exec", "one", "--", "sh", "-c", "exit 7").returncode == 7
         lab.nsm("lab", "down")
-        assert traces.left() == []
+        until("nothing is left", lambda: traces.left() == [])
     finally:
         lab.remove()
 
