@@ -5,10 +5,18 @@ import msgspec
 from schemas.subjects import AliveKey, LeaseKey
 
 
+class Mistake(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that who runs the mesh has to mend; `reason` is stable CamelCase."""
+
+    reason: str
+    message: str
+
+
 class LeaderReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a leader sees and nobody else on the bus does, in words for people."""
 
-    troubles: tuple[str, ...] = ()  # an operator should act
+    troubles: tuple[str, ...] = ()  # it is not told everything: an operator should act
+    mistakes: tuple[Mistake, ...] = ()  # an operator should correct them
     notes: tuple[str, ...] = ()  # good to know
 
 

@@ -80,7 +80,7 @@ OBJECTS: dict[str, Reason] = {
     PREFIX_COLLISION: Reason(
         "an address or route of the endpoint would overlap a prefix in use, or another connection of the Pod; both are "
         "named. An Event on a connected Pod: it keeps what a prefix covers now, for nothing else is free",
-        "do as the message says; mostly: choose another prefix or route",
+        "choose another prefix or route, or what else the message says",
         is_users=True,
     ),
     NOT_RELEASED: Reason(
@@ -197,7 +197,7 @@ OBJECTS: dict[str, Reason] = {
     "MalformedPrefix": Reason(
         "an Event on the ConfigMap: these lines, or the key, cannot be understood. The other lines have effect, and "
         "what was excluded before stays so",
-        "correct them",
+        "correct the lines that are named, or the key",
     ),
     "NotPublished": Reason(
         "an Event: the object is too large for the bus",

@@ -17,6 +17,7 @@ from cli.explain.words import ends, labels, routes, scope
 from cli.remedies import Place, of_reason
 from cli.status.counting import facts_of
 from schemas import grant, intent
+from schemas.reasons import PREFIX_COLLISION
 from schemas.subjects import ConnectionKey, LeaseKey, RequestKey
 from services.watcher.core.requests import Wanted, annotation_of, wanted
 
@@ -158,16 +159,12 @@ def _item(found: Evidence, interface: str, asks: Wanted | None, place: Place) ->
         return _left(interface, granted, place)
     asked = _published(found, written, published, place, is_known=asks is not None)
     facts = facts_of(request, found.told, found.endpoints)
-    stages = (
-        asked,
-        *choosing.chosen(found, request, facts, place),
-        *((_granted(facts.grant),) if facts.grant is not None else ()),
-    )
+    stages = (asked, *choosing.chosen(found, request, facts, place))
     if facts.grant is not None:
-        stages += (
-            plumbed(found, request, facts, place),
-            resolved(found, request, facts, place),
-        )
+        wired = plumbed(found, request, facts, place), resolved(found, request, facts, place)
+        # What does not work comes first: a connection that is covered does.
+        works = all(each.is_well for each in wired)
+        stages += (_granted(facts.grant, works=works), *wired)
     return Item(interface=interface, network_service=request.network_service, stages=stages)
 
 
@@ -212,8 +209,14 @@ def _same(one: intent.Request | None, other: intent.Request | None) -> bool:
     return msgspec.structs.replace(one, pod=other.pod) == other
 
 
-def _granted(granted: grant.Connection) -> Stage:
+def _granted(granted: grant.Connection, *, works: bool) -> Stage:
     lines = [ends(granted), *routes(granted)]
     if granted.readdressed:
         lines.append(f"has other addresses than before: {granted.readdressed}")
-    return Stage(name="granted", state="ok", lines=tuple(lines))
+    stage = Stage(name="granted", state="ok", lines=tuple(lines))
+    if not granted.covered:
+        return stage
+    stays = f"{PREFIX_COLLISION}: it stays, for nothing else is free, although {granted.covered}"
+    if works:
+        return stage.wrong(stays, of_reason(PREFIX_COLLISION))
+    return msgspec.structs.replace(stage, lines=(*stage.lines, stays))

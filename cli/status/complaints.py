@@ -8,6 +8,7 @@ from cli.status.counting import Judged
 from cli.status.model import Lag, NodeState, ServiceState, Wrong
 from cli.status.survey import Sight, Stream, Told, of
 from schemas import intent
+from schemas.reasons import PREFIX_COLLISION
 
 # What takes milliseconds when all is well may take seconds while something restarts.
 PATIENCE_SECONDS = 5.0
@@ -106,6 +107,8 @@ def of_services(services: Sequence[ServiceState], sight: Sight, place: Place) ->
             )
         for trouble in each.troubles:
             yield Wrong(f"{each.name}: {trouble}", place.see_api())
+        for mistake in each.mistakes:
+            yield Wrong(f"{mistake.reason}: {mistake.message}", of_reason(mistake.reason))
     for told in of(sight.told, intent.Leader):
         if told.message.silent:
             yield Wrong(
@@ -238,16 +241,35 @@ def _told(judged: Iterable[Judged], *, users: bool) -> Iterator[Wrong]:
             continue
         groups.setdefault((shown.state, shown.reason), []).append(each)
     for (state, reason), found in sorted(groups.items(), key=lambda item: -len(item[1])):
-        names = [
-            f"{each.request.pod.namespace}/{each.request.pod.name} {each.request.interface}"
-            for each in found[:_NAMED]
-        ]
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        first = found[0].request.pod
         yield Wrong(
-            f"{_counted(len(found), 'request')} {state}, {reason}: {', '.join(names)}{more}",
-            f"{of_reason(reason)}; nsm explain {first.namespace}/{first.name}",
+            f"{_counted(len(found), 'request')} {state}, {reason}: {_named(found)}",
+            _remedy(reason, found),
         )
+
+
+def of_covered(judged: Iterable[Judged]) -> Iterator[Wrong]:
+    """Connections that a prefix in use covers, and for which nothing else is free."""
+    found = [each for each in judged if each.item.covered]
+    if found:
+        yield Wrong(
+            f"{_counted(len(found), 'request')} connected, {PREFIX_COLLISION}, for nothing else is free: "
+            f"{_named(found)}, although {found[0].item.covered}",
+            _remedy(PREFIX_COLLISION, found),
+        )
+
+
+def _named(found: Sequence[Judged]) -> str:
+    names = [
+        f"{each.request.pod.namespace}/{each.request.pod.name} {each.request.interface}"
+        for each in found[:_NAMED]
+    ]
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return f"{', '.join(names)}{more}"
+
+
+def _remedy(reason: str, found: Sequence[Judged]) -> str:
+    first = found[0].request.pod
+    return f"{of_reason(reason)}; nsm explain {first.namespace}/{first.name}"
 
 
 def _counted(number: int, thing: str) -> str:

@@ -38,6 +38,7 @@ def judge(sight: Sight, place: Place) -> Status:
             *complaints.of_words(services),
             *complaints.of_endpoints(sight.told),
             *complaints.of_users(judged),
+            *complaints.of_covered(judged),
         ),
         at=sight.now,
         url=sight.url,
@@ -83,6 +84,7 @@ def _service(name: str, sight: Sight) -> ServiceState:
         pending=None if own is None else sum(each.pending for each in own),
         versions=() if own is None else _versions_of(own),
         troubles=lease.message.word.troubles if lease else (),
+        mistakes=lease.message.word.mistakes if lease else (),
         notes=lease.message.word.notes if lease else (),
     )
 

@@ -3,6 +3,7 @@
 import msgspec
 
 from cli.status.survey import Stream
+from schemas.live import Mistake
 
 
 class Wrong(msgspec.Struct, frozen=True):
@@ -24,6 +25,7 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     pending: int | None = None
     versions: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()  # what its leader sees and an operator should mend
+    mistakes: tuple[Mistake, ...] = ()  # what an operator should correct
     notes: tuple[str, ...] = ()  # what it sees and is good to know
 
 

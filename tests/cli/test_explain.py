@@ -150,6 +150,8 @@ FAILED = a_status(
     client=an_end_status(state="failed", reason="KernelError", message="no space", applied=None)
 )
 
+COVERED = a_connection(covered="172.16.1.2 came to overlap 172.16.0.0/16 (the user)")
+
 FIRST: dict[str, tuple[Evidence, str, str]] = {
     "a malformed annotation": (
         evidence(*ALIVE, pod=the_pod("vpn?x")),
@@ -205,6 +207,20 @@ FIRST: dict[str, tuple[Evidence, str, str]] = {
         evidence(*REQUESTED, a_refusal(reason="PoolExhausted", message="253 of 253 used")),
         "nsm-vpn: granted: PoolExhausted: 253 of 253 used",
         "add a prefix",
+    ),
+    "an address that a prefix in use covers": (
+        evidence(
+            *REQUESTED,
+            COVERED,
+            a_status(client=an_end_status(applied=COVERED), server=an_end_status("gateway")),
+        ),
+        "nsm-vpn: granted: PrefixCollision: it stays, for nothing else is free, although 172.16.1.2",
+        "choose another prefix",
+    ),
+    "an address that is covered, and a node that has said nothing": (
+        evidence(*REQUESTED, COVERED),
+        "nsm-vpn: plumbed: Connecting: waiting for node node1",
+        "spec.nodeName=node1",
     ),
     "a node that has said nothing": (
         evidence(*REQUESTED, a_connection()),

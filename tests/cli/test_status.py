@@ -29,6 +29,7 @@ from tests.builders import (
     a_refusal,
     a_request,
     a_status,
+    an_end_status,
     an_endpoint,
     node_facts,
 )
@@ -73,7 +74,7 @@ def a_stream(name: str = streams.GRANT, **fields: Any) -> Stream:
     return Stream(**{**values, **fields})
 
 
-def a_lease(**said: tuple[str, ...]) -> live.Lease:
+def a_lease(**said: Any) -> live.Lease:
     """The watcher's, with what it says beside it."""
     return live.Lease(service="watcher", holder="holder-1", word=live.LeaderReport(**said))
 
@@ -139,6 +140,11 @@ def without_role(role: str) -> tuple[Follower, ...]:
 
 OLD = told(a_request("other"), age=60)
 DNS = a_connection(dns=Dns(servers=("172.16.1.1",)))
+
+COVERED = a_connection(covered="172.16.1.2 came to overlap 172.16.0.0/16 (the user)")
+
+END = an_end_status(applied=COVERED)
+
 
 ILLS: dict[str, tuple[Sight, str, str]] = {
     "nobody leads and is there": (
@@ -220,6 +226,15 @@ ILLS: dict[str, tuple[Sight, str, str]] = {
         a_sight(more=(told(a_lease(troubles=("the API server tells nothing of pods",))),)),
         "watcher: the API server tells nothing of pods",
         "kubectl get --raw /readyz",
+    ),
+    "an exclusion cannot be understood": (
+        a_sight(
+            more=(
+                told(a_lease(mistakes=(live.Mistake(reason="MalformedPrefix", message="line 1"),))),
+            )
+        ),
+        "MalformedPrefix: line 1",
+        "correct the lines",
     ),
     "a node does not wire": (
         a_sight(without=("status",)),
@@ -365,6 +380,14 @@ NOTED: dict[str, tuple[Sight, str, str]] = {
         a_sight(more=(OLD, told(a_refusal("other", reason="PrefixCollision")))),
         "1 request refused, PrefixCollision: default/other nsm-vpn",
         "choose another prefix",
+    ),
+    "a connection that a prefix in use covers, and nothing can replace": (
+        a_sight(
+            more=(told(COVERED), told(a_status(client=END, server=END))),
+        ),
+        "1 request connected, PrefixCollision, for nothing else is free: default/client nsm-vpn, "
+        "although 172.16.1.2 came to overlap 172.16.0.0/16",
+        "nsm explain default/client",
     ),
     "an annotation that has no effect": (
         a_sight(more=(told(a_lease(notes=("3 Pods with an annotation, such as a/b",))),)),

@@ -1,13 +1,20 @@
 """What became of wishes, back onto the Pod. ipam and the node are played by the test, over a real bus."""
 
 import asyncio
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 from structlog.testing import capture_logs
 
-from lab.api.kinds import NETWORK_SERVICE_ENDPOINTS, PODS
+from lab.api.kinds import (
+    CONFIG_MAPS,
+    DEFINITIONS,
+    NETWORK_SERVICE_ENDPOINTS,
+    NETWORK_SERVICES,
+    PODS,
+)
 from schemas.grant import Refusal
 from schemas.state import NodeFacts
 from schemas.subjects import LeaseKey
@@ -16,12 +23,13 @@ from services._runtime.streams import GRANT, STATE
 from services.watcher import model
 from services.watcher.adapters import Events
 from services.watcher.core.intent import Intent
+from services.watcher.core.prefixes import MALFORMED
 from services.watcher.core.report import showing
 from services.watcher.model import STATUS_ANNOTATION
-from services.watcher.service import reporting, seen_by
+from services.watcher.service import defining, publishing, reporting, seen_by
 from services.watcher.service.announcing import Announcer
 from services.watcher.service.reporting import Reporter
-from tests.watcher.builders import a_grant, a_pod, a_status, an_endpoint, read
+from tests.watcher.builders import a_grant, a_pod, a_status, an_endpoint, an_object, read
 from tests.watcher.conftest import a_watcher
 from tests.watcher.statuses import (
     NSM1,
@@ -35,6 +43,19 @@ from tests.watcher.statuses import (
     shown,
     until_event,
 )
+
+
+TOO_MANY = [f"{'team' * 15}-{at}" for at in range(20_000)]
+
+
+async def until_word(bus, holds):
+    """What the watcher's lease tells, once it is as wanted."""
+    async with asyncio.timeout(60):
+        while True:
+            found = await bus.read(LeaseKey("watcher"))
+            if found is not None and holds(found[0].word):
+                return found[0].word
+            await asyncio.sleep(0.05)
 
 
 async def test_a_connection_shows_on_the_pod_with_all_it_is(cluster, nats, reader, ipam):
@@ -464,14 +485,7 @@ async def test_other_addresses_are_told_with_the_old_ones_and_why(cluster, nats,
 async def test_the_lease_tells_of_annotations_without_effect_and_of_an_api_server_that_is_away(
     cluster, nats, reader
 ):
-    async def until(holds):
-        async with asyncio.timeout(20):
-            while True:
-                found = await reader.bus.read(LeaseKey("watcher"))
-                if found is not None and holds(found[0].word):
-                    return found[0].word
-                await asyncio.sleep(0.05)
-
+    until = partial(until_word, reader.bus)
     cluster.store.create(PODS, a_pod("typo", asks="svc?x"))
     async with a_watcher(cluster, nats):
         word = await until(lambda word: word.notes)
@@ -485,6 +499,33 @@ async def test_the_lease_tells_of_annotations_without_effect_and_of_an_api_serve
         assert "the API server tells nothing of /api" in word.troubles[0]
         await cluster.restart()
         await until(lambda word: not word.troubles)
+
+
+async def test_the_lease_tells_what_who_runs_the_mesh_has_to_correct(
+    cluster, nats, reader, monkeypatch
+):
+    monkeypatch.setattr(defining, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(publishing, "_REFUSED_SECONDS", 0.05)
+    store, reasons = cluster.store, {"MalformedPrefix", "ForeignDefinition", "NotPublished"}
+    misread = an_object("excluded-prefixes", namespace="nsm-system", data={"prefixes": "10.1/8"})
+    store.create(CONFIG_MAPS, misread)
+    store.create(NETWORK_SERVICES, an_object("large", spec={"allowedNamespaces": TOO_MANY}))
+    definition = store.get(DEFINITIONS, "", NETWORK_SERVICES.resource)
+    definition["spec"]["versions"][0]["subresources"] = {}
+    store.update(DEFINITIONS, definition)
+    async with a_watcher(cluster, nats):
+        word = await until_word(reader.bus, lambda word: len(word.mistakes) == len(reasons))
+        said = {each.reason: each.message for each in word.mistakes}
+        assert said.keys() == reasons
+        assert "ConfigMap nsm-system/excluded-prefixes, key prefixes: line 1" in said[MALFORMED]
+        assert "1 message, such as nsm.networkservice.default.large" in said["NotPublished"]
+        assert not word.troubles
+        store.delete(CONFIG_MAPS, "nsm-system", "excluded-prefixes")
+        store.delete(NETWORK_SERVICES, "default", "large")
+        definition["spec"]["versions"][0]["subresources"] = {"status": {}}
+        definition["metadata"].pop("resourceVersion", None)
+        store.update(DEFINITIONS, definition)
+        await until_word(reader.bus, lambda word: not word.mistakes)
 
 
 def test_what_an_api_server_says_at_length_does_not_cost_the_lease():

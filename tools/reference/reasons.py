@@ -9,7 +9,8 @@ _INTRO = """# Reasons
 
 Stable words in conditions, Events, the status annotation, refusals on the bus and logs. The message
 beside a reason names the thing and the value; this page says what to do, and who: the *user* who wrote the
-annotation, the endpoint or the Pod, or the *operator* of the mesh, whom `nsm status` tells.
+annotation, the endpoint or the Pod, or the *operator* of the mesh, whom `nsm status` tells
+of all that lasts; of what is past already (`InterfaceRepaired`, `Readdressed`) Events alone tell.
 
 """
 

@@ -89,6 +89,11 @@ class Intent:
         """The object that a message comes from, if it is a single one."""
         return self._owners.of(key)
 
+    def misread(self) -> Problem | None:
+        """What of the user's exclusions cannot be understood."""
+        about = self._problem_refs.get((model.ConfigMap, self._excluded))
+        return self.notices.get(about) if about else None
+
     def spec_problem(self, subject: Subject) -> Problem | None:
         """Why the spec of an object of ours means nothing."""
         return self._bad_specs.get(subject)

@@ -5,14 +5,14 @@ Caches are warm in every replica; publishing, reporting and announcing run for w
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from prometheus_client import Gauge
 
 from schemas.codec import Tombstone
 from schemas.intent import PodRef
-from schemas.live import LeaderReport
+from schemas.live import LeaderReport, Mistake
 from schemas.state import Status
 from schemas.subjects import Key, LeaderKey, StatusKey
 from services._runtime.bus import Bus
@@ -28,7 +28,7 @@ from services.watcher.core.intent import Intent, Touched
 from services.watcher.core.moves import Moves
 from services.watcher.core.news import WARNING, Announcement
 from services.watcher.core.repairs import Repairs
-from services.watcher.model import ObjectRef
+from services.watcher.model import ObjectRef, Problem
 from services.watcher.service.announcing import Announcer
 from services.watcher.service.defining import Definitions
 from services.watcher.service.describing import Describer
@@ -146,8 +146,19 @@ class Watcher:
             group.create_task(self._lead())
 
     async def _lead(self) -> None:
-        word = partial(seen_by, self._informers, self.intent)
+        def word() -> LeaderReport:
+            return seen_by(self._informers, self.intent, self._mistakes())
+
         await lead(self._bus, "watcher", self._own, self._decide, holder=self._holder, word=word)
+
+    def _mistakes(self) -> Iterator[Problem]:
+        """What who runs the mesh has to correct."""
+        misread = self.intent.misread()
+        if misread is not None:
+            yield misread
+        yield from self._definitions.problems()
+        if self._publisher.refused:
+            yield _of_refused(self._publisher.refused)
 
     async def _say_ready(self) -> None:
         for informer in self._informers:
@@ -235,8 +246,10 @@ def _about(pod: PodRef) -> ObjectRef:
     )
 
 
-def seen_by(informers: Sequence[Informer], intent: Intent) -> LeaderReport:
-    """What the lease tells people: an API server that keeps silent, Pods whose annotation has no effect."""
+def seen_by(
+    informers: Sequence[Informer], intent: Intent, mistakes: Iterable[Problem] = ()
+) -> LeaderReport:
+    """What the lease tells people: an API server that keeps silent, mistakes, annotations that have no effect."""
     silent = [
         # What a server says may be of any length, and a lease that is too long is lost.
         (each.resource.title, shorten(why, _REASON_BYTES))
@@ -245,6 +258,10 @@ def seen_by(informers: Sequence[Informer], intent: Intent) -> LeaderReport:
     ]
     return LeaderReport(
         troubles=(_of_api(*silent[0], len(silent) - 1),) if silent else (),
+        mistakes=tuple(
+            Mistake(reason=each.reason, message=shorten(each.message, _REASON_BYTES))
+            for each in mistakes
+        ),
         notes=(_of_unheeded(intent.unheeded),) if intent.unheeded else (),
     )
 
@@ -252,6 +269,15 @@ def seen_by(informers: Sequence[Informer], intent: Intent) -> LeaderReport:
 def _of_api(title: str, why: str, more: int) -> str:
     kinds = title + (f" and more ({more})" if more else "")
     return f"the API server tells nothing of {kinds}: edits wait, connections stay ({why})"
+
+
+def _of_refused(refused: Mapping[Key, str]) -> Problem:
+    key, why = next(iter(refused.items()))
+    counted = f"{len(refused)} message" + ("" if len(refused) == 1 else "s")
+    return Problem(
+        reason=NOT_PUBLISHED,
+        message=f"the bus refuses {counted}, such as {key.subject}: what stood before stays ({why})",
+    )
 
 
 def _of_unheeded(pods: Collection[model.Ref]) -> str:

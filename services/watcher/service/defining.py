@@ -53,6 +53,10 @@ class Definitions:
                     self._judge(kind, definitions.problem(kind, document))
             await asyncio.sleep(_LOOK_SECONDS)
 
+    def problems(self) -> list[Problem]:
+        """What is wrong with the definitions, kind by kind."""
+        return [each for each in self._known.values() if each is not None]
+
     async def _read(self) -> definitions.Document | None:
         try:
             return msgspec.json.decode(await self._kube.get(_DOCUMENT), type=definitions.Document)

@@ -45,7 +45,7 @@ class Publisher:
         self._on_refused = on_refused
         self._queue: Workqueue[Lane] | None = None
         self._noted: dict[Lane, set[Key]] = {}
-        self._refused: set[Key] = set()
+        self.refused: dict[Key, str] = {}  # and why
         self._remaining: set[Key] = set()  # to be written before `complete`
 
     def note(self, keys: Iterable[Key]) -> None:
@@ -71,7 +71,7 @@ class Publisher:
 
         self._remaining = set(first)
         self._noted.clear()
-        self._refused.clear()
+        self.refused.clear()
         queue = self._queue = Workqueue("intent", work, workers=_WORKERS)
         self.note(first)
         if not first:
@@ -123,12 +123,12 @@ class Publisher:
                 await self._cannot_write(term, key, message, str(exc))
                 return False
             log.debug("intent written", subject=key.subject, gone=message is None)
-        self._refused.discard(key)
+        self.refused.pop(key, None)
         return True
 
     async def _cannot_write(self, term: Term, key: Key, message: object, reason: str) -> None:
-        if key not in self._refused:
-            self._refused.add(key)
+        if key not in self.refused:
+            self.refused[key] = reason
             log.error("the bus refuses a message", subject=key.subject, reason=reason)
             self._on_refused(key, reason)
         standing = self._own.items.get(key)
