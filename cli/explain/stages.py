@@ -3,11 +3,12 @@
 Each stage says what it has, and where that is not what the one before wanted, why and what to do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from cli.explain import choosing
+from cli.explain.misspelt import misspelt
 from cli.explain.model import Evidence, Explanation, Item, Stage
 from cli.explain.plumbed import plumbed
 from cli.explain.resolved import resolved
@@ -134,10 +135,12 @@ def _asked(found: Evidence, asks: Wanted | None) -> Stage:
         return Stage(name="asked", state="ok", lines=(f"annotation: {text}",)).wrong(
             f"{asks.problem.reason}: {asks.problem.message}", of_reason(asks.problem.reason)
         )
+    unread = [*_unread(found)]
     if not (text or "").strip():
-        return Stage(name="asked", state="none", lines=("asks for no network service",))
+        return _asks_nothing(unread if text is None else [])
     own = text == annotation_of(found.pod, None)
-    lines = (f"annotation of {'the Pod' if own else f'Namespace {found.namespace}'}: {text}",)
+    holds = f"annotation of {'the Pod' if own else f'Namespace {found.namespace}'}: {text}"
+    lines = (holds, *(said for said, _ in unread))
     if found.pod.terminal:
         return Stage(name="asked", state="none", lines=(*lines, "the Pod has ended"))
     stage = Stage(name="asked", state="ok", lines=lines)
@@ -147,6 +150,20 @@ def _asked(found: Evidence, asks: Wanted | None) -> Stage:
             f"kubectl -n {found.namespace} describe pod {found.name}",
         )
     return stage
+
+
+def _asks_nothing(unread: Sequence[tuple[str, str]]) -> Stage:
+    stage = Stage(name="asked", state="none", lines=("asks for no network service",))
+    for said, meant in unread:
+        return stage.wrong(said, f"rename it to {meant}; of a Deployment's Pod in its template")
+    return stage
+
+
+def _unread(found: Evidence) -> Iterator[tuple[str, str]]:
+    """Annotations that were probably meant for us, in words, and what was meant."""
+    for whose, holder in (("the Pod", found.pod), (f"Namespace {found.namespace}", found.home)):
+        for key, meant in misspelt(holder.annotations if holder is not None else ()):
+            yield f"nobody reads annotation {key} of {whose}; did you mean {meant}?", meant
 
 
 def _item(found: Evidence, interface: str, asks: Wanted | None, place: Place) -> Item:

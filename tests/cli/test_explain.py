@@ -389,6 +389,58 @@ def test_the_annotation_of_its_namespace_is_named_as_that():
     assert found.well
 
 
+NEAR = "networkservicesmesh.io"
+OTHERS = ("networking.gke.io", "servicemesh.io/inject", "networkservicemesh.io/status")
+
+
+def annotated(**keys: str) -> Pod:
+    found = the_pod(None, status=PodStatus(phase="Running"))
+    return msgspec.structs.replace(
+        found, metadata=msgspec.structs.replace(found.metadata, annotations=keys)
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        (NEAR, "networkservicemesh.io"),
+        ("networkservicemesh.io/networkservice", "networkservicemesh.io"),
+        ("ns.networkservicemesh.io", "networkservicemesh.io"),
+        ("networkservicemesh.com", "networkservicemesh.io"),
+        ("dns.networkservicemesh.io/captured", "dns.networkservicemesh.io/capture"),
+    ],
+)
+def test_an_annotation_whose_key_is_nearly_ours_is_named_where_nothing_is_asked_for(key, meant):
+    found = explained(evidence(*ALIVE, pod=annotated(**{key: "vpn"})))
+    said = f"nobody reads annotation {key} of the Pod; did you mean {meant}?"
+    assert found.first == f"asked: {said}"
+    assert found.remedy.startswith(f"rename it to {meant};")
+
+
+def test_the_misspelt_annotation_of_a_namespace_is_named_as_that():
+    home = Namespace(metadata=Metadata(name="default", annotations={NEAR: "vpn"}))
+    found = explained(evidence(*ALIVE, pod=annotated(), home=home))
+    assert f"annotation {NEAR} of Namespace default" in found.first
+
+
+@pytest.mark.parametrize(
+    "keys", [OTHERS, ("networkservicemesh.io", NEAR)], ids=["others", "asks for nothing on purpose"]
+)
+def test_other_annotations_are_nobodys_mistake(keys):
+    found = explained(evidence(*ALIVE, pod=annotated(**dict.fromkeys(keys, ""))))
+    assert (found.asked.state, found.asked.lines) == ("none", ("asks for no network service",))
+
+
+def test_beside_what_is_asked_for_a_misspelt_annotation_is_a_line():
+    both = the_pod()
+    metadata = msgspec.structs.replace(
+        both.metadata, annotations={**both.annotations, NEAR: "other"}
+    )
+    found = explained(evidence(*CONNECTED, pod=msgspec.structs.replace(both, metadata=metadata)))
+    assert found.well
+    assert f"nobody reads annotation {NEAR} of the Pod" in found.asked.lines[1]
+
+
 def test_without_the_api_server_the_bus_alone_is_explained(capsys):
     found = explained(evidence(*CONNECTED, pod=None, api_note="there is no kubectl here"))
     assert found.well

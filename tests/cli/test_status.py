@@ -385,8 +385,7 @@ NOTED: dict[str, tuple[Sight, str, str]] = {
         a_sight(
             more=(told(COVERED), told(a_status(client=END, server=END))),
         ),
-        "1 request connected, PrefixCollision, for nothing else is free: default/client nsm-vpn, "
-        "although 172.16.1.2 came to overlap 172.16.0.0/16",
+        "default/client nsm-vpn, although 172.16.1.2 came to overlap 172.16.0.0/16",
         "nsm explain default/client",
     ),
     "an annotation that has no effect": (

@@ -44,7 +44,6 @@ from tests.watcher.statuses import (
     until_event,
 )
 
-
 TOO_MANY = [f"{'team' * 15}-{at}" for at in range(20_000)]
 
 
