@@ -6,6 +6,7 @@ from itertools import islice
 from cli import offering
 from cli.explain.model import Evidence, Stage
 from cli.explain.words import labels
+from cli.output import few
 from cli.remedies import Place, of_reason
 from schemas import grant, intent
 from schemas.subjects import EndpointKey, LeaseKey, NetworkServiceKey
@@ -60,14 +61,20 @@ def _refused(found: Evidence, request: intent.Request, refusal: grant.Refusal) -
     is_choice = refusal.reason in _OF_CHOICE
     lines = tuple(f"{each.endpoint}: {each.reason}" for each in refusal.candidates)
     if not is_choice:
-        yield Stage(name="chosen", state="ok", lines=lines or ("see below",))
+        considered = [each.endpoint for each in refusal.candidates]
+        yield Stage(name="chosen", state="ok", lines=(_considered(considered),))
     yield Stage(
         name="chosen" if is_choice else "granted",
         state="wrong",
-        lines=(lines if is_choice and lines else ("nothing",)),
+        lines=lines or ("nothing",),
         problem=f"{refusal.reason}: {refusal.message}",
         remedy=of_reason(refusal.reason),
     )
+
+
+def _considered(endpoints: list[str]) -> str:
+    """Who could have served; why they do not is told where they fell out."""
+    return f"could be {few(endpoints)}" if endpoints else "see below"
 
 
 def _why(found: Evidence, request: intent.Request, granted: grant.Connection) -> Iterator[str]:

@@ -15,7 +15,7 @@ from cli.problems import Problem, Unheard
 from cli.remedies import Place
 from cli.status.survey import Told
 from schemas import live
-from schemas.grant import Connection
+from schemas.grant import Candidate, Connection
 from schemas.intent import Destination, Dns, Match, NetworkService, Request
 from schemas.state import Resolver, Upstream
 from schemas.subjects import StatusKey
@@ -480,6 +480,19 @@ def test_in_a_lab_what_is_dead_is_started():
         "nsm lab start plumber/node1",
         "nsm lab start dns/node1",
     ]
+
+
+def test_an_endpoint_without_an_address_was_chosen_and_grants_nothing():
+    full = Candidate(endpoint="vpn (pod gateway)", reason="has none of 62 addresses left")
+    refused = a_refusal(reason="PrefixCollision", message="so", candidates=(full,))
+    found = explained(evidence(*REQUESTED, refused))
+    (item,) = found.items
+    told = {each.name: (each.state, each.lines) for each in item.stages[1:]}
+    assert told == {
+        "chosen": ("ok", ("could be vpn (pod gateway)",)),
+        "granted": ("wrong", ("vpn (pod gateway): has none of 62 addresses left",)),
+    }
+    assert found.remedy.startswith("choose another prefix")
 
 
 def test_who_fell_out_of_the_choice_and_who_would_do_is_told():
