@@ -170,11 +170,12 @@ def _of_nobody(picture: "Picture", namespace: str, name: str, *, ask_lab: bool) 
 
     pod = f"{namespace}/{name}"
     there = pods.exists(namespace, name) if ask_lab else None
+    endpoints = cluster.endpoints_in([namespace], is_lab=ask_lab)
+    lines = [Line(offering.why_idle(each)) for each in endpoints if each.metadata.name == name]
     if there:
-        return [Line(f"pod {pod} asks for no network service and offers none")]
-    for each in cluster.endpoints_in([namespace], is_lab=ask_lab):
-        if each.metadata.name == name:
-            return [Line(offering.why_idle(each))]
+        lines.append(Line(f"pod {pod} asks for no network service and offers none"))
+    if lines:
+        return lines
     offered = sorted(
         f"{key.namespace}/{endpoint.endpoint}"
         for key, endpoint in picture.of(intent.Endpoint)

@@ -8,9 +8,9 @@ from typing import Any
 
 from schemas import grant, intent
 from services.watcher.core import specs, spoiled
-from services.watcher.model import NetworkServiceEndpoint, OurObject, Problem, Subject
+from services.watcher.model import NetworkServiceEndpoint, Problem
 
-NOBODY = "NoEndpoint"
+NOBODY = spoiled.NOBODY
 
 
 def homes_of_unserved(messages: Iterable[Any]) -> set[str]:
@@ -33,48 +33,24 @@ def explained(
     request: intent.Request, refusal: grant.Refusal, endpoints: Sequence[NetworkServiceEndpoint]
 ) -> grant.Refusal:
     """A refusal as the watcher tells it to the Pod."""
-    objects: dict[Subject, OurObject] = {
-        (NetworkServiceEndpoint, each.ref): each for each in endpoints
-    }
-    bad: dict[Subject, Problem] = {
-        (NetworkServiceEndpoint, each.ref): problem
-        for each in endpoints
-        if isinstance(problem := specs.read_endpoint(each), Problem)
-    }
-    return spoiled.explained(
-        request,
-        refusal,
-        lambda namespace, name: spoiled.offer(objects, bad, namespace, name),
-    )
+    if refusal.reason != NOBODY:
+        return refusal
+    known = spoiled.Spoiled()
+    for each in endpoints:
+        read = specs.read_endpoint(each)
+        problem = read if isinstance(read, Problem) else None
+        known.put(each.ref, specs.names_in(each.spec), problem)
+    return spoiled.explained(request, refusal, known.why)
 
 
-def without_pods(
-    request: intent.Request, endpoints: Iterable[NetworkServiceEndpoint]
-) -> NetworkServiceEndpoint | None:
-    """Of a network service that nobody offers: who would, had it a Pod."""
-    home, name = spoiled.home(request), request.network_service
-    named = (
-        each for each in endpoints if each.ref[0] == home and name in specs.names_in(each.spec)
-    )
-    return min(named, key=lambda each: each.ref, default=None)
+def remedy_of(request: intent.Request, refusal: grant.Refusal) -> str:
+    """What its message says last, where an endpoint has no Pod; empty: that is not why nobody serves."""
+    remedy = spoiled.remedy(spoiled.home(request))
+    return remedy if refusal.reason == NOBODY and refusal.message.endswith(remedy) else ""
 
 
 def why_idle(endpoint: NetworkServiceEndpoint) -> str:
     """Why the bus does not speak of an endpoint that is there."""
     read = specs.read_endpoint(endpoint)
-    if isinstance(read, Problem):
-        return f"{read.reason}: {read.message}"
-    name = "/".join(endpoint.ref)
-    return (
-        f"NetworkServiceEndpoint {name} is there, but its podSelector matches no Pod that can serve "
-        "(on a node, not ended, in a network of its own)"
-    )
-
-
-def remedy(endpoint: NetworkServiceEndpoint) -> str:
-    """What to do about one without Pods."""
-    namespace = endpoint.metadata.namespace
-    return (
-        "correct its podSelector, or a Pod's labels, or start a Pod: "
-        f"kubectl -n {namespace} get pods --show-labels"
-    )
+    problem = read if isinstance(read, Problem) else spoiled.idle(endpoint.ref)
+    return f"{problem.reason}: {problem.message}"

@@ -43,8 +43,11 @@ OBJECTS: dict[str, Reason] = {
     ),
     "PodCompleted": Reason("the Pod ended and released what it had"),
     "NoEndpoint": Reason(
-        "no Pod offers the network service; what the namespace offers is named",
-        "correct the name, or create an endpoint and a Pod for it",
+        "no Pod offers the network service; what the namespace offers is named, or its endpoint without a Pod; a new "
+        "Pod is warned after ten seconds. On an endpoint: its `podSelector` matches no Pod that can serve, for ten "
+        "seconds or more",
+        "correct the name, or create an endpoint and a Pod for it; of an endpoint without Pods: its `podSelector` or "
+        "their labels",
         is_users=True,
     ),
     "NoMatchingEndpoint": Reason(

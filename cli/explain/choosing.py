@@ -48,16 +48,11 @@ def chosen(found: Evidence, request: intent.Request, facts: Facts, place: Place)
             remedy=place.see("ipam"),
         )
         return
-    yield from _refused(found, request, refusal)
+    yield from _refused(request, refusal)
 
 
-def _refused(found: Evidence, request: intent.Request, refusal: grant.Refusal) -> Iterator[Stage]:
-    idle = offering.without_pods(request, found.endpoints)
-    if refusal.reason == offering.NOBODY and idle is not None:
-        yield Stage(name="chosen", state="ok", lines=("nothing",)).wrong(
-            f"{refusal.reason}: {offering.why_idle(idle)}", offering.remedy(idle)
-        )
-        return
+def _refused(request: intent.Request, refusal: grant.Refusal) -> Iterator[Stage]:
+    remedy = offering.remedy_of(request, refusal)
     is_choice = refusal.reason in _OF_CHOICE
     lines = tuple(f"{each.endpoint}: {each.reason}" for each in refusal.candidates)
     if not is_choice:
@@ -67,8 +62,8 @@ def _refused(found: Evidence, request: intent.Request, refusal: grant.Refusal) -
         name="chosen" if is_choice else "granted",
         state="wrong",
         lines=lines or ("nothing",),
-        problem=f"{refusal.reason}: {refusal.message}",
-        remedy=of_reason(refusal.reason),
+        problem=f"{refusal.reason}: {refusal.message}".removesuffix(f"; {remedy}"),
+        remedy=remedy or of_reason(refusal.reason),
     )
 
 

@@ -585,8 +585,10 @@ def test_an_endpoint_that_is_refused_is_what_is_wrong_with_its_pod(is_told: bool
 def test_an_endpoint_whose_selector_matches_no_pod_is_named():
     found = explained(evidence(*ALIVE, a_request(), a_refusal(), endpoints=(the_endpoint(),)))
     assert found.first.startswith(
-        "nsm-vpn: chosen: NoEndpoint: NetworkServiceEndpoint default/vpn is there, but its podSelector"
+        "nsm-vpn: chosen: NoEndpoint: network service vpn: NetworkServiceEndpoint default/vpn is there, but its pod"
     )
+    assert found.first.endswith("in a network of its own)")
+    assert found.remedy.startswith("correct its podSelector, or a Pod's labels, or start a Pod: ")
     assert "create" not in found.remedy
     other = the_endpoint(networkServices=["other"])
     found = explained(evidence(*ALIVE, a_request(), a_refusal(), endpoints=(other,)))

@@ -52,7 +52,7 @@ async def test_endpoints_of_the_namespaces_are_read(api):
 @pytest.mark.parametrize(
     ("namespace", "said"),
     [
-        ("default", "NetworkServiceEndpoint default/vpn is there, but its podSelector matches no"),
+        ("default", "NoEndpoint: NetworkServiceEndpoint default/vpn is there, but its podSelector"),
         ("team", "InvalidSpec: NetworkServiceEndpoint team/vpn has no effect as it is written"),
     ],
 )

@@ -153,7 +153,7 @@ def test_a_deleted_endpoint_is_told_on_the_client_and_a_new_one_connects_it_agai
     cluster.connected("app", vpn)
 
     cluster.nsm("lab", "delete", "pod", "vpn-1", "-n", vpn)
-    assert "no endpoint Pod" in cluster.refused("app", vpn, "NoEndpoint")
+    assert "matches no Pod that can serve" in cluster.refused("app", vpn, "NoEndpoint")
     cluster.until("nsm-1 is gone", lambda: "nsm-1" not in cluster.interfaces("app", vpn))
 
     cluster.apply(endpoint_pod("vpn-2", vpn, "vpn"))

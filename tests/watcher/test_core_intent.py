@@ -543,7 +543,13 @@ OTHERS: list[Any] = [
     *(node("node1", ready=ready) for ready in ("True", "False", None, "False", "True", "False")),
     *(node("node2", ready=ready) for ready in ("True", "False")),
     *(
-        endpoint(name, namespace=namespace, ipam={"prefixes": [prefix]}, podSelector=selector)
+        endpoint(
+            name,
+            namespace=namespace,
+            networkServices=["svc", name],
+            ipam={"prefixes": [prefix]},
+            podSelector=selector,
+        )
         for name in "ab"
         for namespace in ("default", "team")
         for prefix in ("172.16.1.0/24", "bad")
@@ -589,6 +595,26 @@ VERBS = ["put", "put", "put", "delete", "stand", "fall"]
 CHANGES = st.tuples(st.sampled_from(VERBS), st.booleans(), st.integers(min_value=0, max_value=999))
 
 
+OFFERS = [(namespace, name) for namespace in ("default", "team") for name in ("svc", "other", "a")]
+
+
+def why_unserved(intent):
+    """Of network services that nobody serves: what is wrong with an endpoint that should."""
+    served = {
+        (key.namespace, name)
+        for key, message in intent.desired.items()
+        if isinstance(message, Endpoint)
+        for name in message.network_services
+    }
+    return {each: intent.spoiled.why(*each) for each in OFFERS if each not in served}
+
+
+def asking(intent):
+    for ref, wanted in intent.wanted.items():
+        for each in wanted.requests:
+            yield ref, (each.network_service_namespace or ref[0], each.network_service)
+
+
 @settings(max_examples=120, deadline=None)
 @given(st.lists(CHANGES, min_size=20, max_size=60))
 def test_incremental_equals_from_scratch_and_tells_every_difference(changes):
@@ -600,6 +626,7 @@ def test_incremental_equals_from_scratch_and_tells_every_difference(changes):
         pool = PODS if of_pods else OTHERS
         before = dict(intent.desired)
         notices = dict(intent.notices)
+        unserved = why_unserved(intent)
         if verb in ("stand", "fall"):
             what = KEYS[at % len(KEYS)]
             message = STANDING[what] if verb == "stand" else None
@@ -618,6 +645,10 @@ def test_incremental_equals_from_scratch_and_tells_every_difference(changes):
         differ = {key for key in {*before, *after} if before.get(key) != after.get(key)}
         assert differ <= touched.keys
         assert {about for about in intent.notices if about not in notices} <= touched.notices
+        # Who serves, or did, is a matter of ipam's word.
+        now = why_unserved(intent)
+        changed = {each for each in now.keys() & unserved.keys() if now[each] != unserved[each]}
+        assert {ref for ref, offer in asking(intent) if offer in changed} <= touched.pods
 
     scratch = an_intent()
     for key, message in stands.items():
@@ -630,6 +661,8 @@ def test_incremental_equals_from_scratch_and_tells_every_difference(changes):
     assert intent.desired == scratch.desired
     assert intent.wanted == scratch.wanted
     assert intent.notices == scratch.notices
+    assert why_unserved(intent) == why_unserved(scratch)
+    assert sorted(intent.spoiled.all_idle()) == sorted(scratch.spoiled.all_idle())
     assert all(key == message.key for key, message in intent.desired.items())
 
 
@@ -663,16 +696,42 @@ def test_an_endpoint_that_cannot_be_read_is_named_to_those_who_ask_for_it():
     intent = an_intent(asking, other)
     bad = read(model.NetworkServiceEndpoint, an_endpoint(ipam={"prefixes": ["172.16.1.1/24"]}))
     assert intent.put(model.NetworkServiceEndpoint, bad.ref, bad).pods == {asking.ref}
-    problem = intent.spoiled_offer("default", "my-service")
+    problem = intent.spoiled.why("default", "my-service")
     assert problem is not None
     assert problem.reason == "InvalidSpec"
     assert "NetworkServiceEndpoint default/vpn" in problem.message
-    assert intent.spoiled_offer("far", "my-service") is None
-    assert intent.spoiled_offer("default", "another") is None
+    assert intent.spoiled.why("far", "my-service") is None
+    assert intent.spoiled.why("default", "another") is None
 
     mended = endpoint()
     assert asking.ref in intent.put(model.NetworkServiceEndpoint, mended.ref, mended).pods
-    assert intent.spoiled_offer("default", "my-service") is None
+    problem = intent.spoiled.why("default", "my-service")
+    assert problem is not None
+    assert problem.message.startswith("NetworkServiceEndpoint default/vpn is there, but its podS")
+
+
+def test_an_endpoint_has_no_pod_until_one_can_serve_and_that_is_told():
+    found = endpoint()
+    intent = an_intent(found)
+    assert intent.idle(found.ref) is not None
+    useless: list[dict[str, Any]] = [
+        {"labels": {}},
+        {"labels": VPN, "node": ""},
+        {"labels": VPN, "phase": "Failed"},
+    ]
+    for each in useless:
+        other = pod("vpn-0", **each)
+        assert intent.put(model.Pod, other.ref, other).idle == set()
+    of_the_node = pod("vpn-0", labels=VPN, host_network=True)
+    assert intent.put(model.Pod, of_the_node.ref, of_the_node).idle == {found.ref}
+    assert intent.idle(found.ref) is None  # which is told of it instead
+    assert intent.put(model.Pod, of_the_node.ref, None).idle == {found.ref}
+    starting = pod("vpn-0", labels=VPN, ready=False)
+    assert intent.put(model.Pod, starting.ref, starting).idle == {found.ref}
+    assert intent.idle(found.ref) is None
+    unlabelled = pod("vpn-0", labels={})
+    assert intent.put(model.Pod, starting.ref, unlabelled).idle == {found.ref}
+    assert intent.idle(found.ref) is not None
 
 
 @pytest.mark.parametrize(

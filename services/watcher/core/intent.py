@@ -25,6 +25,7 @@ class Touched(msgspec.Struct, frozen=True, kw_only=True):
     keys: set[Key] = msgspec.field(default_factory=set)
     pods: set[Ref] = msgspec.field(default_factory=set)
     notices: set[ObjectRef] = msgspec.field(default_factory=set)
+    idle: set[Ref] = msgspec.field(default_factory=set)  # endpoints that may have come to be so
 
 
 class Intent:
@@ -45,6 +46,7 @@ class Intent:
         self._problem_refs: dict[tuple[type[Any], Ref], ObjectRef] = {}
         self._bad_specs: dict[Subject, Problem] = {}
         self._misfits = misfits.Misfits()
+        self.spoiled = spoiled.Spoiled()
         self._pods_of_namespace: dict[str, set[str]] = {}
         self._pods_of_node: dict[str, set[Ref]] = {}
         self._service_addresses = Addresses("service", "Service")
@@ -89,6 +91,10 @@ class Intent:
         """The object that a message comes from, if it is a single one."""
         return self._owners.of(key)
 
+    def about(self, kind: type[Any], ref: Ref) -> ObjectRef | None:
+        """How an Event names an object; None: it is not there."""
+        return self._owners.about(kind, ref)
+
     def misread(self) -> Problem | None:
         """What of the user's exclusions cannot be understood."""
         about = self._problem_refs.get((model.ConfigMap, self._excluded))
@@ -98,9 +104,10 @@ class Intent:
         """Why the spec of an object of ours means nothing."""
         return self._bad_specs.get(subject)
 
-    def spoiled_offer(self, namespace: str, network_service: str) -> Problem | None:
-        """Why nobody offers a network service, if an endpoint would that cannot be read."""
-        return spoiled.offer(self.objects, self._bad_specs, namespace, network_service)
+    def idle(self, endpoint: Ref) -> Problem | None:
+        """What to tell about an endpoint without Pods, unless they are there and can serve nobody."""
+        found = self.spoiled.idle(endpoint)
+        return found if self._misfits.of_endpoint(endpoint) is None else None
 
     def pods_on(self, node: str) -> set[Ref]:
         """The Pods of a node."""
@@ -284,10 +291,11 @@ class Intent:
         for pod in () if after == before else self._pods_of_namespace.get(namespace, ()):
             self._endpoint_pod(EndpointKey(namespace, name, pod), touched)
         _keep(self.objects, (model.NetworkServiceEndpoint, ref), found)
-        subject = (model.NetworkServiceEndpoint, ref)
-        if self._bad_specs.get(subject) != problem:
-            _keep(self._bad_specs, subject, problem)
-            touched.pods.update(spoiled.asking_in(self.wanted, namespace))
+        _keep(self._bad_specs, (model.NetworkServiceEndpoint, ref), problem)
+        names = specs.names_in(found.spec) if found is not None else None
+        touched.pods.update(self.spoiled.put(ref, names, problem))
+        if after != before:
+            touched.idle.add(ref)
         self._notice_endpoint(ref, touched)
 
     def _requests(self, ref: Ref, touched: Touched) -> None:
@@ -309,6 +317,7 @@ class Intent:
         if after == before:
             return
         _keep(self.wanted, ref, after if after.asks else None)
+        self.spoiled.ask(ref, before.requests, after.requests)
         touched.pods.add(ref)
         now = {request.key: request for request in after.requests}
         for request in before.requests:
@@ -324,10 +333,17 @@ class Intent:
         if pod is not None and written is not None:
             standing, ready = self._standing_endpoints.get(key), self._ready(pod.node)
             message = offers.offer(key.endpoint, pod, written, standing, node_ready=ready)
-        self._set(key, message, touched)
+        before = self._desired.get(key)
+        if before != message:
+            _keep(self._desired, key, message)
+            touched.keys.add(key)
+            if before is None or message is None:
+                self.spoiled.serve((key.namespace, key.endpoint), 1 if before is None else -1)
+                touched.idle.add((key.namespace, key.endpoint))
         if self._misfits.put(key, misfit=offers.misfit(pod, written)):
             self._notice_pod((key.namespace, key.pod), touched)
             self._notice_endpoint((key.namespace, key.endpoint), touched)
+            touched.idle.add((key.namespace, key.endpoint))
 
     def _ready(self, node: str) -> bool:
         found = self._nodes.get(node)

@@ -29,18 +29,19 @@ def offer(
     """The message of an endpoint Pod; `standing`: the one that the stream holds. None: it offers nothing."""
     if not pod.node or pod.terminal or pod.host_network:
         return None
+    spec = written.spec
+    # First of all, as most Pods are of other endpoints.
+    if spec is not None and not spec.selector.selects(pod.labels):
+        return None
     ref = requests.pod_ref(pod, node_ready=node_ready)
     ready = pod.ready and not pod.terminating
     refused = shorten(written.problem.message, _REFUSED_BYTES) if written.problem else ""
-    spec = written.spec
     if spec is None:
         if standing is None or standing.pod.uid != pod.uid:
             return None
         return msgspec.structs.replace(
             standing, pod=ref, ready=ready, leaving=pod.terminating, refused=refused
         )
-    if not spec.selector.selects(pod.labels):
-        return None
     return Endpoint(
         endpoint=endpoint,
         pod=ref,

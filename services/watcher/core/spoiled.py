@@ -1,31 +1,107 @@
-"""Spoiled offers: endpoints that cannot be read and never could, and those who wait for what they would offer."""
+"""Spoiled offers: endpoints that cannot be read or have no Pod, and those who wait for what they would offer.
 
-from collections.abc import Callable, Iterator, Mapping
+ipam hears of neither, so who asks in vain is told here what is wrong. What an object's change costs is what it
+touches: the endpoints of one network service, and the Pods that ask for it.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 
 from schemas.grant import Refusal
 from schemas.intent import Request
-from services.watcher.core import requests, specs
-from services.watcher.model import NetworkServiceEndpoint, OurObject, Problem, Ref, Subject
+from services.watcher.model import Problem, Ref
+
+NOBODY = "NoEndpoint"
+
+_NOTHING: frozenset[str] = frozenset()
+
+Offer = tuple[str, str]  # a network service: its namespace, and its name
 
 
-def offer(
-    objects: Mapping[Subject, OurObject],
-    bad_specs: Mapping[Subject, Problem],
-    namespace: str,
-    network_service: str,
-) -> Problem | None:
-    """What is wrong with an endpoint of a namespace that names a network service."""
-    for (kind, ref), problem in sorted(bad_specs.items(), key=lambda item: item[0][1]):
-        found = objects.get((kind, ref))
-        if (
-            ref[0] == namespace
-            and isinstance(found, NetworkServiceEndpoint)
-            and network_service in specs.names_in(found.spec)
-        ):
-            return problem
-    return None
+class Spoiled:
+    """`put` endpoints as they are written, `serve` those that have Pods, and say who `ask`s."""
+
+    def __init__(self) -> None:
+        self._names: dict[Ref, frozenset[str]] = {}  # what an endpoint names
+        self._naming: dict[Offer, set[Ref]] = {}  # the endpoints that name it
+        self._problems: dict[Ref, Problem] = {}
+        self._pods: dict[Ref, int] = {}  # of an endpoint, those that can serve
+        self._asking: dict[Offer, set[Ref]] = {}  # Pods
+
+    def put(
+        self, endpoint: Ref, names: Iterable[str] | None, problem: Problem | None = None
+    ) -> set[Ref]:
+        """An endpoint as it is written, or None; those who may hear something else now."""
+        before, after = self._names.get(endpoint, _NOTHING), frozenset(names or ())
+        changed = before ^ after
+        if problem != self._problems.get(endpoint):
+            changed = before | after
+        for name in before - after:
+            _drop(self._naming, (endpoint[0], name), endpoint)
+        for name in after - before:
+            self._naming.setdefault((endpoint[0], name), set()).add(endpoint)
+        _keep(self._names, endpoint, after if names is not None else None)
+        _keep(self._problems, endpoint, problem)
+        # Where somebody serves, ipam knows better.
+        offers = [(endpoint[0], name) for name in changed]
+        unserved = [self._asking.get(each, set()) for each in offers if not self._is_served(each)]
+        return set().union(*unserved)
+
+    def serve(self, endpoint: Ref, more: int) -> None:
+        """So many Pods more can serve."""
+        _keep(self._pods, endpoint, self._pods.get(endpoint, 0) + more or None)
+
+    def ask(self, pod: Ref, before: Iterable[Request], after: Iterable[Request]) -> None:
+        """What a Pod asks for, and asked for before."""
+        was, now = set(map(_offer, before)), set(map(_offer, after))
+        for each in was - now:
+            _drop(self._asking, each, pod)
+        for each in now - was:
+            self._asking.setdefault(each, set()).add(pod)
+
+    def idle(self, endpoint: Ref) -> Problem | None:
+        """What to tell about an endpoint that can be read and has no Pod to serve with."""
+        if endpoint not in self._names or endpoint in self._problems or endpoint in self._pods:
+            return None
+        return idle(endpoint)
+
+    def all_idle(self) -> list[Ref]:
+        """Every such endpoint."""
+        return [each for each in self._names if self.idle(each) is not None]
+
+    def why(self, namespace: str, network_service: str) -> Problem | None:
+        """What is wrong with an endpoint that names a network service: first what cannot be read, then who is idle."""
+        found = self._naming.get((namespace, network_service), ())
+        bad = min((each for each in found if each in self._problems), default=None)
+        if bad is not None:
+            return self._problems[bad]
+        without = min((each for each in found if each not in self._pods), default=None)
+        return idle(without) if without is not None else None
+
+    def _is_served(self, offer: Offer) -> bool:
+        # One that cannot be read goes on offering what it did before, whatever it names now.
+        found = self._naming.get(offer, ())
+        return any(each in self._pods and each not in self._problems for each in found)
+
+
+def idle(endpoint: Ref) -> Problem:
+    """That an endpoint has no Pod to serve with."""
+    namespace, name = endpoint
+    return Problem(
+        reason=NOBODY,
+        message=f"NetworkServiceEndpoint {namespace}/{name} is there, but its podSelector matches no Pod that can "
+        f"serve (on a node, not ended, in a network of its own); {remedy(namespace)}",
+    )
+
+
+def remedy(namespace: str) -> str:
+    """What to do about an endpoint without Pods."""
+    return (
+        "correct its podSelector, or a Pod's labels, or start a Pod: "
+        f"kubectl -n {namespace} get pods --show-labels"
+    )
 
 
 def home(request: Request) -> str:
@@ -34,22 +110,30 @@ def home(request: Request) -> str:
 
 
 def explained(
-    request: Request, refusal: Refusal, spoiled: Callable[[str, str], Problem | None]
+    request: Request, refusal: Refusal, why: Callable[[str, str], Problem | None]
 ) -> Refusal:
-    """Who asks for an endpoint that cannot be read, of which ipam knows nothing, hears what is wrong there."""
-    if refusal.reason != "NoEndpoint":
+    """Who asks for what nobody offers hears what is wrong with an endpoint that should."""
+    if refusal.reason != NOBODY:
         return refusal
-    problem = spoiled(home(request), request.network_service)
+    problem = why(*_offer(request))
     if problem is None:
         return refusal
     message = f"network service {request.network_service}: {problem.message}"
     return msgspec.structs.replace(refusal, reason=problem.reason, message=message)
 
 
-def asking_in(wanted: Mapping[Ref, requests.Wanted], namespace: str) -> Iterator[Ref]:
-    """Pods that ask for network services of a namespace, as far as they say so."""
-    for ref, each in wanted.items():
-        if ref[0] == namespace or any(
-            request.network_service_namespace == namespace for request in each.requests
-        ):
-            yield ref
+def _offer(request: Request) -> Offer:
+    return home(request), request.network_service
+
+
+def _keep(table: dict[Ref, Any], key: Ref, value: Any) -> None:
+    if value is None:
+        table.pop(key, None)
+    else:
+        table[key] = value
+
+
+def _drop(table: dict[Offer, set[Ref]], key: Offer, member: Ref) -> None:
+    table[key].discard(member)
+    if not table[key]:
+        del table[key]

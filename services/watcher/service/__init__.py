@@ -33,6 +33,7 @@ from services.watcher.service.announcing import Announcer
 from services.watcher.service.defining import Definitions
 from services.watcher.service.describing import Describer
 from services.watcher.service.hearing import Hearing
+from services.watcher.service.idling import Idling
 from services.watcher.service.publishing import Publisher
 from services.watcher.service.reporting import Reporter
 from services.watcher.settings import Settings
@@ -104,6 +105,7 @@ class Watcher:
             heard=self._hearing.heard,
             writers=settings.writes_in_flight,
         )
+        self._idling = Idling(intent=self.intent, announcer=self._announcer)
         self._describer = Describer(
             kube=kube,
             intent=self.intent,
@@ -177,6 +179,7 @@ class Watcher:
             group.create_task(self._announcer.run())
             group.create_task(self._reporter.run())
             group.create_task(self._hearing.run())
+            group.create_task(self._idling.run())
             group.create_task(self._describer.run())
             group.create_task(self._definitions.run())
             group.create_task(self._repeat_notices())
@@ -200,6 +203,7 @@ class Watcher:
         self._publisher.note(touched.keys)
         self._describer.note_intent(touched.keys)
         self._reporter.note(touched.pods)
+        self._idling.note(touched.idle)
         for about in touched.notices:
             self._say_notice(about, again=True)
 

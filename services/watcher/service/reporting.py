@@ -280,7 +280,7 @@ class Reporter:
         if not isinstance(status, Status) or status.client is None or status.client.uid != pod.uid:
             status = None
         if refusal is not None:
-            refusal = spoiled.explained(request, refusal, self._intent.spoiled_offer)
+            refusal = spoiled.explained(request, refusal, self._intent.spoiled.why)
         if grant is None and refusal is None:
             settled = self._grants.complete(granted)
         else:
