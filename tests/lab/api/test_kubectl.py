@@ -220,6 +220,18 @@ async def test_describe_shows_a_pod_with_its_events(kubectl, store):
     assert "connected to vpn" in await kubectl("events")
 
 
+async def test_a_list_is_applied_and_its_items_are_checked(kubectl, store):
+    await kubectl("apply", "-f", "-", stdin=MANIFEST)
+    listed = await kubectl("get", "nse,pods", "-o", "yaml")
+    assert "kind: List" in listed
+    said = await kubectl("apply", "-f", "-", stdin=listed.replace("image: busybox", "image: other"))
+    assert "pod/web configured" in said
+    assert store.get(PODS, "default", "web")["spec"]["containers"][0]["image"] == "other"
+    bad = (await kubectl("get", "pods", "-o", "yaml")).replace("  containers:", "  contianers:")
+    said = await kubectl("apply", "-f", "-", stdin=bad, code=1)
+    assert 'unknown field "spec.contianers"' in said
+
+
 async def test_an_invalid_object_is_told_by_its_field(kubectl):
     bad = MANIFEST.replace("networkServices: [vpn]", "networkServices: vpn")
     said = await kubectl("apply", "-f", "-", stdin=bad, code=1)
