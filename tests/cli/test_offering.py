@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from cli import cluster, ipam, offering
-from lab.api.kinds import NAMESPACES, NETWORK_SERVICE_ENDPOINTS
+from lab.api.kinds import NAMESPACES, NETWORK_SERVICE_ENDPOINTS, PODS
 from schemas.grant import Refusal
 from services.ipam.core.explaining import Picture
 from services.watcher.model import Metadata, NetworkServiceEndpoint
@@ -61,6 +61,16 @@ async def test_an_endpoint_of_which_the_bus_does_not_speak_is_explained(api, nam
         ipam._of_nobody, Picture.from_messages([]), namespace, "vpn", ask_lab=True
     )
     assert line.text.startswith(said)
+
+
+async def test_a_pod_that_bears_the_name_of_an_endpoint_hides_nothing_of_it(api):
+    containers = [{"name": "main", "image": "none"}]
+    metadata = {"name": "vpn", "namespace": "default"}
+    api.store.create(PODS, {"metadata": metadata, "spec": {"containers": containers}})
+    said = await asyncio.to_thread(
+        ipam._of_nobody, Picture.from_messages([]), "default", "vpn", ask_lab=True
+    )
+    assert [each.text.partition(" ")[0] for each in said] == ["NoEndpoint:", "pod"]
 
 
 def test_only_the_namespace_that_is_meant_counts():
