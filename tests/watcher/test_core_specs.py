@@ -340,7 +340,7 @@ SPECIAL = [
     ("0.1.0.0/16", "0.0.0.0/8 (this network)"),
     ("::1/128", "::1/128 (loopback)"),
     ("::10.0.0.0/104", "::/96 (IPv4-compatible)"),
-    ("::ffff:10.0.0.0/104", "::ffff:0:0/96 (IPv4-mapped)"),
+    ("::ffff:10.0.0.0/104", "(IPv4-mapped)"),
     ("fe80::/64", "fe80::/10 (link-local)"),
     ("ff02::/16", "ff00::/8 (multicast)"),
 ]
