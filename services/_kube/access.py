@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import structlog
@@ -22,6 +20,7 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
 from yaml import YAMLError
 
+from services._kube.proxy import proxy_for
 from services._runtime.errors import Unavailable
 
 log = structlog.get_logger()
@@ -139,11 +138,12 @@ class Access:
             if place == self._place:
                 self._open.configuration = configuration
                 return
-            old, self._client = self._open, _client(configuration)
+            proxy, client = _proxy(configuration), _client(configuration)
         except _UNREADABLE as exc:
             log.warning("credentials cannot be read again", reason=str(exc))
             return
-        self._place, self._proxy = place, _proxy(configuration)
+        old, self._client = self._open, client
+        self._place, self._proxy = place, proxy
         log.info("certificates or address of the API server changed", host=configuration.host)
         await old.close()  # what is under way there is asked for again
 
@@ -175,10 +175,7 @@ def _client(configuration: Configuration) -> ApiClient:
 
 def _proxy(configuration: Configuration) -> str:
     """Of the kubeconfig, else of the environment."""
-    if configuration.proxy:
-        return str(configuration.proxy)
-    host = urlsplit(str(configuration.host))
-    return "" if proxy_bypass(host.hostname or "") else getproxies().get(host.scheme, "")
+    return str(configuration.proxy or proxy_for(str(configuration.host)))
 
 
 def _place_of(configuration: Configuration) -> _Place:
