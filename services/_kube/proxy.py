@@ -18,7 +18,7 @@ def proxy_for(url: str) -> str:
 
 
 def _is_spared(name: str, spared: str) -> bool:
-    """This machine itself, or in one of the networks."""
+    """It is this machine, or in one of the networks."""
     try:
         address = ip_address(name)
     except ValueError:

@@ -324,7 +324,7 @@ class Bus:
             self._leave(info["config"])
             return str(info["created"])
         wanted, config = config, streams.corrected(config, info)
-        if config != wanted and not self._is_overruled:
+        if config["num_replicas"] != wanted["num_replicas"] and not self._is_overruled:
             self._is_overruled = True  # the same of every stream, after every cut
             log.warning(
                 "streams keep the copies they have: they never shrink in a cluster",

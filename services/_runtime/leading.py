@@ -270,7 +270,7 @@ async def _keep(bus: Bus, lease: Lease, own: Mirror, incarnations: dict[str, str
             or not known
             or loop.time() > checked + CHECK_STREAMS_SECONDS
         ):
-            # All of them are gone after a wipe, some after a mistake.
+            # They are gone after a wipe.
             reconnects, checked = bus.reconnects, loop.time()
             now = await _within(lease, bus.ensure_streams())
             if any(now[name] != incarnations[name] for name in streams.TRUTH):

@@ -78,7 +78,7 @@ class Lease:
             async with asyncio.timeout(self.left):
                 if await self._write(self._sequence):
                     return
-                # A server without its disk forgot it: take it again if nobody did.
+                # The stream was made anew, or it ended by the server's clock: take it again if nobody did.
                 if await self._try() == self._holder:
                     return
         except TimeoutError as exc:

@@ -324,7 +324,7 @@ async def test_after_a_restart_of_the_server_everybody_is_back_at_once(world: Wo
     async with asyncio.timeout(30):
         await owner.ensure_streams()
         await plumber.publish(a_status())
-    assert loop.time() - started < 5
+    assert loop.time() - started < 20
 
 
 async def test_renewal_with_rotated_tokens_leaves_no_gap(world: World):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.dns.core import queries
+from services.dns.core import queries, timers
 from services.dns.core.health import State
 from services.dns.core.servers import Server, Where
 from services.dns.model import Limits, Profile
@@ -454,7 +454,7 @@ async def test_silence_of_all_ends_in_a_failure_within_the_budget(pod):
         before = now()
 
         assert await pod.ask("a.example") == ("SERVFAIL", [])
-        assert 2.5 < now() - before < 3
+        assert 2.5 < now() - before < 5.5  # a stub waits five
 
 
 async def test_the_first_answer_of_anybody_is_waited_for_as_long_as_its_way_back_exists(pod):
@@ -489,7 +489,7 @@ async def test_a_search_ends_with_the_query_it_is_for(pod):
         before = now()
 
         assert await pod.ask("db") == ("NXDOMAIN", [])
-        assert now() - before < 3
+        assert now() - before < 4  # a search that began then would end after 4.3
 
 
 async def test_a_search_that_nobody_can_be_asked_for_ends_at_once(pod):
@@ -661,11 +661,14 @@ async def test_a_packet_that_cannot_be_sent_harms_no_query_beside_it(pod, error)
             large = tasks.create_task(pod.ask("large.example"))
         assert beside.result() == ("NOERROR", ["10.0.0.1"])
         assert large.result() == ("SERVFAIL", [])
-        assert now() - before < 3
+        assert now() - before < 5.5
         assert len(server.seen) == 1
 
 
-async def test_sockets_that_lost_their_way_are_made_anew_for_the_same_query(pod):
+async def test_sockets_that_lost_their_way_are_made_anew_for_the_same_query(pod, monkeypatch):
+    """At once: a retransmission would come much later than the asker goes away."""
+    monkeypatch.setattr(timers, "AGES", (20.0, 21.0, 22.0, 23.0, 24.0))
+    monkeypatch.setattr(timers, "_FIRST_AGE", 20.0)
     async with serving(A, pod.upstream_port, says("@ 5 A 10.0.0.1")):
         pod.open(a_profile(cluster(A)))
         await pod.ask("a.example")
@@ -673,10 +676,8 @@ async def test_sockets_that_lost_their_way_are_made_anew_for_the_same_query(pod)
         for port in server._open_ones:
             port.sock.shutdown(socket.SHUT_RDWR)  # sending fails, as on an interface that is gone
         server._opened_at = now()
-        before = now()
 
         assert await pod.ask("b.example") == ("NOERROR", ["10.0.0.1"])
-        assert now() - before < 1
 
 
 # --- the loop guard ----------------------------------------------------------------------------------------
@@ -690,7 +691,7 @@ async def test_a_query_of_ours_that_comes_back_is_dropped_and_told(pod):
     before = now()
 
     assert await pod.ask("a.example") == ("SERVFAIL", [])
-    assert now() - before < 3
+    assert now() - before < 5.5
     assert pod.loops == 5  # the query and its retransmissions, a probe and its; no storm
 
 

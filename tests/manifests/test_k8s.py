@@ -567,14 +567,8 @@ def test_the_disk_of_nats_holds_what_the_streams_reserve():
     from services._runtime.streams import configs
 
     text = one("ConfigMap", "nsm-nats")["data"]["nats.conf"]
-    reserved = {"file": 0, "memory": 0}
-    for each in configs(1):
-        reserved[each["storage"]] += each["max_bytes"]
-    limits = {
-        kind: int(found(rf"max_{kind}_store: (\d+)", text)[1]) * unit
-        for kind, unit in (("file", 10**9), ("memory", 10**6))
-    }
-    assert reserved["file"] < limits["file"] < 4 * 2**30
-    assert reserved["memory"] < limits["memory"]
+    assert {each["storage"] for each in configs(1)} == {"file"}
+    reserved = sum(each["max_bytes"] for each in configs(1))
+    assert reserved < int(found(r"max_file_store: (\d+)GB", text)[1]) * 10**9 < 4 * 2**30
     (claim,) = one("StatefulSet", "nats")["spec"]["volumeClaimTemplates"]
     assert claim["spec"]["resources"]["requests"]["storage"] == "4Gi"

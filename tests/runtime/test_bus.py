@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from typing import Any
 
 import nats
@@ -13,7 +12,7 @@ from lab.nats import NatsServer
 from schemas.codec import Tombstone, encode
 from schemas.live import Alive
 from schemas.subjects import BadSubject, ConnectionKey, LeaderKey
-from services._runtime import streams
+from services._runtime import streams, wire
 from services._runtime.bus import Bus, WrongSequence
 from services._runtime.client import Client
 from services._runtime.errors import Refused
@@ -130,8 +129,9 @@ async def test_a_publish_that_was_stored_without_an_answer_is_not_sent_again(
 
 
 async def test_a_request_ends_when_the_connection_breaks_not_when_it_times_out(
-    bus: Bus, nats_server: NatsServer
+    bus: Bus, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(wire, "REQUEST_SECONDS", 60.0)
     proxy = Proxy(nats_server.port)
     await proxy.start()
     cut = await Bus.connect(proxy.url, name="plumber-node1")
@@ -140,10 +140,8 @@ async def test_a_request_ends_when_the_connection_breaks_not_when_it_times_out(
         await asyncio.sleep(0.1)
         proxy.cut()
         nats_server.resume()
-        started = time.monotonic()
         async with asyncio.timeout(20):
             await publishing
-        assert time.monotonic() - started < 1.0
     assert len(await log_of(bus, a_connection().key.subject)) == 1
     await cut.close()
     await proxy.stop()

@@ -79,7 +79,9 @@ async def test_a_stream_that_is_stored_elsewhere_is_used_as_it_is(nats_server: N
     (live,) = [each for each in streams.configs(1) if each["name"] == streams.LIVE]
     old = {**live, "storage": "memory", "metadata": {}}
     created = (await bus.api(f"STREAM.CREATE.{streams.LIVE}", old))["created"]
-    assert (await bus.ensure_streams())[streams.LIVE] == created
+    with capture_logs() as logs:
+        assert (await bus.ensure_streams())[streams.LIVE] == created
+    assert not [each for each in logs if each["log_level"] == "warning"]
     config = (await bus.api(f"STREAM.INFO.{streams.LIVE}"))["config"]
     assert (config["storage"], streams.edition_of(config)) == ("memory", streams.EDITION)
     await bus.close()
