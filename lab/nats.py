@@ -6,6 +6,7 @@ server as one child among others. A port that the server chose is kept over rest
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -162,9 +163,11 @@ class NatsServer:
         self.start()
 
     def pause(self) -> None:
-        """SIGSTOP: the server holds its connections and answers nobody."""
+        """SIGSTOP: the server holds its connections and answers nobody, from the return on."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
+            # Only now every thread of it has stopped.
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         """SIGCONT: the end of `pause`."""

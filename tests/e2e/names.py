@@ -131,6 +131,15 @@ def listeners(cluster: Cluster, pod: str, namespace: str) -> list[str]:
     return found
 
 
+def serving(cluster: Cluster, namespace: str, *pods: str) -> None:
+    """Wait until the DNS servers of these Pods can be asked: before, their kernel refuses for them."""
+
+    def serve() -> bool:
+        return all("udp 53" in listeners(cluster, each, namespace) for each in pods)
+
+    cluster.until(f"{', '.join(pods)} serve DNS", serve)
+
+
 def address_of(cluster: Cluster, pod: str, namespace: str) -> str:
     (found,) = [p for p in cluster.items("pods", namespace) if p["metadata"]["name"] == pod]
     return str(found["status"]["podIP"])

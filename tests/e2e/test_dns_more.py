@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e import names
 from tests.e2e.cluster import Cluster, pod
-from tests.e2e.names import address_of, ask, data, dns_endpoint, seen
+from tests.e2e.names import address_of, ask, data, dns_endpoint, seen, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lab"), pytest.mark.timeout(180)]
 
@@ -36,6 +36,7 @@ def test_cluster_names_go_over_eth0_also_when_a_default_route_points_into_a_serv
     server["spec"]["routes"] = everywhere
     cluster.apply(server, endpoint_pod, pod("app", namespace, "corp/nsm-1"))
     cluster.connected("app", namespace)
+    serving(cluster, namespace, "corp-1")
     leaving = names.in_pod(cluster, "app", namespace, SOURCE)
     assert leaving.startswith("172.22.1."), "what has no other way goes to the service"
 
@@ -57,6 +58,7 @@ def test_a_short_name_is_found_below_a_search_domain_and_no_other_name_changes(c
         pod("app", namespace, "corp/nsm-1"),
     )
     cluster.connected("app", namespace)
+    serving(cluster, namespace, "corp-1")
 
     for database in ("hosts", "ahosts"):  # one kind of addresses after the other; both at once
         found = getent(cluster, namespace, database, "www")
@@ -73,6 +75,7 @@ def test_a_pod_with_dns_of_its_own_has_that_instead_of_the_clusters(cluster, nam
     dns = {"name": "c", "image": "none", "command": command}
     cluster.apply(pod("own", namespace, containers=[dns]))
     cluster.nsm("lab", "wait", "pod/own", "-n", namespace)
+    serving(cluster, namespace, "own")
     server = address_of(cluster, "own", namespace)
     cluster.apply(
         *dns_endpoint("corp", namespace, PREFIX, "www=10.20.0.5"),
@@ -85,6 +88,7 @@ def test_a_pod_with_dns_of_its_own_has_that_instead_of_the_clusters(cluster, nam
         ),
     )
     cluster.connected("app", namespace)
+    serving(cluster, namespace, "corp-1")
 
     assert data(ask(cluster, "app", namespace, "a.own.test")) == ["10.30.0.1"]
     assert data(ask(cluster, "app", namespace, INSIDE)) == ["10.20.0.5"]
@@ -102,6 +106,7 @@ def test_who_is_asked_for_a_name_is_explained(cluster, namespace):
         pod("app", namespace, "corp/nsm-1"),
     )
     cluster.connected("app", namespace)
+    serving(cluster, namespace, "corp-1")
     assert data(ask(cluster, "app", namespace, INSIDE)) == ["10.20.0.5"]
 
     words = ("dns", "explain", "app", INSIDE, "-n", namespace)

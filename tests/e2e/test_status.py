@@ -241,8 +241,7 @@ def test_a_dns_server_is_not_called_well_before_it_has_answered(broken):
         pod("asks", "default", "mute/nsm-2"),
     )
     broken.connected("asks", "default")
-    # Before it does the kernel answers for it, and the server is called unreachable.
-    settles(broken, "it listens", lambda: "udp 53" in names.listeners(broken, "mute-1", "default"))
+    names.serving(broken, "default", "mute-1")
     assert "REFUSED" in broken.nsm("dig", "asks", "x.mute.example")  # the cluster does not know it
 
     def server() -> dict[str, Any]:
