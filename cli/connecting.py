@@ -14,7 +14,8 @@ from cli.remedies import SYSTEM
 from services._runtime.access import Access
 from services._runtime.client import Client, NoTls, is_about_login
 
-_TIMEOUT_SECONDS = 5.0
+_TIMEOUT_SECONDS = 6.0
+_ATTEMPT_SECONDS = 4  # the server waits two for auth, and then says why: it is to be heard
 _RETRY_SECONDS = 0.1
 _LOGINS = 2  # a server that was just started may answer before auth is back
 
@@ -90,6 +91,7 @@ async def _attempt(server: str, who: Person) -> Client:
             inbox_prefix=f"{access.inbox}.{who.name}",
             allow_reconnect=False,
             max_reconnect_attempts=-1,
+            connect_timeout=_ATTEMPT_SECONDS,
             reconnect_time_wait=_RETRY_SECONDS,  # type: ignore[arg-type]  # slept as a float
             error_cb=show,
         )

@@ -198,13 +198,13 @@ def _container_status(
     if state.phase == "running":
         shown = {"running": {"startedAt": state.started_at}}
     elif state.phase == "terminated":
+        times = {"startedAt": state.started_at, "finishedAt": state.finished_at}
         shown = {
             "terminated": {
                 "exitCode": state.exit_code,
                 "reason": state.reason,
                 "message": state.message,
-                "startedAt": state.started_at,
-                "finishedAt": state.finished_at,
+                **{name: at for name, at in times.items() if at},  # "" is no time for kubectl
             }
         }
     else:

@@ -81,7 +81,8 @@ class Workloads:
             reason="" if process.running else "Error",
             message=process.last_exit,
             restarts=process.restarts,
-            started_at=_now(),
+            started_at=_now() if process.running else "",
+            finished_at="" if process.running else _now(),
         )
         host = str(kept.holder.node.address)
         sandbox = Sandbox(id=holder_id(pod), netns="", ip=host, host_ip=host, started_at=_now())

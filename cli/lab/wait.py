@@ -174,7 +174,7 @@ def explain(pod: dict[str, Any], goal: Goal | None) -> str:
     if goal is Goal.CONNECTED and is_running(pod):
         found = condition(pod, CONNECTED)
         if not found:
-            return f"nobody set its condition {CONNECTED}; is the watcher running? see: nsm lab ps"
+            return f"nobody set its condition {CONNECTED}; see: nsm status"
         if found["status"] == "True":
             ready = ", ".join(sorted(_shown_ready(pod))) or "none"
             return f"its annotation asks for other interfaces than are ready ({ready})"

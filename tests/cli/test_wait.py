@@ -45,8 +45,8 @@ def test_the_reason_is_the_conditions_own():
     assert explain(pod, Goal.CONNECTED) == "NoMatchingEndpoint: nobody offers it"
 
 
-def test_without_a_condition_the_watcher_is_suspected():
-    assert "watcher" in explain(a_pod(), Goal.CONNECTED)
+def test_without_a_condition_the_status_is_pointed_at():
+    assert "nsm status" in explain(a_pod(), Goal.CONNECTED)
 
 
 def test_a_container_that_does_not_start_is_the_reason():

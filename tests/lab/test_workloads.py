@@ -126,6 +126,8 @@ async def test_a_pods_status_is_what_its_process_does(world):
     assert {c["type"]: c["status"] for c in status["conditions"]}["Ready"] == "False"
     (container,) = status["containerStatuses"]
     assert container["restartCount"] == 1
+    times = {k: v for k, v in container["state"]["terminated"].items() if k.endswith("At")}
+    assert times.keys() == {"finishedAt"} and all(times.values())  # kubectl reads no empty time
 
 
 async def test_people_have_tokens_without_a_pod(world):

@@ -309,7 +309,7 @@ async def test_a_kind_that_is_missing_is_a_trouble_unless_it_is_optional(
             api.end_watches()
         await seen.until(lambda: seen.names == set())
         assert seen.informer is not None
-        expected = "" if optional else "the kind is not installed, or may not be listed"
+        expected = "" if optional else informing.NOT_INSTALLED
         assert seen.informer.trouble() == expected
         api.list_answers.clear()
         monkeypatch.setattr(informing, "_MOST_SILENT_SECONDS", 120.0)

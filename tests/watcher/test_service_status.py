@@ -21,7 +21,7 @@ from schemas.subjects import LeaseKey
 from services._runtime.mirror import Mirror
 from services._runtime.streams import GRANT, STATE
 from services.watcher import model
-from services.watcher.adapters import Events
+from services.watcher.adapters import NOT_INSTALLED, Events
 from services.watcher.core.intent import Intent
 from services.watcher.core.prefixes import MALFORMED
 from services.watcher.core.report import showing
@@ -525,6 +525,14 @@ async def test_the_lease_tells_what_who_runs_the_mesh_has_to_correct(
         definition["metadata"].pop("resourceVersion", None)
         store.update(DEFINITIONS, definition)
         await until_word(reader.bus, lambda word: not word.mistakes)
+
+
+def test_a_kind_that_is_not_installed_is_told_with_what_that_means():
+    gone: Any = SimpleNamespace(
+        resource=SimpleNamespace(title="endpoints"), trouble=lambda: NOT_INSTALLED
+    )
+    (trouble,) = seen_by([gone], Intent(system_namespace="nsm-system")).troubles
+    assert "counts as deleted" in trouble and "stay" not in trouble
 
 
 def test_what_an_api_server_says_at_length_does_not_cost_the_lease():

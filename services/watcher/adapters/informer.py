@@ -40,7 +40,7 @@ _TELL_MISSING_AFTER = 2  # answers in a row: a balancer may have sent one of the
 _BELIEVE_MISSING_AFTER = 3  # answers in a row: objects that we have not seen yet may be on the bus
 _BACKOFF_SECONDS = (0.1, 5.0)
 _MOST_AWAY_SECONDS = 15.0  # whatever Retry-After says: who does not look grows old
-_NOT_INSTALLED = "the kind is not installed, or may not be listed"
+NOT_INSTALLED = "the kind is not installed"
 _TOLD_AFTER = 5  # failures in a row: some three seconds
 _MOST_SILENT_SECONDS = 120.0  # a list after 70 is to be answered by then
 _FAIR_WATCH_SECONDS = 2.0  # one that lasted this long says that the server is well
@@ -111,7 +111,7 @@ class Informer:
         """Why edits of this kind are not seen; empty: they are, as far as anybody can tell."""
         if self._missing:  # whoever answers that there is no such kind is not silent
             is_told = self._missing >= _TELL_MISSING_AFTER and not self.resource.optional
-            return _NOT_INSTALLED if is_told else ""
+            return NOT_INSTALLED if is_told else ""
         # A watch that stands is a good sign long before it has anything to tell.
         if self._failures >= _TOLD_AFTER and not self._is_watching:
             return self._reason

@@ -22,7 +22,7 @@ from services._runtime.mirror import Mirror
 from services._runtime.run import Runtime
 from services._runtime.streams import GRANT, INTENT, STATE
 from services.watcher import model
-from services.watcher.adapters import Events, Informer, Kube, Resource, objects
+from services.watcher.adapters import NOT_INSTALLED, Events, Informer, Kube, Resource, objects
 from services.watcher.core import prefixes
 from services.watcher.core.intent import Intent, Touched
 from services.watcher.core.moves import Moves
@@ -272,6 +272,8 @@ def seen_by(
 
 def _of_api(title: str, why: str, more: int) -> str:
     kinds = title + (f" and more ({more})" if more else "")
+    if why == NOT_INSTALLED:
+        return f"the API server has no {kinds}: {why}, and what there was of it counts as deleted"
     return f"the API server tells nothing of {kinds}: edits wait, connections stay ({why})"
 
 
