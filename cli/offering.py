@@ -3,7 +3,8 @@
 So where it says that nobody offers a network service, the objects themselves tell why.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from schemas import grant, intent
@@ -11,6 +12,8 @@ from services.watcher.core import specs, spoiled
 from services.watcher.model import NetworkServiceEndpoint, Problem
 
 NOBODY = spoiled.NOBODY
+
+Why = Callable[[str, str], Problem | None]  # of a network service: its namespace, and its name
 
 
 def homes_of_unserved(messages: Iterable[Any]) -> set[str]:
@@ -29,18 +32,22 @@ def homes_of_unserved(messages: Iterable[Any]) -> set[str]:
     }
 
 
-def explained(
-    request: intent.Request, refusal: grant.Refusal, endpoints: Sequence[NetworkServiceEndpoint]
-) -> grant.Refusal:
-    """A refusal as the watcher tells it to the Pod."""
-    if refusal.reason != NOBODY:
-        return refusal
-    known = spoiled.Spoiled()
-    for each in endpoints:
-        read = specs.read_endpoint(each)
-        problem = read if isinstance(read, Problem) else None
-        known.put(each.ref, specs.names_in(each.spec), problem)
-    return spoiled.explained(request, refusal, known.why)
+def why_of(endpoints: Sequence[NetworkServiceEndpoint], messages: Iterable[Any]) -> Why:
+    """What the watcher would say, by what is written and what the bus holds. Reads nothing before it is asked."""
+
+    @cache
+    def known() -> spoiled.Spoiled:
+        found = spoiled.Spoiled()
+        for each in endpoints:
+            read = specs.read_endpoint(each)
+            problem = read if isinstance(read, Problem) else None
+            found.put(each.ref, specs.names_in(each.spec), problem)
+        for each in messages:
+            if isinstance(each, intent.Endpoint):
+                found.serve((each.pod.namespace, each.endpoint), 1)
+        return found
+
+    return lambda namespace, network_service: known().why(namespace, network_service)
 
 
 def remedy_of(request: intent.Request, refusal: grant.Refusal) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from cli import offering
 from cli.explain import choosing
 from cli.explain.misspelt import misspelt
 from cli.explain.model import Evidence, Explanation, Item, Stage
@@ -27,9 +28,10 @@ def explain(found: Evidence, place: Place) -> Explanation:
     """A Pod from its annotation to the kernel."""
     asks = _wanted(found)
     asked = _asked(found, asks)
-    items = tuple(_item(found, interface, asks, place) for interface in _interfaces(found, asks))
+    why = offering.why_of(found.endpoints, (each.message for each in found.told.values()))
+    items = tuple(_item(found, each, asks, place, why) for each in _interfaces(found, asks))
     server = serves(found)
-    told = told_to_pod(found, asks, place)
+    told = told_to_pod(found, asks, place, why)
     uid, node = _identity(found)
     first = next(
         (
@@ -166,7 +168,9 @@ def _unread(found: Evidence) -> Iterator[tuple[str, str]]:
             yield f"nobody reads annotation {key} of {whose}; did you mean {meant}?", meant
 
 
-def _item(found: Evidence, interface: str, asks: Wanted | None, place: Place) -> Item:
+def _item(
+    found: Evidence, interface: str, asks: Wanted | None, place: Place, why: offering.Why
+) -> Item:
     published = _requests(found).get(interface)
     written = next((r for r in asks.requests if r.interface == interface), None) if asks else None
     granted = next((c for k, c in _grants(found).items() if k.interface == interface), None)
@@ -175,7 +179,7 @@ def _item(found: Evidence, interface: str, asks: Wanted | None, place: Place) ->
         assert granted is not None
         return _left(interface, granted, place)
     asked = _published(found, written, published, place, is_known=asks is not None)
-    facts = facts_of(request, found.told, found.endpoints)
+    facts = facts_of(request, found.told, why)
     stages = (asked, *choosing.chosen(found, request, facts, place))
     if facts.grant is not None:
         wired = plumbed(found, request, facts, place), resolved(found, request, facts, place)

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from cli import offering
 from cli.explain.model import Evidence, Stage
 from cli.remedies import Place
 from cli.status.counting import facts_of
@@ -12,9 +13,9 @@ from services.watcher.core.requests import Wanted
 from services.watcher.model import CONDITION
 
 
-def told_to_pod(found: Evidence, asks: Wanted | None, place: Place) -> Stage:
+def told_to_pod(found: Evidence, asks: Wanted | None, place: Place, why: offering.Why) -> Stage:
     """The condition of the Pod, and whether it can be told anything new."""
-    stage = _condition(found, asks, place)
+    stage = _condition(found, asks, place, why)
     deaf = deafness(found, place)
     if not deaf or not stage.is_well:
         return stage
@@ -36,16 +37,16 @@ def deafness(found: Evidence, place: Place) -> str:
     return f"watcher: {troubles[0]}" if troubles else ""
 
 
-def _condition(found: Evidence, asks: Wanted | None, place: Place) -> Stage:
+def _condition(found: Evidence, asks: Wanted | None, place: Place, why: offering.Why) -> Stage:
     if found.pod is None or asks is None:
-        why = found.api_note or "the Pod is gone from Kubernetes"
-        return Stage(name="told", state="unknown", lines=(f"condition not known: {why}",))
+        unknown = found.api_note or "the Pod is gone from Kubernetes"
+        return Stage(name="told", state="unknown", lines=(f"condition not known: {unknown}",))
     shown = report.showing(found.pod)
     must = report.report(
         found.pod,
         asks,
         shown,
-        lambda each: facts_of(each, found.told, found.endpoints),
+        lambda each: facts_of(each, found.told, why),
         # That a heartbeat is missing counts only after a while, which the watcher alone measures.
         heard=True if AliveKey(found.pod.node) in found.told else None,
     )

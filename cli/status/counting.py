@@ -1,7 +1,7 @@
 """What has become of the requests, by the watcher's own judgement; and how far anybody is behind."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -11,9 +11,8 @@ from cli.status.model import Counts, Lag
 from cli.status.survey import Follower, Told, of
 from schemas import grant, intent, state
 from schemas.subjects import ConnectionKey, Key, RefusalKey, ResolverKey, StatusKey
-from services.watcher.core import report
+from services.watcher.core import report, spoiled
 from services.watcher.core.report import Facts, Item
-from services.watcher.model import NetworkServiceEndpoint
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -25,26 +24,20 @@ class Judged(msgspec.Struct, frozen=True):
     age: float
 
 
-def judge_all(
-    told: Iterable[Told], now: float, endpoints: Sequence[NetworkServiceEndpoint] = ()
-) -> list[Judged]:
+def judge_all(told: Iterable[Told], now: float, why: offering.Why) -> list[Judged]:
     """Every request."""
     by_key = {each.key: each for each in told}
     found = []
     for each in of(by_key.values(), intent.Request):
-        facts = facts_of(each.message, by_key, endpoints)
+        facts = facts_of(each.message, by_key, why)
         grant_at = by_key[facts.grant.key].at if facts.grant is not None else each.at
         age = max(0.0, now - max(each.at, grant_at))
         found.append(Judged(each.message, report.judge(each.message, facts), facts, age))
     return found
 
 
-def facts_of(
-    request: intent.Request,
-    by_key: Mapping[Key, Told],
-    endpoints: Sequence[NetworkServiceEndpoint] = (),
-) -> Facts:
-    """What the bus holds about a request: of this very Pod. `endpoints` tell why nobody serves it."""
+def facts_of(request: intent.Request, by_key: Mapping[Key, Told], why: offering.Why) -> Facts:
+    """What the bus holds about a request: of this very Pod. `why` nobody serves it, objects may tell."""
     pod = request.pod
     place = (pod.namespace, pod.name, request.interface)
 
@@ -60,7 +53,7 @@ def facts_of(
     is_refused = isinstance(refused, grant.Refusal) and refused.uid == pod.uid
     refusal = None
     if is_refused and not is_granted:
-        refusal = offering.explained(request, refused, endpoints)
+        refusal = spoiled.explained(request, refused, why)
     return Facts(
         grant=granted if is_granted else None,
         refusal=refusal,

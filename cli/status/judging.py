@@ -5,6 +5,7 @@ What is wrong is told in the order in which it causes the rest: the bus, who lea
 
 from collections.abc import Iterable, Iterator
 
+from cli import offering
 from cli.remedies import Place
 from cli.status import complaints
 from cli.status.counting import Judged, count, judge_all, lag
@@ -18,7 +19,8 @@ LEADERS = ("watcher", "ipam")
 
 def judge(sight: Sight, place: Place) -> Status:
     """Everything that can be told of a sight."""
-    judged = judge_all(sight.told, sight.now, sight.endpoints)
+    why = offering.why_of(sight.endpoints, (each.message for each in sight.told))
+    judged = judge_all(sight.told, sight.now, why)
     services = tuple(_service(name, sight) for name in LEADERS)
     nodes = tuple(_nodes(sight))
     counts, behind = count(judged, sight.told), lag(judged, sight.followers)

@@ -595,6 +595,12 @@ def test_an_endpoint_whose_selector_matches_no_pod_is_named():
     assert "create an endpoint" in found.remedy
 
 
+def test_an_endpoint_whose_pod_the_bus_has_is_not_said_to_have_none():
+    # ipam is dead, or behind: its refusal is older than the Pod.
+    found = explained(evidence(*REQUESTED, a_refusal(), endpoints=(the_endpoint(),)))
+    assert found.first == "nsm-vpn: chosen: NoEndpoint: no endpoint offers vpn: start one"
+
+
 def test_a_rule_that_chose_is_named():
     rules = NetworkService(
         namespace="default", name="vpn", matches=(Match(routes=(Destination(),)),)

@@ -10,7 +10,7 @@ from lab.api.kinds import NAMESPACES, NETWORK_SERVICE_ENDPOINTS, PODS
 from schemas.grant import Refusal
 from services.ipam.core.explaining import Picture
 from services.watcher.model import Metadata, NetworkServiceEndpoint
-from tests.builders import a_pod, a_refusal, a_request
+from tests.builders import a_pod, a_refusal, a_request, an_endpoint
 from tests.cli.standin import lab_api
 
 
@@ -76,13 +76,24 @@ async def test_a_pod_that_bears_the_name_of_an_endpoint_hides_nothing_of_it(api)
 def test_only_the_namespace_that_is_meant_counts():
     metadata = Metadata(name="vpn", namespace="team", uid="u", generation=1)
     spoilt = NetworkServiceEndpoint(metadata=metadata, spec=body("team", ipam=BAD)["spec"])
+    why = offering.why_of([spoilt], [])
+    assert why("default", "vpn") is None
+    problem = why("team", "vpn")
+    assert problem is not None
+    assert problem.reason == "InvalidSpec"
     here: Refusal = a_refusal()
-    assert offering.explained(a_request(), here, [spoilt]) == here
     there = msgspec.structs.replace(a_request(), network_service_namespace="team")
-    assert offering.explained(there, here, [spoilt]).reason == "InvalidSpec"
     full = a_refusal(reason="PoolExhausted")
-    assert offering.explained(there, full, [spoilt]) == full
     assert offering.homes_of_unserved([there, here]) == {"team"}
     assert offering.homes_of_unserved([there, full]) == set()
     own = msgspec.structs.replace(a_request(), pod=a_pod(namespace="other"))
     assert offering.homes_of_unserved([own, here]) == set()
+
+
+def test_an_endpoint_of_which_the_bus_has_a_pod_is_not_called_idle():
+    metadata = Metadata(name="vpn", namespace="default", uid="u", generation=1)
+    vpn = NetworkServiceEndpoint(metadata=metadata, spec=body("default")["spec"])
+    assert offering.why_of([vpn], [a_request()])("default", "vpn") is not None
+    assert offering.why_of([vpn], [an_endpoint()])("default", "vpn") is None
+    elsewhere = msgspec.structs.replace(an_endpoint(), pod=a_pod(namespace="team"))
+    assert offering.why_of([vpn], [elsewhere])("default", "vpn") is not None

@@ -5,12 +5,13 @@ import io
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
-from cli import labs, persons
+from cli import labs, offering, persons
 from cli.remedies import Place
 from cli.status import command, judging, survey, telling
 from cli.status.model import Status
@@ -20,6 +21,7 @@ from schemas.intent import Dns, PodRef, Request
 from schemas.state import Resolver
 from services._runtime import streams
 from services._runtime.bus import Bus
+from services.watcher.core import specs
 from tests.builders import (
     a_connection,
     a_leader,
@@ -353,6 +355,28 @@ FINE: dict[str, Sight] = {
 @pytest.mark.parametrize("case", FINE)
 def test_what_passes_or_harms_nobody_is_not_wrong(case):
     assert judged(FINE[case]).wrong == ()
+
+
+def test_specs_are_read_once_a_look_however_many_are_refused(monkeypatch):
+    reads = []
+
+    def counting(endpoint):
+        reads.append(endpoint.ref)
+        return specs.read_endpoint(endpoint)
+
+    monkeypatch.setattr(
+        offering, "specs", SimpleNamespace(names_in=specs.names_in, read_endpoint=counting)
+    )
+    names = ("other", "third", "fourth")
+    refused = tuple(
+        told(each) for name in names for each in (of_pod(a_request(), a_pod(name)), a_refusal(name))
+    )
+    found = judged(a_sight(more=refused, endpoints=(the_endpoint(),)))
+    assert found.counts is not None
+    assert found.counts.refused == {"NoEndpoint": len(names)}
+    assert reads == [("default", "vpn")]
+    judged(a_sight(endpoints=(the_endpoint(),)))
+    assert len(reads) == 1  # nobody asks
 
 
 NOTED: dict[str, tuple[Sight, str, str]] = {
