@@ -8,10 +8,9 @@ from functools import cache
 from typing import Any
 
 from schemas import grant, intent
+from schemas.reasons import NO_ENDPOINT
 from services.watcher.core import specs, spoiled
 from services.watcher.model import NetworkServiceEndpoint, Problem
-
-NOBODY = spoiled.NOBODY
 
 Why = Callable[[str, str], Problem | None]  # of a network service: its namespace, and its name
 
@@ -22,7 +21,7 @@ def homes_of_unserved(messages: Iterable[Any]) -> set[str]:
     unserved = {
         (each.namespace, each.pod, each.interface)
         for each in held
-        if isinstance(each, grant.Refusal) and each.reason == NOBODY
+        if isinstance(each, grant.Refusal) and each.reason == NO_ENDPOINT
     }
     return {
         spoiled.home(each)
@@ -53,7 +52,7 @@ def why_of(endpoints: Sequence[NetworkServiceEndpoint], messages: Iterable[Any])
 def remedy_of(request: intent.Request, refusal: grant.Refusal) -> str:
     """What its message says last, where an endpoint has no Pod; empty: that is not why nobody serves."""
     remedy = spoiled.remedy(spoiled.home(request))
-    return remedy if refusal.reason == NOBODY and refusal.message.endswith(remedy) else ""
+    return remedy if refusal.reason == NO_ENDPOINT and refusal.message.endswith(remedy) else ""
 
 
 def why_idle(endpoint: NetworkServiceEndpoint) -> str:

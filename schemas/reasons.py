@@ -17,6 +17,7 @@ class Reason(NamedTuple):
 # What one service says and another one acts on, and what several say.
 PEER_SILENT = "PeerSilent"  # after some 1.6 seconds without an answer
 PREFIX_COLLISION = "PrefixCollision"
+NO_ENDPOINT = "NoEndpoint"
 NOT_RELEASED = "NotReleased"
 
 # Of conditions and Events on Pods and on our objects, and of refusals and statuses on the bus.
@@ -42,7 +43,7 @@ OBJECTS: dict[str, Reason] = {
         is_users=True,
     ),
     "PodCompleted": Reason("the Pod ended and released what it had"),
-    "NoEndpoint": Reason(
+    NO_ENDPOINT: Reason(
         "no Pod offers the network service; what the namespace offers is named, or its endpoint without a Pod; a new "
         "Pod is warned after ten seconds. On an endpoint: its `podSelector` matches no Pod that can serve, for ten "
         "seconds or more",

@@ -9,6 +9,7 @@ from cli.explain.words import labels
 from cli.output import few
 from cli.remedies import Place, of_reason
 from schemas import grant, intent
+from schemas.reasons import NO_ENDPOINT
 from schemas.subjects import EndpointKey, LeaseKey, NetworkServiceKey
 from services.ipam.core import choosing
 from services.ipam.core.paths import Paths
@@ -18,7 +19,7 @@ from services.watcher.core.report import Facts
 _MOST = 5  # candidates told of each sort
 _OF_CHOICE = frozenset(
     {
-        "NoEndpoint",
+        NO_ENDPOINT,
         "InvalidSpec",
         "NoMatchingEndpoint",
         "EndpointNotReady",

@@ -10,6 +10,7 @@ import msgspec
 
 from schemas import grant, intent
 from schemas.grant import Connection
+from schemas.reasons import NO_ENDPOINT
 from schemas.subjects import EndpointKey, NetworkServiceKey
 from services.ipam.core import missing
 from services.ipam.core.offering import Group, Name, Offers, contains, is_open
@@ -174,7 +175,7 @@ def choose(
             elsewhere=registry.namespaces_of(name) - {home},
             is_own=home == request.pod.namespace,
         )
-        return NoChoice("NoEndpoint", why)
+        return NoChoice(NO_ENDPOINT, why)
     service = registry.network_services.get(NetworkServiceKey(home, request.network_service))
     return Choice(offers, request, service, current=current, paths=paths or Paths())
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from schemas.grant import Collision, Pool, PoolFigures
-from schemas.reasons import PREFIX_COLLISION
+from schemas.reasons import NO_ENDPOINT, PREFIX_COLLISION
 from services.watcher.core.tally import Counts
 from services.watcher.model import NetworkServiceEndpoint, OurObject, Problem
 from services.watcher.wording import listed, shorten
@@ -121,7 +121,7 @@ def _collision(facts: Facts) -> _Word:
     if pool is None:
         return _Word(
             "Unknown",
-            "NoEndpoint",
+            NO_ENDPOINT,
             "no Pod that podSelector matches is there; collisions are judged once there is one",
         )
     if pool.lacks:

@@ -1,6 +1,6 @@
 """Patience: what will be otherwise in a moment is not said yet, or not as a warning."""
 
-from schemas.reasons import NOT_RELEASED
+from schemas.reasons import NO_ENDPOINT, NOT_RELEASED
 from services.watcher.core import resolving
 from services.watcher.core.report import CONNECTING, UPDATING, Report, Showing
 
@@ -11,7 +11,7 @@ _COMING = frozenset(
         ("waiting", CONNECTING),
         ("refused", "EndpointNodeNotReady"),
         ("refused", "EndpointNotReady"),
-        ("refused", "NoEndpoint"),
+        ("refused", NO_ENDPOINT),
         ("refused", NOT_RELEASED),
     }
 )

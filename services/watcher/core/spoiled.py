@@ -11,9 +11,8 @@ import msgspec
 
 from schemas.grant import Refusal
 from schemas.intent import Request
+from schemas.reasons import NO_ENDPOINT
 from services.watcher.model import Problem, Ref
-
-NOBODY = "NoEndpoint"
 
 _NOTHING: frozenset[str] = frozenset()
 
@@ -90,7 +89,7 @@ def idle(endpoint: Ref) -> Problem:
     """That an endpoint has no Pod to serve with."""
     namespace, name = endpoint
     return Problem(
-        reason=NOBODY,
+        reason=NO_ENDPOINT,
         message=f"NetworkServiceEndpoint {namespace}/{name} is there, but its podSelector matches no Pod that can "
         f"serve (on a node, not ended, in a network of its own); {remedy(namespace)}",
     )
@@ -113,7 +112,7 @@ def explained(
     request: Request, refusal: Refusal, why: Callable[[str, str], Problem | None]
 ) -> Refusal:
     """Who asks for what nobody offers hears what is wrong with an endpoint that should."""
-    if refusal.reason != NOBODY:
+    if refusal.reason != NO_ENDPOINT:
         return refusal
     problem = why(*_offer(request))
     if problem is None:
