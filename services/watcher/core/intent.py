@@ -14,6 +14,7 @@ from schemas.subjects import EndpointKey, Key, NetworkServiceKey, PrefixKey, Req
 from services.watcher import model
 from services.watcher.core import misfits, offers, owners, prefixes, requests, specs, spoiled
 from services.watcher.core.addresses import Addresses
+from services.watcher.core.tables import discard, keep
 from services.watcher.model import ObjectRef, Pod, Problem, Ref, Subject
 
 _NOTHING: dict[Any, Any] = {}
@@ -144,14 +145,14 @@ class Intent:
             if isinstance(found, model.NetworkService):
                 self._network_service(ref, found, touched)
         elif isinstance(key, EndpointKey):
-            _keep(self._standing_endpoints, key, message if isinstance(message, Endpoint) else None)
+            keep(self._standing_endpoints, key, message if isinstance(message, Endpoint) else None)
             written = self._endpoints.get(key.namespace, _NOTHING).get(key.endpoint)
             if written is not None and written.spec is None:
                 self._endpoint_pod(key, touched)
         elif isinstance(key, PrefixKey) and key.source == prefixes.EXCLUDED.source:
             self._exclusions.add(key)
             standing = message if isinstance(message, PrefixesInUse) else None
-            _keep(self._standing_exclusions, key, standing)
+            keep(self._standing_exclusions, key, standing)
             if (
                 self._is_misread
             ):  # else what stands decides nothing, and reading thousands of lines takes its time
@@ -175,8 +176,8 @@ class Intent:
         namespace, name = ref
         before = self.pods.get(ref)
         if before is not None:
-            _discard(self._pods_of_namespace, namespace, name)
-            _discard(self._pods_of_node, before.node, ref)
+            discard(self._pods_of_namespace, namespace, name)
+            discard(self._pods_of_node, before.node, ref)
             del self.pods[ref]
         if pod is not None:
             self.pods[ref] = pod
@@ -194,14 +195,14 @@ class Intent:
 
     def _namespace(self, ref: Ref, found: model.Namespace | None, touched: Touched) -> None:
         name = ref[1]
-        _keep(self._namespaces, name, found)
+        keep(self._namespaces, name, found)
         for pod in self._pods_of_namespace.get(name, ()):
             self._requests((name, pod), touched)
 
     def _node(self, ref: Ref, node: model.Node | None, touched: Touched) -> None:
         name = ref[1]
         was_ready = self._ready(name)
-        _keep(self._nodes, name, node)
+        keep(self._nodes, name, node)
         told = prefixes.of_node(node) if node else None
         self._set(PrefixKey("node", name), told, touched)
         self._know(self._pod_addresses, ("node", name), told, touched)
@@ -214,7 +215,7 @@ class Intent:
 
     def _kube_service(self, ref: Ref, found: model.KubeService | None, touched: Touched) -> None:
         before, now = self._kube_services.get(ref, ()), found.addresses if found else ()
-        _keep(self._kube_services, ref, now or None)
+        keep(self._kube_services, ref, now or None)
         touched.keys.update(self._service_addresses.put(ref, before, now))
 
     def _service_cidr(self, ref: Ref, found: model.ServiceCidr | None, touched: Touched) -> None:
@@ -232,7 +233,7 @@ class Intent:
         # When asked for: a first list of 10,000 Services would else write a block 256 times.
         for addresses in (self._service_addresses, self._pod_addresses):
             for key, message in addresses.gather().items():
-                _keep(self._desired, key, message)
+                keep(self._desired, key, message)
 
     def _config_map(self, ref: Ref, found: model.ConfigMap | None, touched: Touched) -> None:
         if ref == prefixes.KUBEADM:
@@ -261,11 +262,11 @@ class Intent:
         self, ref: Ref, found: model.NetworkService | None, touched: Touched
     ) -> None:
         subject = (model.NetworkService, ref)
-        _keep(self.objects, subject, found)
+        keep(self.objects, subject, found)
         key = NetworkServiceKey(*ref)
         told = specs.read_network_service(found) if found else None
         problem = told if isinstance(told, Problem) else None
-        _keep(self._bad_specs, subject, problem)
+        keep(self._bad_specs, subject, problem)
         # Dropping the rules would open the service to every endpoint of that name: keep what stands.
         message = self._standing_rules.get(key) if isinstance(told, Problem) else told
         self._set(key, message, touched)
@@ -284,14 +285,14 @@ class Intent:
             kept = before.spec if before is not None else None
             spec = told if isinstance(told, specs.EndpointSpec) else kept
             after = offers.Written(spec=spec, problem=problem)
-        _keep(written_here, name, after)
+        keep(written_here, name, after)
         if not written_here:
             del self._endpoints[namespace]
         # Its own status changes an object every second: that is no reason to look at every Pod.
         for pod in () if after == before else self._pods_of_namespace.get(namespace, ()):
             self._endpoint_pod(EndpointKey(namespace, name, pod), touched)
-        _keep(self.objects, (model.NetworkServiceEndpoint, ref), found)
-        _keep(self._bad_specs, (model.NetworkServiceEndpoint, ref), problem)
+        keep(self.objects, (model.NetworkServiceEndpoint, ref), found)
+        keep(self._bad_specs, (model.NetworkServiceEndpoint, ref), problem)
         names = specs.names_in(found.spec) if found is not None else None
         touched.pods.update(self.spoiled.put(ref, names, problem))
         if after != before:
@@ -316,7 +317,7 @@ class Intent:
             self.unheeded.pop(ref, None)
         if after == before:
             return
-        _keep(self.wanted, ref, after if after.asks else None)
+        keep(self.wanted, ref, after if after.asks else None)
         self.spoiled.ask(ref, before.requests, after.requests)
         touched.pods.add(ref)
         now = {request.key: request for request in after.requests}
@@ -335,7 +336,7 @@ class Intent:
             message = offers.offer(key.endpoint, pod, written, standing, node_ready=ready)
         before = self._desired.get(key)
         if before != message:
-            _keep(self._desired, key, message)
+            keep(self._desired, key, message)
             touched.keys.add(key)
             if before is None or message is None:
                 self.spoiled.serve((key.namespace, key.endpoint), 1 if before is None else -1)
@@ -351,7 +352,7 @@ class Intent:
 
     def _set(self, key: Key, message: Any, touched: Touched) -> None:
         if self._desired.get(key) != message:
-            _keep(self._desired, key, message)
+            keep(self._desired, key, message)
             touched.keys.add(key)
 
     def _notice_pod(self, ref: Ref, touched: Touched) -> None:
@@ -378,17 +379,3 @@ class Intent:
 
 
 _UNASKED = requests.Wanted()
-
-
-def _keep(table: dict[Any, Any], key: Any, value: Any) -> None:
-    if value is None:
-        table.pop(key, None)
-    else:
-        table[key] = value
-
-
-def _discard(table: dict[Any, set[Any]], key: Any, member: Any) -> None:
-    members = table[key]
-    members.discard(member)
-    if not members:
-        del table[key]

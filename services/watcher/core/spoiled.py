@@ -5,13 +5,13 @@ touches: the endpoints of one network service, and the Pods that ask for it.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import msgspec
 
 from schemas.grant import Refusal
 from schemas.intent import Request
 from schemas.reasons import NO_ENDPOINT
+from services.watcher.core.tables import discard, keep
 from services.watcher.model import Problem, Ref
 
 _NOTHING: frozenset[str] = frozenset()
@@ -38,11 +38,11 @@ class Spoiled:
         if problem != self._problems.get(endpoint):
             changed = before | after
         for name in before - after:
-            _drop(self._naming, (endpoint[0], name), endpoint)
+            discard(self._naming, (endpoint[0], name), endpoint)
         for name in after - before:
             self._naming.setdefault((endpoint[0], name), set()).add(endpoint)
-        _keep(self._names, endpoint, after if names is not None else None)
-        _keep(self._problems, endpoint, problem)
+        keep(self._names, endpoint, after if names is not None else None)
+        keep(self._problems, endpoint, problem)
         # Where somebody serves, ipam knows better.
         offers = [(endpoint[0], name) for name in changed]
         unserved = [self._asking.get(each, set()) for each in offers if not self._is_served(each)]
@@ -50,13 +50,13 @@ class Spoiled:
 
     def serve(self, endpoint: Ref, more: int) -> None:
         """So many Pods more can serve."""
-        _keep(self._pods, endpoint, self._pods.get(endpoint, 0) + more or None)
+        keep(self._pods, endpoint, self._pods.get(endpoint, 0) + more or None)
 
     def ask(self, pod: Ref, before: Iterable[Request], after: Iterable[Request]) -> None:
         """What a Pod asks for, and asked for before."""
         was, now = set(map(_offer, before)), set(map(_offer, after))
         for each in was - now:
-            _drop(self._asking, each, pod)
+            discard(self._asking, each, pod)
         for each in now - was:
             self._asking.setdefault(each, set()).add(pod)
 
@@ -123,16 +123,3 @@ def explained(
 
 def _offer(request: Request) -> Offer:
     return home(request), request.network_service
-
-
-def _keep(table: dict[Ref, Any], key: Ref, value: Any) -> None:
-    if value is None:
-        table.pop(key, None)
-    else:
-        table[key] = value
-
-
-def _drop(table: dict[Offer, set[Ref]], key: Offer, member: Ref) -> None:
-    table[key].discard(member)
-    if not table[key]:
-        del table[key]
