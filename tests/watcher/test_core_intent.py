@@ -598,15 +598,9 @@ CHANGES = st.tuples(st.sampled_from(VERBS), st.booleans(), st.integers(min_value
 OFFERS = [(namespace, name) for namespace in ("default", "team") for name in ("svc", "other", "a")]
 
 
-def why_unserved(intent):
-    """Of network services that nobody serves: what is wrong with an endpoint that should."""
-    served = {
-        (key.namespace, name)
-        for key, message in intent.desired.items()
-        if isinstance(message, Endpoint)
-        for name in message.network_services
-    }
-    return {each: intent.spoiled.why(*each) for each in OFFERS if each not in served}
+def why(intent):
+    """Of network services: what is wrong with an endpoint that should serve them."""
+    return {each: intent.spoiled.why(*each) for each in OFFERS}
 
 
 def asking(intent):
@@ -626,7 +620,7 @@ def test_incremental_equals_from_scratch_and_tells_every_difference(changes):
         pool = PODS if of_pods else OTHERS
         before = dict(intent.desired)
         notices = dict(intent.notices)
-        unserved = why_unserved(intent)
+        told = why(intent)
         if verb in ("stand", "fall"):
             what = KEYS[at % len(KEYS)]
             message = STANDING[what] if verb == "stand" else None
@@ -645,9 +639,7 @@ def test_incremental_equals_from_scratch_and_tells_every_difference(changes):
         differ = {key for key in {*before, *after} if before.get(key) != after.get(key)}
         assert differ <= touched.keys
         assert {about for about in intent.notices if about not in notices} <= touched.notices
-        # Who serves, or did, is a matter of ipam's word.
-        now = why_unserved(intent)
-        changed = {each for each in now.keys() & unserved.keys() if now[each] != unserved[each]}
+        changed = {each for each, now in why(intent).items() if now != told[each]}
         assert {ref for ref, offer in asking(intent) if offer in changed} <= touched.pods
 
     scratch = an_intent()
@@ -661,7 +653,7 @@ def test_incremental_equals_from_scratch_and_tells_every_difference(changes):
     assert intent.desired == scratch.desired
     assert intent.wanted == scratch.wanted
     assert intent.notices == scratch.notices
-    assert why_unserved(intent) == why_unserved(scratch)
+    assert why(intent) == why(scratch)
     assert sorted(intent.spoiled.all_idle()) == sorted(scratch.spoiled.all_idle())
     assert all(key == message.key for key, message in intent.desired.items())
 

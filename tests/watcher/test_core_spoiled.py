@@ -59,12 +59,34 @@ def test_only_those_hear_who_ask_for_it_and_are_not_served(known):
     assert known.put(A, ["vpn"], BAD) == asking
     assert known.put(A, ["ssh"], BAD) == asking
     known.serve(B, 1)
-    assert known.put(B, ["vpn"]) == set()  # somebody serves
+    assert known.put(B, ["vpn"]) == asking
+    assert known.put(A, ["vpn"]) == set()  # somebody else serves
+    assert known.put(A, ["ssh"], BAD) == set()
     known.serve(B, -1)
     assert known.put(B, None) == asking
     known.ask(CLIENT, [a_request()], [a_request("web")])
     assert known.put(B, ["vpn"]) == {("far", "client")}
     assert known.put(B, ["web"]) == {("far", "client"), CLIENT, ("default", "other")}
+
+
+def test_who_heard_that_an_endpoint_has_no_pod_hears_of_its_first_and_of_its_last(known):
+    known.put(A, ["vpn"])
+    assert known.serve(A, 1) == {CLIENT}
+    assert known.why("default", "vpn") is None
+    assert known.serve(A, 1) == set()
+    assert known.serve(A, -1) == set()
+    assert known.serve(A, -1) == {CLIENT}
+    assert known.why("default", "vpn") == known.idle(A)
+
+
+def test_of_what_somebody_serves_nothing_is_said_of_others(known):
+    known.put(A, ["vpn"])
+    known.put(B, ["vpn"])
+    known.serve(B, 1)
+    assert known.why("default", "vpn") is None
+    assert known.serve(A, 1) == known.serve(A, -1) == set()
+    known.put(A, ["vpn"], BAD)
+    assert known.why("default", "vpn") is None
 
 
 def test_only_a_refusal_for_want_of_an_endpoint_is_told_in_other_words(known):

@@ -339,8 +339,9 @@ class Intent:
             keep(self._desired, key, message)
             touched.keys.add(key)
             if before is None or message is None:
-                self.spoiled.serve((key.namespace, key.endpoint), 1 if before is None else -1)
-                touched.idle.add((key.namespace, key.endpoint))
+                endpoint = (key.namespace, key.endpoint)
+                touched.pods.update(self.spoiled.serve(endpoint, 1 if before is None else -1))
+                touched.idle.add(endpoint)
         if self._misfits.put(key, misfit=offers.misfit(pod, written)):
             self._notice_pod((key.namespace, key.pod), touched)
             self._notice_endpoint((key.namespace, key.endpoint), touched)

@@ -43,14 +43,16 @@ class Spoiled:
             self._naming.setdefault((endpoint[0], name), set()).add(endpoint)
         keep(self._names, endpoint, after if names is not None else None)
         keep(self._problems, endpoint, problem)
-        # Where somebody serves, ipam knows better.
-        offers = [(endpoint[0], name) for name in changed]
-        unserved = [self._asking.get(each, set()) for each in offers if not self._is_served(each)]
-        return set().union(*unserved)
+        return self._listening(endpoint, changed)
 
-    def serve(self, endpoint: Ref, more: int) -> None:
-        """So many Pods more can serve."""
-        keep(self._pods, endpoint, self._pods.get(endpoint, 0) + more or None)
+    def serve(self, endpoint: Ref, more: int) -> set[Ref]:
+        """So many Pods more can serve; those who may hear something else now."""
+        before = self._pods.get(endpoint, 0)
+        after = before + more
+        keep(self._pods, endpoint, after or None)
+        if before and after:
+            return set()
+        return self._listening(endpoint, self._names.get(endpoint, ()))
 
     def ask(self, pod: Ref, before: Iterable[Request], after: Iterable[Request]) -> None:
         """What a Pod asks for, and asked for before."""
@@ -71,7 +73,9 @@ class Spoiled:
         return [each for each in self._names if self.idle(each) is not None]
 
     def why(self, namespace: str, network_service: str) -> Problem | None:
-        """What is wrong with an endpoint that names a network service: first what cannot be read, then who is idle."""
+        """What is wrong with an endpoint that names what nobody serves: first what cannot be read, then who is idle."""
+        if self._is_served((namespace, network_service)):
+            return None  # ipam knows better
         found = self._naming.get((namespace, network_service), ())
         bad = min((each for each in found if each in self._problems), default=None)
         if bad is not None:
@@ -79,10 +83,18 @@ class Spoiled:
         without = min((each for each in found if each not in self._pods), default=None)
         return idle(without) if without is not None else None
 
-    def _is_served(self, offer: Offer) -> bool:
+    def _listening(self, endpoint: Ref, names: Iterable[str]) -> set[Ref]:
+        """Who asks for one of these and hears of this endpoint: where another one serves, ipam knows better."""
+        offers = [(endpoint[0], each) for each in names]
+        unserved = [each for each in offers if not self._is_served(each, apart_from=endpoint)]
+        return set().union(*(self._asking.get(each, ()) for each in unserved))
+
+    def _is_served(self, offer: Offer, *, apart_from: Ref | None = None) -> bool:
         # One that cannot be read goes on offering what it did before, whatever it names now.
-        found = self._naming.get(offer, ())
-        return any(each in self._pods and each not in self._problems for each in found)
+        return any(
+            each in self._pods and each not in self._problems and each != apart_from
+            for each in self._naming.get(offer, ())
+        )
 
 
 def idle(endpoint: Ref) -> Problem:
