@@ -1,10 +1,13 @@
-"""`nsm ipam`: what the pools hold, and why an address is whose it is. Reads the bus only."""
+"""`nsm ipam`: what the pools hold, and why an address is whose it is. Reads the bus.
+
+Kubernetes is asked only of a name that the bus knows no endpoint by, and what it does not answer is left out.
+"""
 
 import ipaddress
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import msgspec
 import typer
@@ -102,9 +105,11 @@ def explain(
 
     asked = parse(what, namespace)
     picture = Picture.from_messages(bus.snapshot(_TOLD_BY, server=url, tombstones=True))
-    lines = _answer(picture, asked)
-    if isinstance(asked, tuple) and not lines:
-        lines = _of_nobody(picture, *asked, ask_lab=not url)
+    lines = (
+        _of_name(picture, *asked, ask_lab=not url)
+        if isinstance(asked, tuple)
+        else _of_addresses(picture, asked)
+    )
     if output is OutputFormat.JSON:
         print_json([msgspec.to_builtins(each) for each in lines])
         return
@@ -112,10 +117,7 @@ def explain(
         print(each.text + (f"   ({each.subject})" if each.subject else ""))
 
 
-Asked = values.Address | values.Prefix | tuple[str, str]
-
-
-def parse(what: str, namespace: str) -> Asked:
+def parse(what: str, namespace: str) -> values.Address | values.Prefix | tuple[str, str]:
     """What is asked about; two words: the namespace and the name of a Pod. Raises Problem."""
     try:
         return values.parse_prefix_loosely(what) if "/" in what else ipaddress.ip_address(what)
@@ -134,17 +136,13 @@ def parse(what: str, namespace: str) -> Asked:
         raise Problem(reason, exit_code=2) from exc
 
 
-def _answer(picture: "Picture", asked: Asked) -> "Sequence[Line]":
+def _of_addresses(picture: "Picture", asked: values.Address | values.Prefix) -> "Sequence[Line]":
     from services.ipam.core import explaining  # noqa: PLC0415
 
-    match asked:
-        case (namespace, name):
-            of_pod = explaining.explain_pod(picture, namespace, name)
-            return [*of_pod, *explaining.explain_endpoint(picture, namespace, name)]
-        case ipaddress.IPv4Address() | ipaddress.IPv6Address():
-            lines = explaining.explain_address(picture, asked)
-        case _:
-            lines = explaining.explain_prefix(picture, asked)
+    if isinstance(asked, ipaddress.IPv4Address | ipaddress.IPv6Address):
+        lines = explaining.explain_address(picture, asked)
+    else:
+        lines = explaining.explain_prefix(picture, asked)
     why = never_given(asked)
     if not why:
         return lines
@@ -163,19 +161,27 @@ def never_given(asked: values.Address | values.Prefix) -> str:
     return ""
 
 
-def _of_nobody(picture: "Picture", namespace: str, name: str, *, ask_lab: bool) -> "Sequence[Line]":
-    """Of a name that the bus does not speak of. Raises Problem unless it is a Pod's."""
+def _of_name(picture: "Picture", namespace: str, name: str, *, ask_lab: bool) -> "Sequence[Line]":
+    """A Pod and an endpoint of that name. Raises Problem where there is neither."""
     from cli import cluster, offering  # noqa: PLC0415 slow to import
-    from services.ipam.core.explaining import Line  # noqa: PLC0415
+    from services.ipam.core import explaining  # noqa: PLC0415
 
-    pod = f"{namespace}/{name}"
-    there = pods.exists(namespace, name) if ask_lab else None
-    endpoints = cluster.endpoints_in([namespace], is_lab=ask_lab)
-    lines = [Line(offering.why_idle(each)) for each in endpoints if each.metadata.name == name]
+    lines = explaining.explain_pod(picture, namespace, name)
+    of_endpoint = explaining.explain_endpoint(picture, namespace, name)
+    if of_endpoint:
+        return [*lines, *of_endpoint]
+    there = pods.exists(namespace, name) if ask_lab and not lines else None
     if there:
-        lines.append(Line(f"pod {pod} asks for no network service and offers none"))
-    if lines:
-        return lines
+        text = f"pod {namespace}/{name} asks for no network service and offers none"
+        lines.append(explaining.Line(text))
+    for each in cluster.endpoints_in([namespace], is_lab=ask_lab):
+        if each.metadata.name == name:
+            lines.append(explaining.Line(offering.why_idle(each)))
+    return lines or _of_nobody(picture, namespace, name, is_no_pod=there is False)
+
+
+def _of_nobody(picture: "Picture", namespace: str, name: str, *, is_no_pod: bool) -> NoReturn:
+    """Of a name that nobody bears."""
     offered = sorted(
         f"{key.namespace}/{endpoint.endpoint}"
         for key, endpoint in picture.of(intent.Endpoint)
@@ -186,8 +192,8 @@ def _of_nobody(picture: "Picture", namespace: str, name: str, *, ask_lab: bool) 
         remedy = f"network service {name} is offered by endpoint {by}: ask for that"
     else:
         remedy = f"see: kubectl get pods,nse -n {namespace}"
-    unsure = "" if there is False else "with a network service, "
-    raise Problem(f"no such Pod {unsure}and no such endpoint: {pod}; {remedy}")
+    unsure = "" if is_no_pod else "with a network service, "
+    raise Problem(f"no such Pod {unsure}and no such endpoint: {namespace}/{name}; {remedy}")
 
 
 def rows(pool: grant.Pool) -> Iterable[list[str]]:

@@ -49,6 +49,11 @@ async def test_endpoints_of_the_namespaces_are_read(api):
     assert await asked("team", "default") == [("default", "vpn"), ("team", "vpn")]
 
 
+async def of_name(namespace, *messages):
+    picture = Picture.from_messages((each.key, each) for each in messages)
+    return await asyncio.to_thread(ipam._of_name, picture, namespace, "vpn", ask_lab=True)
+
+
 @pytest.mark.parametrize(
     ("namespace", "said"),
     [
@@ -57,9 +62,7 @@ async def test_endpoints_of_the_namespaces_are_read(api):
     ],
 )
 async def test_an_endpoint_of_which_the_bus_does_not_speak_is_explained(api, namespace, said):
-    (line,) = await asyncio.to_thread(
-        ipam._of_nobody, Picture.from_messages([]), namespace, "vpn", ask_lab=True
-    )
+    (line,) = await of_name(namespace)
     assert line.text.startswith(said)
 
 
@@ -67,10 +70,18 @@ async def test_a_pod_that_bears_the_name_of_an_endpoint_hides_nothing_of_it(api)
     containers = [{"name": "main", "image": "none"}]
     metadata = {"name": "vpn", "namespace": "default"}
     api.store.create(PODS, {"metadata": metadata, "spec": {"containers": containers}})
-    said = await asyncio.to_thread(
-        ipam._of_nobody, Picture.from_messages([]), "default", "vpn", ask_lab=True
-    )
-    assert [each.text.partition(" ")[0] for each in said] == ["NoEndpoint:", "pod"]
+    said = await of_name("default")
+    assert [each.text.partition(" ")[0] for each in said] == ["pod", "NoEndpoint:"]
+    # Nor does one that asks for something, or serves another endpoint.
+    of_pod = a_request("vpn"), an_endpoint("web", pod="vpn")
+    *more, last = await of_name("default", *of_pod)
+    assert {each.text.partition(" ")[0] for each in more} == {"nsm-vpn:", "serves"}
+    assert last.text.startswith("NoEndpoint: NetworkServiceEndpoint default/vpn is there")
+
+
+async def test_of_an_endpoint_that_the_bus_knows_kubernetes_is_not_asked(api):
+    said = await of_name("default", an_endpoint())
+    assert not any(each.text.startswith("NoEndpoint") for each in said)
 
 
 def test_only_the_namespace_that_is_meant_counts():
