@@ -127,6 +127,16 @@ async def test_news_of_a_namespace_that_is_going_are_not_needed(cluster, kube: K
     assert {each["log_level"] for each in logs} <= {"debug"}
 
 
+async def test_who_says_something_learns_whether_it_was_taken(monkeypatch):
+    monkeypatch.setattr(announcing, "_PENDING", 1)
+    announcer = Announcer(cast("Events", Scripted()))
+    assert not announcer.say(POD, news())  # nobody leads
+    async with running(announcer.run()):
+        await asyncio.sleep(0)
+        assert announcer.say(POD, news())
+        assert not announcer.say(POD, news())
+
+
 async def test_the_last_word_of_an_object_that_was_kept_back_is_told():
     scripted = Scripted()
     scripted.spent = True

@@ -25,9 +25,15 @@ class Heard:
 
     def __init__(self):
         self.said: asyncio.Queue[tuple[str, str, bool]] = asyncio.Queue()
+        self.dropped = 0
+        self.drops = 0  # the first so many are not taken
 
     def say(self, about, what, *, again=True):
+        if self.dropped < self.drops:
+            self.dropped += 1
+            return False
         self.said.put_nowait((about.name, what.reason, again))
+        return True
 
     async def next(self):
         async with asyncio.timeout(60):
@@ -66,6 +72,18 @@ async def test_an_endpoint_without_pods_is_told_once_as_long_as_it_lasts(
         put(intent, idle, SERVER)
         put(intent, idle, SERVER, there=False)
         assert await heard.next() == ("vpn", "NoEndpoint", True)
+        assert heard.said.empty()
+
+
+async def test_what_the_announcer_did_not_take_is_told_later(monkeypatch, intent, idle, heard):
+    monkeypatch.setattr(idling, "_GRACE_SECONDS", 0.0)
+    heard.drops = 2
+    async with running(idle.run()):
+        assert await heard.next() == ("vpn", "NoEndpoint", False)
+        assert heard.dropped == 2
+        idle.note([ENDPOINT.ref])
+        put(intent, idle, SERVER)
+        assert not idle._timers
         assert heard.said.empty()
 
 

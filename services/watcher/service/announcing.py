@@ -41,20 +41,22 @@ class Announcer:
         self._kept: dict[str, tuple[_Said, asyncio.TimerHandle]] = {}  # by UID
         self._logged: dict[str, None] = {}  # UIDs
 
-    def say(self, about: ObjectRef, what: Announcement, *, again: bool = True) -> None:
-        """Tell people. Not `again`: only if it was not told before."""
+    def say(self, about: ObjectRef, what: Announcement, *, again: bool = True) -> bool:
+        """Tell people, unless too many wait; whether it was taken. Not `again`: only if it was not told before."""
         self._number += 1
-        self._put(_Said(number=self._number, about=about, what=what, again=again))
+        return self._put(_Said(number=self._number, about=about, what=what, again=again))
 
-    def _put(self, said: _Said) -> None:
+    def _put(self, said: _Said) -> bool:
         if self._queue is None:
-            return
+            return False
         try:
             self._queue.put_nowait(said)
         except asyncio.QueueFull:
             log.warning(
                 "event dropped, too many wait", about=said.about.name, told=said.what.reason
             )
+            return False
+        return True
 
     async def run(self) -> None:
         """Write Events for the length of a term."""

@@ -51,9 +51,12 @@ class Idling:
             self._timers = None
 
     def _warn(self, endpoint: Ref, *, again: bool) -> None:
-        """Once as long as it lasts: the timer stays though it has fired."""
+        """Once as long as it lasts: the timer stays though it has fired, unless the word was not taken."""
         problem = self._intent.idle(endpoint)
         about = self._intent.about(NetworkServiceEndpoint, endpoint)
-        if problem is not None and about is not None:
-            what = Announcement(type=WARNING, reason=problem.reason, message=problem.message)
-            self._announcer.say(about, what, again=again)
+        if problem is None or about is None or self._timers is None:
+            return
+        what = Announcement(type=WARNING, reason=problem.reason, message=problem.message)
+        if not self._announcer.say(about, what, again=again):
+            del self._timers[endpoint]
+            self.note([endpoint], again=again)
