@@ -27,6 +27,7 @@ dnslib: Any = untyped_dnslib
 PORT = 53
 TTL_SECONDS = 5
 _IDLE_SECONDS = 30
+_CLIENT_IS_DONE = (TimeoutError, asyncio.IncompleteReadError, ConnectionError)
 _PACKET = 65535
 _UDP_SIZE = 1232
 _V4_INFO, _V6_INFO = 8, 50  # IP_PKTINFO, IPV6_PKTINFO: Python 3.11 has no name for the first
@@ -192,7 +193,7 @@ class _Server:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")[0]
-        try:
+        with contextlib.closing(writer), contextlib.suppress(*_CLIENT_IS_DONE):
             while True:
                 async with asyncio.timeout(_IDLE_SECONDS):
                     (length,) = struct.unpack("!H", await reader.readexactly(2))
@@ -204,10 +205,6 @@ class _Server:
                 await asyncio.sleep(self._delay)
                 writer.write(struct.pack("!H", len(found[0])) + found[0])
                 await writer.drain()
-        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client is done
-        finally:
-            writer.close()
 
     def _print(self, said: str, peer: str, transport: str) -> None:
         if self._is_logging:

@@ -9,6 +9,7 @@ Each query is a line of the log `clusterdns`, so that one sees which names came 
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from services._node import netns
 PORT = 53
 TTL_SECONDS = 5
 _IDLE_SECONDS = 30
+_CLIENT_IS_DONE = (TimeoutError, asyncio.IncompleteReadError, ConnectionError)
 _LOG_BYTES = 8 << 20
 dnslib: Any = untyped_dnslib
 
@@ -150,7 +152,7 @@ class ClusterDns:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
-        try:
+        with contextlib.closing(writer), contextlib.suppress(*_CLIENT_IS_DONE):
             while True:
                 async with asyncio.timeout(_IDLE_SECONDS):
                     (length,) = struct.unpack("!H", await reader.readexactly(2))
@@ -161,10 +163,6 @@ class ClusterDns:
                 self._queries.add(query, peer[0], "tcp")
                 writer.write(struct.pack("!H", len(reply)) + reply)
                 await writer.drain()
-        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client is done
-        finally:
-            writer.close()
 
 
 class _Datagrams(asyncio.DatagramProtocol):

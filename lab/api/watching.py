@@ -106,7 +106,7 @@ class Watch:
             if request.transport is not None:
                 request.transport.abort()
         except ConnectionError:
-            pass  # the reader went
+            return response  # the reader went
         finally:
             self.feed.close()
         return response

@@ -138,7 +138,8 @@ class Consumer:
             async with asyncio.timeout(DELETE_SECONDS):
                 await self._bus.api(f"CONSUMER.DELETE.{self._stream}.{self._name}")
         except (TimeoutError, Lost):
-            pass  # on a cluster the server that would answer may be the dead one; what is left refuses the creation
+            # On a cluster the server that would answer may be the dead one; what is left refuses the creation.
+            return
         except ApiError as exc:
             if exc.err_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
                 raise

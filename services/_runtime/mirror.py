@@ -65,9 +65,8 @@ class Mirror:
         self.synced = asyncio.Event()
         self.when_complete = asyncio.Event()
         self.incarnation = ""  # "": not known
-        self.audited = (
-            False  # whoever counts calls `renew`: a snapshot before the count would hide a loss
-        )
+        # Whoever counts calls `renew`: a snapshot before the count would hide a loss.
+        self.audited = False
         self._bus = bus
         self._on_change = on_change
         self._resync_seconds = resync_seconds

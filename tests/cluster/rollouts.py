@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from services._runtime.errors import Conflict
@@ -100,10 +100,8 @@ class Workload:
 
     async def _keep(self, act: Callable[[], Any]) -> None:
         while True:
-            try:
+            with suppress(Missing, Conflict):  # somebody else was faster
                 await act()
-            except (Missing, Conflict):
-                pass  # somebody else was faster
             await asyncio.sleep(_LOOK_SECONDS)
 
     # ---- the controllers, played

@@ -51,6 +51,19 @@ async def running(reporter: Reporter) -> AsyncIterator[None]:
         task.cancel()
 
 
+@asynccontextmanager
+async def told_to_one() -> AsyncIterator[tuple[FakeBus, Reporter]]:
+    """A reporter that has told stream `one` of a resolver."""
+    bus = FakeBus()
+    reporter = Reporter(bus)
+    reporter.enter("one")
+    async with running(reporter):
+        reporter.say(a_resolver())
+        await turns()
+        assert bus.take() == [a_resolver()]
+        yield bus, reporter
+
+
 async def turns() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
@@ -139,14 +152,7 @@ async def test_an_end_before_the_word_is_repeated_is_told_all_the_same(
     *, asked_first: bool
 ) -> None:
     """Asked anew in the same stream, what was told before may stand there: nobody else takes it away."""
-    bus = FakeBus()
-    reporter = Reporter(bus)
-    reporter.enter("one")
-    async with running(reporter):
-        reporter.say(a_resolver())
-        await turns()
-        assert bus.take() == [a_resolver()]
-
+    async with told_to_one() as (bus, reporter):
         if asked_first:
             reporter.enter("one", asked="again")
         reporter.bury(KEY, "uid")
@@ -156,14 +162,7 @@ async def test_an_end_before_the_word_is_repeated_is_told_all_the_same(
 
 
 async def test_of_a_pod_that_ended_a_new_stream_is_told_nothing() -> None:
-    bus = FakeBus()
-    reporter = Reporter(bus)
-    reporter.enter("one")
-    async with running(reporter):
-        reporter.say(a_resolver())
-        await turns()
-        bus.take()
-
+    async with told_to_one() as (bus, reporter):
         reporter.enter("two")
         reporter.bury(KEY, "uid")
         await turns()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -152,11 +152,11 @@ class Proxy:
             return
         self._pairs |= {writer, up_writer}
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, up_writer))
-                group.create_task(self._pump(up_reader, writer))
-        except asyncio.CancelledError:
-            pass  # the loop ends; asyncio's stream server would complain
+            # Cancelled when the loop ends; asyncio's stream server would complain.
+            with suppress(asyncio.CancelledError):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._pump(reader, up_writer))
+                    group.create_task(self._pump(up_reader, writer))
         finally:
             self._pairs -= {writer, up_writer}
             for one in (writer, up_writer):
